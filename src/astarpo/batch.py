@@ -125,9 +125,9 @@ def token_logprobs(
     return TokenLogprobs(chosen_BT - log_normalizer_BT, entropy_BT)
 
 
-def masked_sum(values_BT: Tensor, batch: TokenBatch) -> Tensor:
-    """Sums over the response's own tokens: [B]."""
-    return values_BT.masked_fill(~batch.mask_BT, 0.0).sum(dim=-1)
+def masked_sum(values_BT: Tensor, mask_BT: Tensor) -> Tensor:
+    """Sums over each response's own tokens: [B]. Outside the mask may stand anything, even nan."""
+    return values_BT.masked_fill(~mask_BT, 0.0).sum(dim=-1)
 
 
 def _entropy(logits_BTV: Tensor, log_normalizer_BT: Tensor) -> Tensor:

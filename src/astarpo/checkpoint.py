@@ -1,6 +1,7 @@
 """Checkpoints: everything a run needs to go on as if it had never stopped.
 
     model/                 weights in fp32 and tokenizer, Hugging Face layout
+    critic.safetensors     the critic's weights, where there is one
     optimizer.safetensors  moments of every parameter
     state.json             steps done
 
@@ -15,18 +16,20 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
+from astarpo.critic import restore_critic, save_critic
 from astarpo.files import atomic_directory, remove_directory
-from astarpo.policy import Policy, save_model
+from astarpo.learner import Learner
+from astarpo.policy import save_model
 from astarpo.types import UserError
 
 
-def save_checkpoint(
-    run_path: Path, step: int, policy: Policy, optimizer: torch.optim.Optimizer, keep: int
-) -> None:
+def save_checkpoint(run_path: Path, step: int, learner: Learner, keep: int) -> None:
     """Writes a checkpoint whole or not at all, then removes all but the latest `keep`."""
     with atomic_directory(run_path / "checkpoints" / f"step-{step:06d}") as path:
-        save_model(path / "model", policy)
-        save_file(_optimizer_tensors(policy, optimizer), path / "optimizer.safetensors")
+        save_model(path / "model", learner.policy)
+        if learner.critic is not None:
+            save_critic(path / "critic.safetensors", learner.critic)
+        save_file(_optimizer_tensors(learner), path / "optimizer.safetensors")
         (path / "state.json").write_text(json.dumps({"step": step}), encoding="utf-8")
     for old in _checkpoints(run_path)[:-keep]:
         remove_directory(old)
@@ -41,28 +44,30 @@ def latest_checkpoint(run_path: Path) -> tuple[Path, int] | None:
     return checkpoints[-1], state["step"]
 
 
-def load_optimizer(path: Path, policy: Policy, optimizer: torch.optim.Optimizer) -> None:
-    """Restores the optimiser's state from a checkpoint.
+def restore(path: Path, learner: Learner) -> None:
+    """Restores critic and optimiser from a checkpoint; the policy was loaded from its `model/`.
 
     Raises:
         UserError: It does not belong to this model.
     """
-    tensors = load_file(path / "optimizer.safetensors", device=str(policy.device))
-    for name, parameter in policy.model.named_parameters():
+    if learner.critic is not None:
+        restore_critic(path / "critic.safetensors", learner.critic)
+    tensors = load_file(path / "optimizer.safetensors", device=str(learner.policy.device))
+    for name, parameter in learner.parameters.items():
         if f"{name}:step" not in tensors:
             raise UserError(f"{path}: the optimiser state has nothing for parameter {name}")
         state = {key: tensors[f"{name}:{key}"] for key in _MOMENTS}
         state["step"] = state["step"].cpu()  # where AdamW keeps it
-        optimizer.state[parameter] = state
+        learner.optimizer.state[parameter] = state
 
 
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")
 
 
-def _optimizer_tensors(policy: Policy, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+def _optimizer_tensors(learner: Learner) -> dict[str, torch.Tensor]:
     tensors = {}
-    for name, parameter in policy.model.named_parameters():
-        state: dict[str, Any] = optimizer.state[parameter]
+    for name, parameter in learner.parameters.items():
+        state: dict[str, Any] = learner.optimizer.state[parameter]
         if not state:  # never updated: as AdamW would begin
             zeros = torch.zeros_like(parameter)
             state = {"step": torch.zeros(()), "exp_avg": zeros, "exp_avg_sq": zeros.clone()}

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NoReturn, get_args, get_origin
 
-from astarpo.config import VERBS, Config, build, read_document, settings_for
+from astarpo.config import Config
+from astarpo.settings import VERBS, build, read_document, settings_for
 from astarpo.types import TrainingStopped, UserError
 
 USER_ERROR, STOPPED, INTERRUPTED = 2, 1, 130

@@ -1,18 +1,9 @@
-"""Settings of every verb: frozen, bounded, nothing unknown accepted. Imports no torch.
+"""Settings of every verb: frozen, bounded, nothing unknown accepted. Imports no torch."""
 
-A config file (TOML or JSON) holds settings at its top level, which serve every verb that knows
-them, and tables named after verbs for what concerns one alone. So one recipe serves all verbs, and
-the `config.json` that a run leaves behind repeats it.
-"""
-
-import json
-import tomllib
-from collections.abc import Mapping
-from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from astarpo.types import UserError
 
@@ -121,21 +112,53 @@ class EstimateConfig(PromptConfig, ComputeConfig):
     seed: int = Field(0, ge=0, description="of the samples")
 
 
-class TrainConfig(ComputeConfig):
-    """Stage 2: train on-policy from the value table."""
+class AlgorithmConfig(Config):
+    """What the losses can be told; each setting names the algorithms that read it."""
+
+    beta1: float = Field(
+        0.5,
+        ge=0,
+        allow_inf_nan=True,
+        description="astar_po: temperature of V*; inf is the mean, 0 the max",
+    )
+    beta2: float = Field(1e-3, gt=0, description="astar_po: weight of ln(pi/pi_ref)")
+    group_size: int = Field(8, ge=2, description="grpo, rloo: samples of each prompt in a step")
+    kl_coef: float = Field(
+        1e-3,
+        ge=0,
+        description="weight of the KL: grpo in its loss, ppo, rebel, rloo in the reward",
+    )
+    clip: float = Field(0.2, gt=0, description="grpo, ppo: how far a token's ratio may leave 1")
+    std_normalize: bool = Field(
+        True, description="grpo: divide advantages by the group's deviation (Dr. GRPO does not)"
+    )
+    length_normalize: bool = Field(
+        True, description="grpo: mean over a response's tokens (Dr. GRPO does not)"
+    )
+    eta: float = Field(1.0, gt=0, description="rebel: nats of log-ratio to a unit of reward")
+    gae_gamma: float = Field(1.0, gt=0, le=1, description="ppo: discount of a token")
+    gae_lambda: float = Field(1.0, ge=0, le=1, description="ppo: 1 trusts rewards, 0 the critic")
+    value_clip: float = Field(0.5, gt=0, description="ppo: how far the critic moves in a step")
+    critic_lr: float = Field(1e-5, gt=0, description="ppo: peak learning rate of the critic")
+    critic_warmup_steps: int = Field(
+        0, ge=0, description="ppo: first steps, in which the critic alone is trained"
+    )
+
+
+class TrainConfig(ComputeConfig, AlgorithmConfig):
+    """Train on-policy: stage 2 of A*-PO from the value table, or one of its rivals."""
 
     model: str = Field(description="policy to train, and its reference: a folder or a hub name")
     problems: Path = Field(description="Parquet file of problems (astarpo data)")
-    values: Path = Field(description="value table (astarpo estimate) of the same model")
+    values: Path | None = Field(
+        None, description="value table (astarpo estimate) of the same model: for astar_po, --filter"
+    )
     out: Path = Field(description="run directory")
     resume: bool = Field(False, description="go on from the last checkpoint in --out")
     limit: int | None = Field(None, ge=1, description="only the first problems of the file")
-
-    algorithm: Literal["astar_po"] = Field("astar_po", description="the loss")
-    beta1: float = Field(
-        0.5, ge=0, allow_inf_nan=True, description="temperature of V*; inf is the mean, 0 the max"
+    algorithm: Literal["astar_po", "grpo", "ppo", "rebel", "rloo"] = Field(
+        "astar_po", description="the loss"
     )
-    beta2: float = Field(1e-3, gt=0, description="weight of ln(pi/pi_ref) in the residual")
     values_samples: int | None = Field(
         None, ge=1, description="use the first n samples of the table only"
     )
@@ -143,8 +166,24 @@ class TrainConfig(ComputeConfig):
         "none", description="problems to drop by their stage-1 samples"
     )
 
+    prompt_format: Literal["raw", "chat"] | None = Field(
+        None, description="as the value table's; without one, raw"
+    )
+    max_prompt_tokens: int | None = Field(
+        None, ge=1, description="as the value table's; without one, 256"
+    )
+    max_new_tokens: int | None = Field(
+        None, ge=1, description="as the value table's; without one, 1024"
+    )
+    temperature: float | None = Field(
+        None, gt=0, description="as the value table's; without one, 1"
+    )
+
     steps: int | None = Field(None, ge=1, description="rollouts; instead of --epochs")
     epochs: float = Field(25, gt=0, description="passes over the problems")
+    max_seconds: float | None = Field(
+        None, gt=0, description="end after the step that reaches this training time"
+    )
     prompts_per_step: int = Field(256, ge=1, description="prompts of one rollout")
     minibatches: int = Field(2, ge=1, description="updates from one rollout")
     micro_batch_tokens: int = Field(
@@ -160,6 +199,11 @@ class TrainConfig(ComputeConfig):
     weight_decay: float = Field(0.01, ge=0, description="of AdamW")
     grad_clip: float = Field(1.0, gt=0, description="largest gradient norm")
 
+    eval_problems: Path | None = Field(
+        None, description="held-out problems to answer while training, outside its time"
+    )
+    eval_every: int = Field(10, ge=1, description="steps between such evaluations")
+    eval_samples: int = Field(1, ge=1, description="sampled answers of each held-out problem")
     checkpoint_every: int = Field(50, ge=1, description="steps between checkpoints")
     keep_checkpoints: int = Field(2, ge=1, description="how many of the latest to keep")
     log_to: Literal["none", "tensorboard", "wandb", "trackio"] = Field(
@@ -270,95 +314,3 @@ class RunsConfig(Config):
     """List the runs below a folder: state, step, reward, time."""
 
     dir: Path = Field(Path("runs"), description="directory to look through")
-
-
-C = TypeVar("C", bound=Config)
-
-VERBS: dict[str, type[Config]] = {
-    "demo": DemoConfig,
-    "run": RunConfig,
-    "data": DataConfig,
-    "estimate": EstimateConfig,
-    "train": TrainConfig,
-    "evaluate": EvaluateConfig,
-    "warm-start": WarmStartConfig,
-    "import-values": ImportValuesConfig,
-    "export": ExportConfig,
-    "report": ReportConfig,
-    "runs": RunsConfig,
-}
-
-RECIPE_TABLES = {"test", "warm-data"}
-"""Tables of a recipe that are no verb's: what differs from `[data]` (see `run.py`)."""
-
-
-def build(config_class: type[C], settings: Mapping[str, Any]) -> C:
-    """Checks settings, and says what is wrong with them in one line.
-
-    Raises:
-        UserError: Something is unknown, missing, of the wrong type or out of bounds.
-    """
-    try:
-        return config_class.model_validate(dict(settings))
-    except ValidationError as error:
-        complaints = []
-        for problem in error.errors():
-            name = ".".join(map(str, problem["loc"]))
-            given = "" if problem["type"] == "missing" else f" (got {problem['input']!r})"
-            complaints.append(f"{name}: {problem['msg']}{given}")
-        raise UserError("; ".join(complaints)) from error
-
-
-def settings_for(verb: str, document: Mapping[str, Any], origin: str) -> dict[str, Any]:
-    """What a config document says for one verb: its own table over the shared top level.
-
-    Args:
-        verb: A name in `VERBS`.
-        document: A parsed config file.
-        origin: Where it came from, for messages.
-
-    Raises:
-        UserError: A top-level name belongs to no verb.
-    """
-    shared = {k: v for k, v in document.items() if not isinstance(v, dict)}
-    known = {name for config_class in VERBS.values() for name in config_class.model_fields}
-    tables = {k for k, v in document.items() if isinstance(v, dict)}
-    if unknown := (shared.keys() - known) | (tables - VERBS.keys() - RECIPE_TABLES):
-        raise UserError(f"{origin}: no such setting: {', '.join(sorted(unknown))}")
-    fields = VERBS[verb].model_fields
-    return {k: v for k, v in shared.items() if k in fields} | document.get(verb, {})
-
-
-def read_document(path: Path) -> dict[str, Any]:
-    """Parses a TOML or JSON config file.
-
-    Raises:
-        UserError: It is missing, unreadable or of another kind.
-    """
-    if path.suffix not in (".toml", ".json"):
-        raise UserError(f"{path}: a config file ends in .toml or .json")
-    try:
-        text = path.read_text(encoding="utf-8")
-        document = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
-    except OSError as error:
-        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
-    except ValueError as error:  # Both parsers' errors are ValueErrors.
-        raise UserError(f"{path}: {error}") from error
-    if not isinstance(document, dict):
-        raise UserError(f"{path}: a config file holds settings by name")
-    return document
-
-
-def find_recipe(name: str) -> Path:
-    """The file of a recipe given by path or by the name of a shipped one.
-
-    Raises:
-        UserError: There is neither; the shipped ones are named.
-    """
-    if (path := Path(name)).is_file():
-        return path
-    shipped = Path(str(resources.files("astarpo"))) / "recipes"
-    if (path := shipped / f"{name}.toml").is_file():
-        return path
-    names = ", ".join(sorted(p.stem for p in shipped.glob("*.toml")))
-    raise UserError(f"{name}: no such recipe file; shipped recipes: {names}")

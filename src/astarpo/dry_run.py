@@ -56,17 +56,19 @@ def _estimate(config: EstimateConfig) -> list[str]:
 
 
 def _train(config: TrainConfig) -> list[str]:
-    from astarpo.train import attach_values, count_steps, open_inputs
+    from astarpo.inputs import attach_values, count_steps, open_inputs
 
-    problems, table = open_inputs(config)
+    inputs = open_inputs(config)
+    text, each = inputs.text, inputs.algorithm.samples_per_prompt
     prompts, lines = _prompts(
-        problems, config.model, table.setting("prompt_format"), table.max_prompt_tokens
+        inputs.problems, config.model, text.prompt_format, text.max_prompt_tokens
     )
-    kept, values = attach_values(prompts, table, config)
+    kept, values = attach_values(prompts, inputs.table, config)
+    mean = f", mean V* {sum(values) / len(kept):.3f}" if values else ""
     return [
-        f"{len(kept)} problems after filter {config.filter}, mean V* {sum(values) / len(kept):.3f}",
+        f"{len(kept)} problems after filter {config.filter}{mean}",
         f"{count_steps(config, len(kept))} steps of {config.prompts_per_step} prompts, "
-        f"{config.minibatches} updates each",
+        f"{each} samples each, {config.minibatches} updates a step",
         *lines,
     ]
 

@@ -108,7 +108,7 @@ def kl_scores(
         for side in (policy, reference):
             with side.autocast():
                 logprobs_BT, _ = token_logprobs(side.model, batch, temperature)
-            totals.append(masked_sum(logprobs_BT, batch))
+            totals.append(masked_sum(logprobs_BT, batch.mask_BT))
         for i, log_ratio in zip(indices, (totals[0] - totals[1]).tolist(), strict=True):
             log_ratios[i] = log_ratio
     k = len(sampled_PK[0])

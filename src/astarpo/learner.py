@@ -9,19 +9,35 @@ Shapes: _B sequences, _T response tokens.
 import math
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from astarpo.algorithms.base import Algorithm, LossInputs
+from astarpo.algorithms.base import Algorithm, LossInputs, Rollout
 from astarpo.batch import TokenBatch, collate, masked_sum, micro_batches, token_logprobs
 from astarpo.config import TrainConfig
+from astarpo.critic import critic_values
 from astarpo.policy import Policy
 from astarpo.rollout import Answer, Stopwatch
 from astarpo.types import TrainingStopped
 
 _ADAM_BETAS = (0.9, 0.999)
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """Sequences that go through a model together.
+
+    Attributes:
+        indices: Which of the rollout's.
+        tokens: The same as tensors; reference, critic and policy all see these very tensors.
+    """
+
+    indices: list[int]
+    tokens: TokenBatch
 
 
 class Learner:
@@ -31,7 +47,9 @@ class Learner:
         policy: Trained in place; fp32 weights.
         reference: Frozen.
         algorithm: The loss.
-        optimizer: AdamW over all of the policy's parameters.
+        critic: Trained beside the policy, where the algorithm needs one.
+        parameters: All that is trained, by name; the critic's begin with `critic.`.
+        optimizer: AdamW over them.
     """
 
     def __init__(
@@ -41,31 +59,44 @@ class Learner:
         algorithm: Algorithm,
         config: TrainConfig,
         temperature: float,
+        critic: Any = None,
     ) -> None:
+        assert (critic is not None) == algorithm.needs_critic
         self.policy = policy
         self.reference = reference
         self.algorithm = algorithm
-        self.optimizer = torch.optim.AdamW(
-            policy.model.parameters(),
-            lr=config.lr,
-            betas=_ADAM_BETAS,
-            weight_decay=config.weight_decay,
-        )
+        self.critic = critic
         self._config = config
         self._temperature = temperature
+        groups = [{"params": list(policy.model.parameters()), "peak_lr": config.lr}]
+        self.parameters: dict[str, nn.Parameter] = dict(policy.model.named_parameters())
+        if critic is not None:
+            groups.append({"params": list(critic.parameters()), "peak_lr": config.critic_lr})
+            self.parameters |= {f"critic.{name}": p for name, p in critic.named_parameters()}
+        self.optimizer = torch.optim.AdamW(
+            groups, lr=config.lr, betas=_ADAM_BETAS, weight_decay=config.weight_decay
+        )
         if config.gradient_checkpointing:
-            policy.model.gradient_checkpointing_enable({"use_reentrant": False})
+            for model in (policy.model, critic) if critic is not None else (policy.model,):
+                model.gradient_checkpointing_enable({"use_reentrant": False})
 
     def update(
-        self, answers: Sequence[Answer], values: Sequence[float], lr: float, stopwatch: Stopwatch
+        self,
+        answers: Sequence[Answer],
+        values: Sequence[float] | None,
+        lr_scale: float,
+        stopwatch: Stopwatch,
+        *,
+        critic_only: bool = False,
     ) -> dict[str, float]:
         """Takes one optimiser step for each mini-batch of a rollout.
 
         Args:
-            answers: The rollout.
-            values: V* of each answer's prompt.
-            lr: Learning rate of this step.
+            answers: The rollout, the samples of one prompt side by side.
+            values: V* of each answer's prompt, for algorithms that need it.
+            lr_scale: This step's share of the peak learning rates.
             stopwatch: Gets the phases `reference` and `update`.
+            critic_only: Leaves the policy as it is.
 
         Returns:
             Means over the rollout's sequences. `kl` is that of its first mini-batch, which alone
@@ -75,72 +106,125 @@ class Learner:
             TrainingStopped: The loss or the gradient is not finite; the weights are untouched.
         """
         for group in self.optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = group["peak_lr"] * lr_scale
+        minibatches = self._plan(answers)
+        rollout = self._score(answers, values, [m for part in minibatches for m in part], stopwatch)
         records: dict[str, list[Tensor]] = defaultdict(list)
-        gradient_norms = []
-        for number, indices in enumerate(split(len(answers), self._config.minibatches)):
-            minibatch = [(answers[i], values[i]) for i in indices]
-            gradient_norms.append(self._step(minibatch, records, stopwatch, first=number == 0))
+        norms: dict[str, list[float]] = defaultdict(list)
+        for number, part in enumerate(minibatches):
+            with stopwatch.phase("update"):
+                self._accumulate(part, rollout, records, first=number == 0)
+                for name, norm in self._apply_gradient(critic_only=critic_only).items():
+                    norms[name].append(norm)
         num_on_policy = sum(len(part) for part in records["kl"])
         summary = summarize(records)
-        return summary | {
-            "kl_se": summary["kl_std"] / math.sqrt(num_on_policy),
-            "grad_norm": sum(gradient_norms) / len(gradient_norms),
-        }
+        summary["kl_se"] = summary["kl_std"] / math.sqrt(num_on_policy)
+        return summary | {name: sum(each) / len(each) for name, each in norms.items()}
 
-    def _step(
+    def _plan(self, answers: Sequence[Answer]) -> list[list[MicroBatch]]:
+        """Cuts a rollout into mini-batches of whole groups, and those into micro-batches."""
+        group, coupled = self.algorithm.samples_per_prompt, self.algorithm.coupled
+        lengths = [len(a.prompt.token_ids) + len(a.completion.token_ids) for a in answers]
+        minibatches = []
+        for prompts in split(len(answers) // group, self._config.minibatches):
+            starts = range(prompts.start * group, prompts.stop * group, coupled)
+            longest = [max(lengths[start : start + coupled]) for start in starts]
+            part = []
+            for units in micro_batches(longest, self._config.micro_batch_tokens // coupled):
+                indices = [starts[unit] + i for unit in units for i in range(coupled)]
+                part.append(MicroBatch(indices, self._collate([answers[i] for i in indices])))
+            minibatches.append(part)
+        return minibatches
+
+    @torch.no_grad()
+    def _score(
         self,
-        minibatch: Sequence[tuple[Answer, float]],
-        records: dict[str, list[Tensor]],
+        answers: Sequence[Answer],
+        values: Sequence[float] | None,
+        parts: Sequence[MicroBatch],
         stopwatch: Stopwatch,
+    ) -> Rollout:
+        """What is known of a rollout before the first update."""
+        lengths = [len(a.completion.token_ids) for a in answers]
+        sampled_BT = torch.zeros(len(answers), max(lengths))
+        for row, answer in enumerate(answers):
+            sampled_BT[row, : lengths[row]] = torch.tensor(answer.completion.logprobs)
+        sampled_BT = sampled_BT.to(self.policy.device)
+        ref_BT = torch.zeros_like(sampled_BT)
+        critic_BT = torch.zeros_like(sampled_BT) if self.critic is not None else None
+        mask_BT = torch.zeros_like(sampled_BT, dtype=torch.bool)
+        for part in parts:
+            width = part.tokens.mask_BT.shape[1]
+            mask_BT[part.indices, :width] = part.tokens.mask_BT
+            with stopwatch.phase("reference"), self.reference.autocast():
+                ref_BT[part.indices, :width], _ = token_logprobs(
+                    self.reference.model, part.tokens, self._temperature
+                )
+            if critic_BT is not None:
+                with stopwatch.phase("update"), self.policy.autocast():
+                    critic_BT[part.indices, :width] = critic_values(self.critic, part.tokens)
+        return self.algorithm.prepare(
+            Rollout(
+                mask_BT=mask_BT,
+                rewards_B=self._floats([answer.verdict.reward for answer in answers]),
+                sampled_logprobs_BT=sampled_BT,
+                ref_logprobs_BT=ref_BT,
+                values_B=None if values is None else self._floats(values),
+                critic_BT=critic_BT,
+                mean_length=sum(lengths) / len(lengths),
+            )
+        )
+
+    def _accumulate(
+        self,
+        parts: Sequence[MicroBatch],
+        rollout: Rollout,
+        records: dict[str, list[Tensor]],
         *,
         first: bool,
-    ) -> float:
-        lengths = [len(a.prompt.token_ids) + len(a.completion.token_ids) for a, _ in minibatch]
+    ) -> None:
+        """Adds up the gradient of a mini-batch's mean loss."""
         self.optimizer.zero_grad(set_to_none=True)
-        for indices in micro_batches(lengths, self._config.micro_batch_tokens):
-            rows = [minibatch[i] for i in indices]
-            batch = self._collate([answer for answer, _ in rows])
-            with stopwatch.phase("reference"), torch.no_grad(), self.reference.autocast():
-                ref_logprobs_BT, _ = token_logprobs(self.reference.model, batch, self._temperature)
-            with stopwatch.phase("update"):
-                with self.policy.autocast():
-                    logprobs_BT, entropy_BT = token_logprobs(
-                        self.policy.model, batch, self._temperature, entropy=True
-                    )
-                inputs = LossInputs(
-                    logprobs_BT=logprobs_BT,
-                    ref_logprobs_BT=ref_logprobs_BT,
-                    mask_BT=batch.mask_BT,
-                    rewards_B=self._floats([answer.verdict.reward for answer, _ in rows]),
-                    values_B=self._floats([value for _, value in rows]),
+        num_sequences = sum(len(part.indices) for part in parts)
+        for part in parts:
+            mask_BT = part.tokens.mask_BT
+            rows = rollout.rows(part.indices, mask_BT.shape[1])
+            with self.policy.autocast():
+                logprobs_BT, entropy_BT = token_logprobs(
+                    self.policy.model, part.tokens, self._temperature, entropy=True
                 )
-                output = self.algorithm.loss(inputs)
-                loss = output.loss_B.sum() / len(minibatch)
-                if not math.isfinite(loss.item()):
-                    raise TrainingStopped(_NOT_FINITE.format("loss"))
-                loss.backward()
+                critic_BT = critic_values(self.critic, part.tokens) if self.critic else None
+            output = self.algorithm.loss(LossInputs(logprobs_BT, rows, critic_BT))
+            loss = output.loss_B.sum() / num_sequences
+            if not math.isfinite(loss.item()):
+                raise TrainingStopped(_NOT_FINITE.format("loss"))
+            loss.backward()
             assert entropy_BT is not None
             records["loss"].append(output.loss_B.detach())
-            records["entropy"].append(masked_sum(entropy_BT, batch) / batch.mask_BT.sum(dim=-1))
+            records["entropy"].append(masked_sum(entropy_BT, mask_BT) / mask_BT.sum(dim=-1))
             for name, value_B in output.metrics.items():
                 records[name].append(value_B)
             if first:
-                log_ratio_BT = logprobs_BT.detach() - ref_logprobs_BT
-                records["kl"].append(masked_sum(log_ratio_BT, batch))
-                sampled_B = self._floats([sum(a.completion.logprobs) for a, _ in rows])
-                records["engine_kl"].append(sampled_B - masked_sum(logprobs_BT.detach(), batch))
-        return self._apply_gradient(stopwatch)
+                now_BT = logprobs_BT.detach()
+                records["kl"].append(masked_sum(now_BT - rows.ref_logprobs_BT, mask_BT))
+                drift_BT = rows.sampled_logprobs_BT - now_BT
+                records["engine_kl"].append(masked_sum(drift_BT, mask_BT))
 
-    def _apply_gradient(self, stopwatch: Stopwatch) -> float:
-        with stopwatch.phase("update"):
-            norm = torch.nn.utils.clip_grad_norm_(
-                self.policy.model.parameters(), self._config.grad_clip
-            ).item()
+    def _apply_gradient(self, *, critic_only: bool) -> dict[str, float]:
+        models = {"grad_norm": self.policy.model}
+        if self.critic is not None:
+            models["critic_grad_norm"] = self.critic
+        norms = {}
+        for name, model in models.items():
+            norm = nn.utils.clip_grad_norm_(model.parameters(), self._config.grad_clip).item()
             if not math.isfinite(norm):
                 raise TrainingStopped(_NOT_FINITE.format("gradient"))
-            self.optimizer.step()
-        return norm
+            norms[name] = norm
+        if critic_only:
+            for parameter in self.policy.model.parameters():
+                parameter.grad = None  # which AdamW takes as: leave it alone
+        self.optimizer.step()
+        return norms
 
     def _collate(self, answers: Sequence[Answer]) -> TokenBatch:
         return collate(
@@ -160,24 +244,24 @@ _NOT_FINITE = (
 )
 
 
-def learning_rate(step: int, num_steps: int, config: TrainConfig) -> float:
-    """Learning rate of a step: linear warm-up, then the schedule.
+def lr_scale(step: int, num_steps: int, config: TrainConfig) -> float:
+    """Share of the peak learning rate in a step: linear warm-up, then the schedule.
 
     Args:
         step: From 1.
         num_steps: Steps of the whole run; linear and cosine come down to 0 just after the last.
-        config: Gives peak, warm-up and schedule.
+        config: Gives warm-up and schedule.
     """
     if step <= config.warmup_steps:
-        return config.lr * step / config.warmup_steps
+        return step / config.warmup_steps
     progress = (step - 1 - config.warmup_steps) / max(1, num_steps - config.warmup_steps)
     match config.schedule:
         case "constant":
-            return config.lr
+            return 1.0
         case "linear":
-            return config.lr * (1 - progress)
+            return 1 - progress
         case "cosine":
-            return config.lr * 0.5 * (1 + math.cos(math.pi * progress))
+            return 0.5 * (1 + math.cos(math.pi * progress))
 
 
 def split(count: int, parts: int) -> list[range]:

@@ -98,7 +98,7 @@ def load_policy(name: str, device: torch.device, *, trainable: bool = False) -> 
 
     path = resolve_model(name)
     try:
-        with _without_bars():
+        with quiet_transformers():
             tokenizer = AutoTokenizer.from_pretrained(path)
             model = AutoModelForCausalLM.from_pretrained(
                 path, dtype=torch.float32, use_safetensors=True
@@ -148,7 +148,7 @@ def make_policy(model: nn.Module, tokenizer: Any, *, trainable: bool = False) ->
 
 def save_model(path: Path, policy: Policy) -> None:
     """Saves weights and tokenizer so that `from_pretrained` loads them."""
-    with _without_bars():
+    with quiet_transformers():
         policy.model.save_pretrained(path)
     policy.tokenizer.save_pretrained(path)
 
@@ -225,16 +225,21 @@ def fingerprint(name: str) -> dict[str, str]:
 
 
 @contextmanager
-def _without_bars() -> Iterator[None]:
-    """Keeps transformers' own bars for reading and writing weights out of the way."""
+def quiet_transformers() -> Iterator[None]:
+    """Keeps transformers' own bars and remarks on reading and writing weights out of the way."""
     from transformers.utils import logging as transformers_logging
 
-    shown = transformers_logging.is_progress_bar_enabled()
+    bars, level = (
+        transformers_logging.is_progress_bar_enabled(),
+        transformers_logging.get_verbosity(),
+    )
     transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
     try:
         yield
     finally:
-        if shown:
+        transformers_logging.set_verbosity(level)
+        if bars:
             transformers_logging.enable_progress_bar()
 
 

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 from astarpo.config import (
-    VERBS,
     Config,
     DataConfig,
     EstimateConfig,
@@ -28,12 +27,9 @@ from astarpo.config import (
     RunConfig,
     TrainConfig,
     WarmStartConfig,
-    build,
-    find_recipe,
-    read_document,
-    settings_for,
 )
 from astarpo.files import write_json
+from astarpo.settings import VERBS, build, find_recipe, read_document, settings_for
 from astarpo.types import UserError
 
 logger = logging.getLogger("astarpo")

@@ -2,6 +2,7 @@
 
 config.json          resolved settings; `astarpo train --config config.json` repeats the run
 metrics.jsonl        one line a step
+evaluations.jsonl    one line an evaluation on held-out problems, where the run makes them
 samples/step-*.parquet   every answer of a step with its verdict
 checkpoints/step-*/  see `checkpoint.py`
 model/               the trained policy, Hugging Face layout
@@ -25,7 +26,7 @@ from astarpo.types import UserError
 # What may differ when a run is resumed: it changes how far or how fast, not what is computed.
 _FREE_ON_RESUME = {
     "resume", "steps", "epochs", "log_to", "checkpoint_every", "keep_checkpoints", "device",
-    "grade_workers", "grade_timeout", "reward", "out", "values", "problems",
+    "grade_workers", "grade_timeout", "reward", "out", "values", "problems", "max_seconds",
 }  # fmt: skip
 
 
@@ -35,6 +36,8 @@ class RunLog:
     Attributes:
         path: The directory.
         settings: The config as JSON has it.
+        seconds: Of training so far, evaluations not counted.
+        tokens: Generated in training so far.
     """
 
     def __init__(self, path: Path, config: Config, *, resume: bool) -> None:
@@ -44,7 +47,8 @@ class RunLog:
             UserError: There is a run already and `resume` is off, or it has other settings.
         """
         self.path = path
-        self.metrics_path = path / "metrics.jsonl"
+        self.seconds = 0.0
+        self.tokens = 0.0
         self.settings = json.loads(config.model_dump_json()) | {"resume": False}
         config_path = path / "config.json"
         if config_path.exists():
@@ -56,32 +60,45 @@ class RunLog:
 
     def metrics(self) -> list[dict[str, Any]]:
         """The metrics of every step so far."""
-        if not self.metrics_path.exists():
-            return []
-        lines = self.metrics_path.read_text(encoding="utf-8").splitlines()
-        return [json.loads(line) for line in lines if line.endswith("}")]
+        return self._rows("metrics.jsonl")
+
+    def evaluations(self) -> list[dict[str, Any]]:
+        """The held-out evaluations so far."""
+        return self._rows("evaluations.jsonl")
 
     def begin(self, step: int) -> list[dict[str, Any]]:
         """Writes the config and forgets everything after a step; returns the metrics up to it."""
         self.path.mkdir(parents=True, exist_ok=True)
         write_json(self.path / "config.json", self.settings)
-        kept = [row for row in self.metrics() if row["step"] <= step]
-        text = "".join(json.dumps(row) + "\n" for row in kept)
-        write_atomic(self.metrics_path, lambda file: file.write_text(text, encoding="utf-8"))
+        for name in ("metrics.jsonl", "evaluations.jsonl"):
+            kept = [row for row in self._rows(name) if row["step"] <= step]
+            text = "".join(json.dumps(row) + "\n" for row in kept)
+            write_atomic(
+                self.path / name, lambda file, t=text: file.write_text(t, encoding="utf-8")
+            )
         for file in (self.path / "samples").glob("step-*.parquet"):
             if int(file.stem.removeprefix("step-")) > step:
                 file.unlink()
-        return kept
+        rows = self.metrics()
+        self.seconds = sum(row["seconds"] for row in rows)
+        self.tokens = sum(row["tokens"] for row in rows)
+        return rows
 
     def log_metrics(self, row: Mapping[str, Any]) -> None:
         """Appends one step's metrics; they are on disk when this returns."""
-        with self.metrics_path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(dict(row)) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
+        self._append("metrics.jsonl", row)
+        self.seconds += row["seconds"]
+        self.tokens += row["tokens"]
 
-    def log_samples(self, step: int, answers: Sequence[Answer], values: Sequence[float]) -> None:
-        """Writes what the policy wrote in one step."""
+    def log_evaluation(self, step: int, scores: Mapping[str, float]) -> None:
+        """Appends a held-out evaluation, with what training had cost by then."""
+        costs = {"step": step, "seconds": self.seconds, "tokens": self.tokens}
+        self._append("evaluations.jsonl", {**costs, **scores})
+
+    def log_samples(
+        self, step: int, answers: Sequence[Answer], values: Sequence[float] | None
+    ) -> None:
+        """Writes what the policy wrote in one step, with each prompt's V* where it is known."""
         rows = [
             {
                 "step": step,
@@ -95,7 +112,7 @@ class RunLog:
                 "num_tokens": len(answer.completion.token_ids),
                 "finish_reason": answer.completion.finish_reason,
             }
-            for answer, value in zip(answers, values, strict=True)
+            for answer, value in zip(answers, values or [None] * len(answers), strict=True)
         ]
         write_atomic(
             self.path / "samples" / f"step-{step:06d}.parquet",
@@ -105,6 +122,19 @@ class RunLog:
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Writes summary.json."""
         write_json(self.path / "summary.json", dict(summary))
+
+    def _rows(self, name: str) -> list[dict[str, Any]]:
+        path = self.path / name
+        if not path.exists():
+            return []
+        lines = path.read_text(encoding="utf-8").splitlines()
+        return [json.loads(line) for line in lines if line.endswith("}")]
+
+    def _append(self, name: str, row: Mapping[str, Any]) -> None:
+        with (self.path / name).open("a", encoding="utf-8") as file:
+            file.write(json.dumps(dict(row)) + "\n")
+            file.flush()
+            os.fsync(file.fileno())
 
     def _require_same(self, before: dict[str, Any]) -> None:
         now = self.settings

@@ -111,7 +111,7 @@ def fit(
                 policy.device,
             )
             logprobs_BT, _ = token_logprobs(policy.model, batch, temperature=1.0)
-            loss = -masked_sum(logprobs_BT, batch).sum() / batch.mask_BT.sum()
+            loss = -masked_sum(logprobs_BT, batch.mask_BT).sum() / batch.mask_BT.sum()
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             torch.nn.utils.clip_grad_norm_(policy.model.parameters(), 1.0)

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from astarpo.cli import main
-from astarpo.config import VERBS
+from astarpo.settings import VERBS
 
 
 @pytest.fixture

@@ -12,9 +12,9 @@ import pytest
 import astarpo
 from astarpo.cli import main
 from astarpo.config import EstimateConfig, EvaluateConfig, TrainConfig
+from astarpo.inputs import attach_values
 from astarpo.policy import save_model
 from astarpo.problem_set import read_problems, write_problems
-from astarpo.train import attach_values
 from astarpo.types import Prompt, UserError
 from astarpo.warm_start import build_policy
 from tests.conftest import command, digit_problems, run_command

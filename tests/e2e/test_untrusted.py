@@ -10,16 +10,10 @@ import pyarrow.parquet as pq
 import pytest
 
 from astarpo.cli import main
-from astarpo.config import (
-    EstimateConfig,
-    EvaluateConfig,
-    ImportValuesConfig,
-    TrainConfig,
-    read_document,
-    settings_for,
-)
+from astarpo.config import EstimateConfig, EvaluateConfig, ImportValuesConfig, TrainConfig
 from astarpo.grading import Grader, verifier_fingerprint
 from astarpo.problem_set import read_problems
+from astarpo.settings import read_document, settings_for
 from astarpo.tasks import get_task
 from astarpo.types import Problem, UserError
 from astarpo.value_table import ValueTable

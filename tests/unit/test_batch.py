@@ -62,7 +62,7 @@ def test_padding_changes_nothing(policy, temperature):
 def test_pad_id_changes_nothing(policy):
     with torch.no_grad():
         sums = [
-            masked_sum(token_logprobs(policy.model, batch, 1.0).logprobs_BT, batch)
+            masked_sum(token_logprobs(policy.model, batch, 1.0).logprobs_BT, batch.mask_BT)
             for batch in (collate(PROMPTS, RESPONSES, pad, CPU) for pad in (0, 256, 13))
         ]
     assert torch.equal(sums[0], sums[1])

@@ -6,16 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from astarpo.config import (
-    EstimateConfig,
-    TrainConfig,
-    build,
-    find_recipe,
-    read_document,
-    settings_for,
-)
+from astarpo.config import EstimateConfig, TrainConfig
 from astarpo.run import stage_configs
 from astarpo.rundir import STAGES
+from astarpo.settings import build, find_recipe, read_document, settings_for
 from astarpo.types import UserError
 
 RECIPES = sorted(Path(str(resources.files("astarpo"))).glob("recipes/*.toml"))

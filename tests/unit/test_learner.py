@@ -5,11 +5,11 @@ import pytest
 import torch
 
 from astarpo.algorithms.astar_po import AStarPO
-from astarpo.algorithms.base import LossInputs, LossOutput
+from astarpo.algorithms.base import Algorithm, LossInputs, LossOutput
 from astarpo.config import TrainConfig
 from astarpo.engines.base import Request, Sampling
 from astarpo.engines.hf import HFEngine
-from astarpo.learner import Learner, learning_rate, split
+from astarpo.learner import Learner, lr_scale, split
 from astarpo.policy import make_policy
 from astarpo.rollout import Answer, Stopwatch
 from astarpo.types import Prompt, TrainingStopped, Verdict
@@ -43,7 +43,7 @@ def updated(policy, answers, values, **changes):
     trained = trainable_copy(policy)
     config = make_config(**{"lr": 1e-3, "minibatches": 1} | changes)
     learner = Learner(trained, policy, AStarPO(0.1), config, temperature=1.0)
-    metrics = learner.update(answers, values, config.lr, Stopwatch())
+    metrics = learner.update(answers, values, 1.0, Stopwatch())
     return torch.cat([p.detach().flatten() for p in trained.model.parameters()]), metrics
 
 
@@ -59,7 +59,7 @@ def test_result_does_not_depend_on_micro_batches_or_order(policy):
         config = make_config(minibatches=1, micro_batch_tokens=budget, grad_clip=1e9)
         learner = Learner(trained, policy, AStarPO(0.1), config, temperature=1.0)
         metrics = learner.update(
-            [answers[i] for i in order], [values[i] for i in order], 1e-6, Stopwatch()
+            [answers[i] for i in order], [values[i] for i in order], 1.0, Stopwatch()
         )
         gradients.append(torch.cat([p.grad.flatten() for p in trained.model.parameters()]))
         losses.append(metrics["loss"])
@@ -85,8 +85,8 @@ def test_update_raises_what_was_rewarded(policy):
     trained = trainable_copy(policy)
     config = make_config(lr=1e-3, minibatches=1)
     learner = Learner(trained, policy, AStarPO(1e-3), config, temperature=1.0)
-    before = learner.update(answers, [0.5] * 12, 1e-3, Stopwatch())
-    after = learner.update(answers, [0.5] * 12, 1e-3, Stopwatch())
+    before = learner.update(answers, [0.5] * 12, 1.0, Stopwatch())
+    after = learner.update(answers, [0.5] * 12, 1.0, Stopwatch())
     assert after["loss"] < before["loss"]
 
 
@@ -98,7 +98,7 @@ def test_kl_to_the_reference_is_not_negative_on_own_samples(policy):
             parameter += 0.05 * torch.randn(parameter.shape, generator=generator)
     answers = make_answers(moved, 200)
     learner = Learner(moved, policy, AStarPO(1e-3), make_config(minibatches=1), temperature=1.0)
-    metrics = learner.update(answers, [0.0] * 200, 1e-9, Stopwatch())
+    metrics = learner.update(answers, [0.0] * 200, 1.0, Stopwatch())
     assert metrics["kl"] > 5 * metrics["kl_se"] > 0
 
 
@@ -116,7 +116,7 @@ def test_gradient_checkpointing_changes_nothing(policy):
     assert torch.allclose(plain, saved, atol=1e-6)
 
 
-class BrokenLoss:
+class BrokenLoss(Algorithm):
     def loss(self, inputs: LossInputs) -> LossOutput:
         return LossOutput(inputs.logprobs_BT.sum(-1) * math.nan)
 
@@ -125,21 +125,21 @@ def test_stops_before_a_loss_that_is_not_finite_reaches_the_weights(policy):
     trained = trainable_copy(policy)
     learner = Learner(trained, policy, BrokenLoss(), make_config(), temperature=1.0)
     with pytest.raises(TrainingStopped, match="not finite"):
-        learner.update(make_answers(policy, 4), [0.0] * 4, 1e-3, Stopwatch())
+        learner.update(make_answers(policy, 4), [0.0] * 4, 1.0, Stopwatch())
     for before, after in zip(policy.model.parameters(), trained.model.parameters(), strict=True):
         assert torch.equal(before, after)
 
 
-def test_learning_rate():
-    config = make_config(lr=1.0, warmup_steps=4, schedule="linear")
-    rates = [learning_rate(step, 12, config) for step in range(1, 13)]
+def test_lr_scale():
+    config = make_config(warmup_steps=4, schedule="linear")
+    rates = [lr_scale(step, 12, config) for step in range(1, 13)]
     assert rates[:4] == [0.25, 0.5, 0.75, 1.0]
     assert rates[4] == 1.0
     assert rates[-1] == pytest.approx(1 / 8)
-    constant = make_config(lr=2.0)
-    assert [learning_rate(s, 3, constant) for s in (1, 2, 3)] == [2.0, 2.0, 2.0]
-    cosine = make_config(lr=1.0, schedule="cosine")
-    assert learning_rate(6, 10, cosine) == pytest.approx(0.5)
+    constant = make_config()
+    assert [lr_scale(s, 3, constant) for s in (1, 2, 3)] == [1.0, 1.0, 1.0]
+    cosine = make_config(schedule="cosine")
+    assert lr_scale(6, 10, cosine) == pytest.approx(0.5)
 
 
 def test_split():

@@ -4,8 +4,38 @@ from collections.abc import Callable
 
 from astarpo.algorithms.astar_po import AStarPO
 from astarpo.algorithms.base import Algorithm
-from astarpo.config import TrainConfig
+from astarpo.algorithms.grpo import GRPO
+from astarpo.algorithms.ppo import PPO
+from astarpo.algorithms.rebel import REBEL
+from astarpo.algorithms.rloo import RLOO
+from astarpo.config import AlgorithmConfig
 
-ALGORITHMS: dict[str, Callable[[TrainConfig], Algorithm]] = {
-    "astar_po": lambda config: AStarPO(beta=config.beta2),
+
+def _grpo(config: AlgorithmConfig, max_new_tokens: int) -> Algorithm:
+    return GRPO(
+        group_size=config.group_size,
+        clip=config.clip,
+        kl_coef=config.kl_coef,
+        std_normalize=config.std_normalize,
+        length_scale=None if config.length_normalize else max_new_tokens,
+    )
+
+
+def _ppo(config: AlgorithmConfig, _: int) -> Algorithm:
+    return PPO(
+        clip=config.clip,
+        kl_coef=config.kl_coef,
+        gae_gamma=config.gae_gamma,
+        gae_lambda=config.gae_lambda,
+        value_clip=config.value_clip,
+    )
+
+
+ALGORITHMS: dict[str, Callable[[AlgorithmConfig, int], Algorithm]] = {
+    "astar_po": lambda config, _: AStarPO(beta=config.beta2),
+    "grpo": _grpo,
+    "ppo": _ppo,
+    "rebel": lambda config, _: REBEL(eta=config.eta, kl_coef=config.kl_coef),
+    "rloo": lambda config, _: RLOO(config.group_size, config.kl_coef),
 }
+"""From settings, and the limit of a response in tokens."""

@@ -16,11 +16,12 @@ Shapes: _B sequences, _T response tokens.
 
 from dataclasses import dataclass
 
-from astarpo.algorithms.base import LossInputs, LossOutput
+from astarpo.algorithms.base import Algorithm, LossInputs, LossOutput
+from astarpo.batch import masked_sum
 
 
 @dataclass(frozen=True)
-class AStarPO:
+class AStarPO(Algorithm):
     """The paper's loss.
 
     Attributes:
@@ -29,16 +30,16 @@ class AStarPO:
 
     beta: float
 
+    needs_values = True
+
     def loss(self, inputs: LossInputs) -> LossOutput:
         """Squares the residual of each sequence.
-
-        Args:
-            inputs: One micro-batch; all fields are used.
 
         Returns:
             The squared residuals, and the metric `residual` (in units of reward).
         """
-        log_ratio_BT = inputs.logprobs_BT - inputs.ref_logprobs_BT
-        log_ratio_B = log_ratio_BT.masked_fill(~inputs.mask_BT, 0.0).sum(dim=-1)
-        residual_B = self.beta * log_ratio_B + inputs.values_B - inputs.rewards_B
+        rollout = inputs.rollout
+        assert rollout.values_B is not None
+        log_ratio_B = masked_sum(inputs.logprobs_BT - rollout.ref_logprobs_BT, rollout.mask_BT)
+        residual_B = self.beta * log_ratio_B + rollout.values_B - rollout.rewards_B
         return LossOutput(residual_B.square(), {"residual": residual_B.detach()})

@@ -1,0 +1,68 @@
+"""The critic: a model of its own that predicts, before each token, the reward still to come.
+
+Shapes: _B sequences, _T response tokens.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from astarpo.batch import TokenBatch
+from astarpo.policy import quiet_transformers, resolve_model
+from astarpo.types import UserError
+
+
+def load_critic(name: str, device: torch.device) -> Any:
+    """A critic that starts from a model's weights, with a head that says 0 everywhere.
+
+    Args:
+        name: A model folder or a hub name.
+        device: Where to put it.
+
+    Raises:
+        UserError: It cannot be found, or transformers has no value head for its kind.
+    """
+    from transformers import AutoModelForTokenClassification
+
+    path = resolve_model(name)
+    try:
+        with quiet_transformers():
+            critic = AutoModelForTokenClassification.from_pretrained(
+                path, num_labels=1, dtype=torch.float32, use_safetensors=True
+            )
+    except Exception as error:  # A broken folder fails in as many ways as there are files in it.
+        reason = str(error).strip().splitlines()[0]
+        raise UserError(f"{name}: cannot be made a critic ({reason})") from error
+    for parameter in _head(critic).parameters():
+        torch.nn.init.zeros_(parameter)
+    return critic.eval().to(device)  # eval for good: no dropout, as in the policy
+
+
+def critic_values(critic: Any, batch: TokenBatch) -> Tensor:
+    """What the critic expects before each response token: [B, T], in units of reward."""
+    width = batch.response_ids_BT.shape[1]
+    values_BS = critic(
+        input_ids=batch.input_ids_BS,
+        attention_mask=batch.attention_mask_BS,
+        position_ids=batch.position_ids_BS,
+        use_cache=False,
+    ).logits.squeeze(-1)
+    return values_BS[:, -width - 1 : -1].float()
+
+
+def save_critic(path: Path, critic: Any) -> None:
+    """Writes a critic's weights."""
+    save_file({name: w.contiguous() for name, w in critic.state_dict().items()}, path)
+
+
+def restore_critic(path: Path, critic: Any) -> None:
+    """Reads what `save_critic` wrote into a critic of the same shape."""
+    critic.load_state_dict(load_file(path))
+
+
+def _head(critic: Any) -> Any:
+    """Token classifiers call their last layer `score` or `classifier`."""
+    return critic.score if hasattr(critic, "score") else critic.classifier

@@ -1,0 +1,150 @@
+"""What training starts from: problems, the value table, prompts and their V*."""
+
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from astarpo.algorithms import ALGORITHMS
+from astarpo.algorithms.base import Algorithm
+from astarpo.config import TrainConfig
+from astarpo.engines.base import Sampling
+from astarpo.grading import verifier_fingerprint
+from astarpo.policy import PromptFormat, fingerprint, fit_prompts
+from astarpo.problem_set import read_problems
+from astarpo.types import Problem, Prompt, UserError
+from astarpo.value_table import ValueTable
+from astarpo.values import optimal_values
+
+logger = logging.getLogger("astarpo")
+
+
+class TextSettings(NamedTuple):
+    """How problems become prompts and prompts responses; the same in every stage."""
+
+    prompt_format: PromptFormat
+    max_prompt_tokens: int
+    max_new_tokens: int
+    temperature: float
+
+    @property
+    def sampling(self) -> Sampling:
+        """The distribution that responses are drawn from."""
+        return Sampling(self.max_new_tokens, self.temperature)
+
+
+_WITHOUT_TABLE = TextSettings("raw", 256, 1024, 1.0)
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Everything a run is given but its models.
+
+    Attributes:
+        problems: As read.
+        table: Stage 1, where the run has it.
+        text: Settings of prompts and responses.
+        algorithm: The loss.
+    """
+
+    problems: list[Problem]
+    table: ValueTable | None
+    text: TextSettings
+    algorithm: Algorithm
+
+    def prompts(self, tokenizer: Any, problems: Sequence[Problem] | None = None) -> list[Prompt]:
+        """Renders problems (its own, or others) as stage 1 did; see `fit_prompts`."""
+        problems = self.problems if problems is None else problems
+        return fit_prompts(
+            problems, tokenizer, self.text.prompt_format, self.text.max_prompt_tokens
+        )
+
+
+def open_inputs(config: TrainConfig) -> Inputs:
+    """Opens problems and value table, once it is known to be this model's and verifier's.
+
+    Raises:
+        UserError: One of them is missing or cannot be read, or they do not fit.
+    """
+    problems = read_problems(config.problems, limit=config.limit)
+    verifiers = verifier_fingerprint(problems, config.reward)
+    table = None
+    if config.values:
+        table = ValueTable(config.values)
+        table.require_fit(fingerprint(config.model) | verifiers)
+        if imported := table.manifest.get("imported"):
+            logger.warning(
+                f"{config.values}: samples imported from {imported['source']}; nothing but your "
+                f"word says that {table.manifest['model']} wrote them"
+            )
+    text = text_settings(config, table)
+    algorithm = ALGORITHMS[config.algorithm](config, text.max_new_tokens)
+    if table is None and algorithm.needs_values:
+        raise UserError(
+            f"{config.algorithm} needs V* of each problem: give --values (astarpo estimate)"
+        )
+    if table is None and config.filter != "none":
+        raise UserError(
+            f"filter {config.filter} goes by stage-1 samples: give --values (astarpo estimate)"
+        )
+    return Inputs(problems, table, text, algorithm)
+
+
+def text_settings(config: TrainConfig, table: ValueTable | None) -> TextSettings:
+    """The value table's settings, or the config's own where there is none.
+
+    Raises:
+        UserError: The config asks for other settings than the table was made with.
+    """
+    settings = {}
+    for name in TextSettings._fields:
+        given = getattr(config, name)
+        if table is None:
+            settings[name] = getattr(_WITHOUT_TABLE, name) if given is None else given
+            continue
+        settings[name] = (
+            table.max_prompt_tokens if name == "max_prompt_tokens" else table.setting(name)
+        )
+        if given not in (None, settings[name]):
+            raise UserError(
+                f"{name} is {given} here and {settings[name]} in {table.path}: leave it out, or "
+                "make a value table with it"
+            )
+    return TextSettings(**settings)
+
+
+def count_steps(config: TrainConfig, num_prompts: int) -> int:
+    """Steps of a run: as asked for, or as many as its epochs take."""
+    return config.steps or math.ceil(config.epochs * num_prompts / config.prompts_per_step)
+
+
+def attach_values(
+    prompts: Sequence[Prompt], table: ValueTable | None, config: TrainConfig
+) -> tuple[list[Prompt], list[float] | None]:
+    """V* of each prompt, without the problems that `config.filter` drops.
+
+    Args:
+        prompts: All that could be trained on.
+        table: Stage 1; without it there are no values, and nothing is dropped.
+        config: Gives beta1, values_samples and filter.
+
+    Raises:
+        UserError: The table lacks samples, or the filter leaves nothing.
+    """
+    if table is None:
+        return list(prompts), None
+    rewards_PN = table.rewards([p.problem for p in prompts], config.values_samples)
+    kept_P = np.ones(len(prompts), dtype=bool)
+    if config.filter != "none":
+        kept_P &= rewards_PN.max(axis=1) > 0
+    if config.filter == "all_wrong_and_right":
+        kept_P &= rewards_PN.min(axis=1) < 1
+    if not kept_P.any():
+        raise UserError(f"filter {config.filter} drops every one of {len(prompts)} problems")
+    if num_dropped := int((~kept_P).sum()):
+        logger.info(f"filter {config.filter}: {num_dropped} of {len(prompts)} problems dropped")
+    values_P = optimal_values(rewards_PN[kept_P], config.beta1)
+    return [p for p, kept in zip(prompts, kept_P, strict=True) if kept], values_P.tolist()

@@ -1,0 +1,122 @@
+"""Where settings come from: config files and recipes, and which verb takes which.
+
+A config file (TOML or JSON) holds settings at its top level, which serve every verb that knows
+them, and tables named after verbs for what concerns one alone. So one recipe serves all verbs, and
+the `config.json` that a run leaves behind repeats it.
+"""
+
+import json
+import tomllib
+from collections.abc import Mapping
+from importlib import resources
+from pathlib import Path
+from typing import Any, TypeVar
+
+from pydantic import ValidationError
+
+from astarpo.config import (
+    Config,
+    DataConfig,
+    DemoConfig,
+    EstimateConfig,
+    EvaluateConfig,
+    ExportConfig,
+    ImportValuesConfig,
+    ReportConfig,
+    RunConfig,
+    RunsConfig,
+    TrainConfig,
+    WarmStartConfig,
+)
+from astarpo.types import UserError
+
+C = TypeVar("C", bound=Config)
+
+VERBS: dict[str, type[Config]] = {
+    "demo": DemoConfig,
+    "run": RunConfig,
+    "data": DataConfig,
+    "estimate": EstimateConfig,
+    "train": TrainConfig,
+    "evaluate": EvaluateConfig,
+    "warm-start": WarmStartConfig,
+    "import-values": ImportValuesConfig,
+    "export": ExportConfig,
+    "report": ReportConfig,
+    "runs": RunsConfig,
+}
+
+RECIPE_TABLES = {"test", "warm-data"}
+"""Tables of a recipe that are no verb's: what differs from `[data]` (see `run.py`)."""
+
+
+def build(config_class: type[C], settings: Mapping[str, Any]) -> C:
+    """Checks settings, and says what is wrong with them in one line.
+
+    Raises:
+        UserError: Something is unknown, missing, of the wrong type or out of bounds.
+    """
+    try:
+        return config_class.model_validate(dict(settings))
+    except ValidationError as error:
+        complaints = []
+        for problem in error.errors():
+            name = ".".join(map(str, problem["loc"]))
+            given = "" if problem["type"] == "missing" else f" (got {problem['input']!r})"
+            complaints.append(f"{name}: {problem['msg']}{given}")
+        raise UserError("; ".join(complaints)) from error
+
+
+def settings_for(verb: str, document: Mapping[str, Any], origin: str) -> dict[str, Any]:
+    """What a config document says for one verb: its own table over the shared top level.
+
+    Args:
+        verb: A name in `VERBS`.
+        document: A parsed config file.
+        origin: Where it came from, for messages.
+
+    Raises:
+        UserError: A top-level name belongs to no verb.
+    """
+    shared = {k: v for k, v in document.items() if not isinstance(v, dict)}
+    known = {name for config_class in VERBS.values() for name in config_class.model_fields}
+    tables = {k for k, v in document.items() if isinstance(v, dict)}
+    if unknown := (shared.keys() - known) | (tables - VERBS.keys() - RECIPE_TABLES):
+        raise UserError(f"{origin}: no such setting: {', '.join(sorted(unknown))}")
+    fields = VERBS[verb].model_fields
+    return {k: v for k, v in shared.items() if k in fields} | document.get(verb, {})
+
+
+def read_document(path: Path) -> dict[str, Any]:
+    """Parses a TOML or JSON config file.
+
+    Raises:
+        UserError: It is missing, unreadable or of another kind.
+    """
+    if path.suffix not in (".toml", ".json"):
+        raise UserError(f"{path}: a config file ends in .toml or .json")
+    try:
+        text = path.read_text(encoding="utf-8")
+        document = tomllib.loads(text) if path.suffix == ".toml" else json.loads(text)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read ({error.strerror})") from error
+    except ValueError as error:  # Both parsers' errors are ValueErrors.
+        raise UserError(f"{path}: {error}") from error
+    if not isinstance(document, dict):
+        raise UserError(f"{path}: a config file holds settings by name")
+    return document
+
+
+def find_recipe(name: str) -> Path:
+    """The file of a recipe given by path or by the name of a shipped one.
+
+    Raises:
+        UserError: There is neither; the shipped ones are named.
+    """
+    if (path := Path(name)).is_file():
+        return path
+    shipped = Path(str(resources.files("astarpo"))) / "recipes"
+    if (path := shipped / f"{name}.toml").is_file():
+        return path
+    names = ", ".join(sorted(p.stem for p in shipped.glob("*.toml")))
+    raise UserError(f"{name}: no such recipe file; shipped recipes: {names}")
