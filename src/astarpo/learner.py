@@ -8,7 +8,8 @@ Shapes: _B sequences, _T response tokens.
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -76,9 +77,13 @@ class Learner:
         self.optimizer = torch.optim.AdamW(
             groups, lr=config.lr, betas=_ADAM_BETAS, weight_decay=config.weight_decay
         )
+        self._recomputed = []  # layers whose activations are not kept but computed again
         if config.gradient_checkpointing:
             for model in (policy.model, critic) if critic is not None else (policy.model,):
                 model.gradient_checkpointing_enable({"use_reentrant": False})
+                self._recomputed += [
+                    layer for layer in model.modules() if isinstance(layer, _checkpointing_layer())
+                ]
 
     def update(
         self,
@@ -112,7 +117,7 @@ class Learner:
         records: dict[str, list[Tensor]] = defaultdict(list)
         norms: dict[str, list[float]] = defaultdict(list)
         for number, part in enumerate(minibatches):
-            with stopwatch.phase("update"):
+            with stopwatch.phase("update"), self._checkpointing():
                 self._accumulate(part, rollout, records, first=number == 0)
                 for name, norm in self._apply_gradient(critic_only=critic_only).items():
                     norms[name].append(norm)
@@ -226,6 +231,19 @@ class Learner:
         self.optimizer.step()
         return norms
 
+    @contextmanager
+    def _checkpointing(self) -> Iterator[None]:
+        # Layers keep their activations unless they themselves, not what is in them, are in
+        # training mode, in which they could not use a cache to sample. Their parts stay in
+        # evaluation mode, without dropout.
+        for layer in self._recomputed:
+            layer.training = True
+        try:
+            yield
+        finally:
+            for layer in self._recomputed:
+                layer.training = False
+
     def _collate(self, answers: Sequence[Answer]) -> TokenBatch:
         return collate(
             [a.prompt.token_ids for a in answers],
@@ -242,6 +260,12 @@ _NOT_FINITE = (
     "the {} is not finite; the weights before this update are in the last checkpoint: lower lr or "
     "raise warmup_steps, then --resume or start anew"
 )
+
+
+def _checkpointing_layer() -> type[nn.Module]:
+    from transformers.modeling_layers import GradientCheckpointingLayer
+
+    return GradientCheckpointingLayer
 
 
 def lr_scale(step: int, num_steps: int, config: TrainConfig) -> float:

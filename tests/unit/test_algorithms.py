@@ -6,24 +6,21 @@ import pytest
 import torch
 
 from astarpo.algorithms import ALGORITHMS
+from astarpo.algorithms.astar_po import AStarPO
 from astarpo.algorithms.base import Algorithm, LossInputs
 from astarpo.algorithms.grpo import GRPO
 from astarpo.config import AlgorithmConfig
 from tests.unit.toy import random_case
 
-CONFIG = AlgorithmConfig(group_size=4, kl_coef=0.1, gae_gamma=0.9, gae_lambda=0.8)
+CONFIG = AlgorithmConfig(group_size=4, kl_coef=0.1, gae_lambda=0.8)
 NUM_SEQUENCES = 8
-MADE = [
-    pytest.param(make(config, 7), id=f"{name}{suffix}")
-    for name, make in ALGORITHMS.items()
-    for config, suffix in [
-        (CONFIG, ""),
-        *(
-            [(CONFIG.model_copy(update={"length_normalize": False}), "-dr")]
-            if name == "grpo"
-            else []
-        ),
-    ]
+VARIANTS = {
+    "grpo-dr": {"length_normalize": False, "std_normalize": False},
+    "astar_po-options": {"policy_scale": True, "center": True, "residual_clip": 0.5},
+}
+MADE = [pytest.param(make(CONFIG, 7), id=name) for name, make in ALGORITHMS.items()] + [
+    pytest.param(ALGORITHMS[name.split("-")[0]](CONFIG.model_copy(update=changes), 7), id=name)
+    for name, changes in VARIANTS.items()
 ]
 
 
@@ -48,8 +45,10 @@ def test_settings_reach_the_algorithms():
     assert [name for name, a in made.items() if a.needs_values] == ["astar_po"]
     assert [name for name, a in made.items() if a.needs_critic] == ["ppo"]
     assert {name: a.coupled for name, a in made.items() if a.coupled > 1} == {"rebel": 2}
-    dr_grpo = CONFIG.model_copy(update={"length_normalize": False, "std_normalize": False})
+    dr_grpo = CONFIG.model_copy(update=VARIANTS["grpo-dr"])
     assert ALGORITHMS["grpo"](dr_grpo, 7) == GRPO(4, CONFIG.clip, 0.1, False, 7)
+    optioned = CONFIG.model_copy(update=VARIANTS["astar_po-options"])
+    assert ALGORITHMS["astar_po"](optioned, 7) == AStarPO(CONFIG.beta2, True, True, 0.5)
 
 
 @pytest.mark.parametrize("algorithm", MADE)
@@ -135,9 +134,6 @@ def test_better_answers_become_likelier(algorithm):
         critic_BT=torch.full_like(rollout.sampled_logprobs_BT, 0.5),
     )
     logprobs = rollout.sampled_logprobs_BT.clone().requires_grad_()
-    algorithm = (
-        replace(algorithm, gae_gamma=1.0, gae_lambda=1.0) if algorithm.needs_critic else algorithm
-    )
     inputs = LossInputs(logprobs, algorithm.prepare(rollout), rollout.critic_BT)
     (gradient,) = torch.autograd.grad(algorithm.loss(inputs).loss_B.sum(), logprobs)
     assert (gradient[0::2][rollout.mask_BT[0::2]] < 0).all()

@@ -13,7 +13,8 @@ kl_coef 0.04 and one update a rollout, and names no clip. Variants: `std_normali
 the paper is silent, std_G divides by G - 1 and the 1e-4 keeps equal rewards finite, as in TRL.
 
 k3 is an unbiased estimate of KL(pi || pi_ref), but its expected gradient on-policy is that of
-KL(pi_ref || pi): the two agree to first order around pi = pi_ref.
+KL(pi_ref || pi) at each token: the two agree to first order around pi = pi_ref. (TRL by default
+multiplies k3 by rho, DeepSeek-V3.2's correction; the equation here does not.)
 
 Shapes: _B sequences, _G samples of one prompt, _T response tokens.
 """

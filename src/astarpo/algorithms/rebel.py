@@ -8,9 +8,9 @@ with y and y' two responses to one prompt and pi_old the policy that sampled bot
 gradient.
 
 Source: arXiv 2404.16767. With kl_coef 0, R = r and this is the published equation, whose solution
-is pi ~ pi_old exp(eta r): nothing holds the policy to the reference, each step sharpens it further.
-With kl_coef > 0 the steps end at pi_ref exp(r / kl_coef); the published code for summaries has eta 1
-and kl_coef 0.05. Deviations: none.
+is pi ~ pi_old exp(eta r): nothing holds the policy to the reference, and each step sharpens it
+further. With kl_coef > 0 the steps settle at pi_ref exp(r / kl_coef); the published code for
+summaries has eta 1 and kl_coef 0.05. Deviations: none.
 
 At the first update D = 0, and the expected gradient is -(4/eta) grad( E r - kl_coef KL ), the KL
 from the policy to the reference.
