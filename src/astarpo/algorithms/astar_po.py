@@ -17,7 +17,8 @@ Three options, all off by default, keep a large learning rate from wrecking the 
 - `policy_scale` divides the loss by 2 beta_2: its gradient then has the size of a policy gradient,
   so that the clip on the gradient's norm can act and Adam's epsilon cannot.
 - `center` takes the rollout's mean residual out of V^*. V^* lies above the success rate, so early
-  on most residuals push down what the policy samples; on-policy a constant changes no expectation.
+  on most residuals push down what the policy samples; on-policy this scales the expected gradient
+  by 1 - 1/B and changes nothing else of it.
 - `residual_clip` bounds how much one residual can weigh (Huber's loss).
 
 Shapes: _B sequences, _T response tokens.
