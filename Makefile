@@ -5,10 +5,11 @@ OUT ?= runs/demo
 SEED ?= 0
 BIN := $(VENV)/bin
 
-.PHONY: help install demo test lint format clean
+.PHONY: help install demo compare test lint format clean
 
 help:
 	@echo "make demo     install, then both stages on a small model: OUT=$(OUT) SEED=$(SEED)"
+	@echo "make compare  install, then five algorithms x three seeds from the same model: runs/compare"
 	@echo "make test     install, then the test suite"
 	@echo "make lint     install, then ruff and the type checker"
 	@echo "make format   let ruff rewrite the code"
@@ -25,6 +26,9 @@ $(VENV)/installed: pyproject.toml constraints.txt
 
 demo: install
 	$(BIN)/astarpo demo --out $(OUT) --seed $(SEED)
+
+compare: install
+	$(BIN)/astarpo compare --out runs/compare
 
 test: install
 	$(BIN)/python -m pytest

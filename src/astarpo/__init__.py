@@ -10,6 +10,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from astarpo.compare import compare
     from astarpo.data import data
     from astarpo.demo import demo
     from astarpo.estimate import estimate
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from astarpo.report import report
     from astarpo.run import run
     from astarpo.runs import runs
+    from astarpo.sweep import sweep
     from astarpo.tasks import grade
     from astarpo.train import train
     from astarpo.value_table import ValueTable
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "ValueTable": "value_table",
+    "compare": "compare",
     "data": "data",
     "demo": "demo",
     "estimate": "estimate",
@@ -38,12 +41,14 @@ _HOMES = {
     "report": "report",
     "run": "run",
     "runs": "runs",
+    "sweep": "sweep",
     "train": "train",
     "warm_start": "warm_start",
 }
 
 __all__ = [
     "ValueTable",
+    "compare",
     "data",
     "demo",
     "estimate",
@@ -55,6 +60,7 @@ __all__ = [
     "report",
     "run",
     "runs",
+    "sweep",
     "train",
     "warm_start",
 ]

@@ -128,8 +128,8 @@ def _parser(verb: str, config_class: type[Config]) -> argparse.ArgumentParser:
 
 
 # What reads better without a flag's name: `astarpo data gsm8k`, `astarpo run RECIPE`.
-_POSITIONAL = {"task", "recipe", "table", "runs", "dir"}
-_WITHOUT_CONFIG = {"demo", "run", "report", "runs"}
+_POSITIONAL = {"task", "recipe", "setting", "table", "runs", "dir"}
+_WITHOUT_CONFIG = {"demo", "run", "compare", "sweep", "report", "runs"}
 
 
 def _choices(annotation: Any) -> list[str] | None:

@@ -122,6 +122,13 @@ class AlgorithmConfig(Config):
         description="astar_po: temperature of V*; inf is the mean, 0 the max",
     )
     beta2: float = Field(1e-3, gt=0, description="astar_po: weight of ln(pi/pi_ref)")
+    policy_scale: bool = Field(
+        False, description="astar_po: divide the loss by 2 beta2, to a policy gradient's size"
+    )
+    center: bool = Field(False, description="astar_po: take the rollout's mean residual out")
+    residual_clip: float | None = Field(
+        None, gt=0, description="astar_po: residuals beyond this (in reward) weigh no more"
+    )
     group_size: int = Field(8, ge=2, description="grpo, rloo: samples of each prompt in a step")
     kl_coef: float = Field(
         1e-3,
@@ -288,6 +295,53 @@ class RunConfig(Config):
     seed: int = Field(0, ge=0, description="of data, samples and order")
 
 
+class ExperimentConfig(Config):
+    """What comparisons and sweeps share."""
+
+    recipe: str = Field("compare", description="a TOML file, or the name of a shipped recipe")
+    model: str | None = Field(
+        None, description="instead of the recipe's; without either, the demo's policy"
+    )
+    seeds: str = Field("0,1,2", description="of stage 1, data order and samples: one run for each")
+    steps: int | None = Field(None, ge=1, description="of every run, instead of the recipe's")
+    target: float | None = Field(
+        None,
+        description="held-out reward that time and tokens are measured to; without it the largest "
+        "multiple of 0.05 that every run reaches which did not collapse",
+    )
+
+
+class CompareConfig(ExperimentConfig):
+    """Algorithms against each other over seeds, on equal terms; goes on where it stopped."""
+
+    out: Path = Field(Path("runs/compare"), description="folder for everything")
+    algorithms: str = Field(
+        "astar_po,grpo,ppo,rebel,rloo", description="which, in the order of the table"
+    )
+    equal: Literal["prompts", "samples", "seconds"] = Field(
+        "prompts",
+        description="what all have the same of: prompts a step, samples a step, or seconds in all, "
+        "stage 1 included",
+    )
+    seconds: float | None = Field(
+        None, gt=0, description="of each run with --equal seconds, stage 1 included"
+    )
+
+
+class SweepConfig(ExperimentConfig):
+    """One setting over its values and seeds; goes on where it stopped."""
+
+    setting: str = Field(
+        description="samples (N, all from one value table), beta1, beta2, filter, any other "
+        "setting of train, or size (difficulty of made problems)"
+    )
+    over: str | None = Field(
+        None, description="its values, 1,2,4 say; samples, beta1, beta2 and filter have their own"
+    )
+    out: Path | None = Field(None, description="folder for everything; else runs/sweep-SETTING")
+    algorithms: str = Field("astar_po", description="which: one or several")
+
+
 class DemoConfig(Config):
     """Both stages on a small model of its own, in minutes on a laptop."""
 
@@ -299,7 +353,9 @@ class ReportConfig(Config):
     """Show runs as one page that works offline: scores, curves, stage 1, sampled answers."""
 
     runs: list[Path] = Field(
-        min_length=1, description="run directories of astarpo train, folders of astarpo run"
+        min_length=1,
+        description="run directories of astarpo train, folders of astarpo run; or one folder of "
+        "astarpo compare or sweep",
     )
     out: Path | None = Field(
         None, description="HTML file to write; without it report.html in the first run"

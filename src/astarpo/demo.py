@@ -3,12 +3,11 @@
 Everything is in the shipped recipe `recipes/demo.toml`; the policy it starts from is shipped too.
 """
 
-from importlib import resources
-from pathlib import Path
 from typing import Any
 
 from astarpo.config import DemoConfig, RunConfig
 from astarpo.run import run
+from astarpo.settings import shipped_policy
 
 
 def demo(config: DemoConfig) -> dict[str, Any]:
@@ -22,5 +21,4 @@ def demo(config: DemoConfig) -> dict[str, Any]:
 
 def recipe_of(config: DemoConfig) -> RunConfig:
     """The run that the demo is."""
-    policy = Path(str(resources.files("astarpo"))) / "assets" / "demo-policy"
-    return RunConfig(recipe="demo", model=str(policy), out=config.out, seed=config.seed)
+    return RunConfig(recipe="demo", model=shipped_policy(), out=config.out, seed=config.seed)

@@ -5,12 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from astarpo.config import (
+    CompareConfig,
     Config,
     DataConfig,
     DemoConfig,
     EstimateConfig,
     EvaluateConfig,
     RunConfig,
+    SweepConfig,
     TrainConfig,
     WarmStartConfig,
 )
@@ -102,6 +104,20 @@ def _demo(config: DemoConfig) -> list[str]:
     return _run(recipe_of(config))
 
 
+def _compare(config: CompareConfig) -> list[str]:
+    from astarpo.compare import plan_comparison
+    from astarpo.experiment.preview import preview
+
+    return preview(plan_comparison(config))
+
+
+def _sweep(config: SweepConfig) -> list[str]:
+    from astarpo.experiment.preview import preview
+    from astarpo.sweep import plan_sweep
+
+    return preview(plan_sweep(config))
+
+
 _DETAILS: dict[type[Config], Callable[[Any], list[str]]] = {
     DataConfig: _data,
     EstimateConfig: _estimate,
@@ -110,6 +126,8 @@ _DETAILS: dict[type[Config], Callable[[Any], list[str]]] = {
     WarmStartConfig: _warm_start,
     RunConfig: _run,
     DemoConfig: _demo,
+    CompareConfig: _compare,
+    SweepConfig: _sweep,
 }
 
 

@@ -71,7 +71,7 @@ class RunDirectory:
 
     def metrics(self) -> list[dict[str, Any]]:
         """The metrics of every step so far, without lines that are not whole."""
-        return list(_whole_rows(self.training / "metrics.jsonl"))
+        return list(whole_rows(self.training / "metrics.jsonl"))
 
     def _input(self, setting: str, name: str) -> Path | None:
         given = Path(str(self.config.get(setting) or name))
@@ -192,7 +192,8 @@ def _write_times(run: RunDirectory) -> Iterator[float]:
                 yield file.stat().st_mtime
 
 
-def _whole_rows(path: Path) -> Iterator[dict[str, Any]]:
+def whole_rows(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a JSONL file with a step each, without lines that are not whole."""
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:

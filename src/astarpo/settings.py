@@ -10,11 +10,12 @@ import tomllib
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 from pydantic import ValidationError
 
 from astarpo.config import (
+    CompareConfig,
     Config,
     DataConfig,
     DemoConfig,
@@ -25,6 +26,7 @@ from astarpo.config import (
     ReportConfig,
     RunConfig,
     RunsConfig,
+    SweepConfig,
     TrainConfig,
     WarmStartConfig,
 )
@@ -39,6 +41,8 @@ VERBS: dict[str, type[Config]] = {
     "estimate": EstimateConfig,
     "train": TrainConfig,
     "evaluate": EvaluateConfig,
+    "compare": CompareConfig,
+    "sweep": SweepConfig,
     "warm-start": WarmStartConfig,
     "import-values": ImportValuesConfig,
     "export": ExportConfig,
@@ -46,8 +50,11 @@ VERBS: dict[str, type[Config]] = {
     "runs": RunsConfig,
 }
 
-RECIPE_TABLES = {"test", "warm-data"}
-"""Tables of a recipe that are no verb's: what differs from `[data]` (see `run.py`)."""
+ALGORITHM_NAMES: tuple[str, ...] = get_args(TrainConfig.model_fields["algorithm"].annotation)
+
+RECIPE_TABLES = {"test", "warm-data", "ood", *ALGORITHM_NAMES}
+"""Tables of a recipe that are no verb's: what differs from `[data]` (see `run.py`), and in
+experiments what differs from `[train]` for an algorithm (see `experiment/plan.py`)."""
 
 
 def build(config_class: type[C], settings: Mapping[str, Any]) -> C:
@@ -120,3 +127,8 @@ def find_recipe(name: str) -> Path:
         return path
     names = ", ".join(sorted(p.stem for p in shipped.glob("*.toml")))
     raise UserError(f"{name}: no such recipe file; shipped recipes: {names}")
+
+
+def shipped_policy() -> str:
+    """The folder of the small policy that the demo and the shipped comparison start from."""
+    return str(resources.files("astarpo") / "assets" / "demo-policy")

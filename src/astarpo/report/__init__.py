@@ -2,6 +2,8 @@
 
 run directories -> collect.py, stage1.py, answers.py -> page.py + assets/ -> report.html
                                                      -> markdown.py      -> report.md, PNG
+
+Experiments have a page of another kind: see `experiment/`.
 """
 
 import time
@@ -23,12 +25,17 @@ from astarpo.types import UserError
 def report(config: ReportConfig) -> str:
     """Writes the report of some runs; those still going or cut short are shown as far as they are.
 
+    The folder of an experiment (`astarpo compare`, `astarpo sweep`) gets the report and pictures of
+    its own.
+
     Returns:
         What was written, in a line.
 
     Raises:
         UserError: A path is no run, or the report cannot be written.
     """
+    if any((path / "results.json").is_file() for path in config.runs):
+        return _report_experiment(config)
     runs = [open_run(path) for path in config.runs]
     names = run_names(config.runs)
     out = config.out or config.runs[0] / "report.html"
@@ -60,6 +67,18 @@ def report(config: ReportConfig) -> str:
         f"{out}: {len(runs)} run{'s' * (len(runs) > 1)}, {num_shown:,} of {num_all:,} answers, "
         f"{len(page) / 1e6:.1f} MB"
     )
+
+
+def _report_experiment(config: ReportConfig) -> str:
+    # Brings torch, which reports of runs do without.
+    from astarpo.report.experiment import write_experiment
+
+    if len(config.runs) > 1 or config.out or config.markdown:
+        raise UserError(
+            "an experiment (a folder with results.json) is reported alone and into its own folder, "
+            "where its table.md also is: give no other run, no --out, no --markdown"
+        )
+    return write_experiment(config.runs[0])
 
 
 def _read_answers(runs: list[RunDirectory]) -> tuple[list[list[Source]], list[list[str]]]:

@@ -25,15 +25,15 @@ def render_page(title: str, data: Mapping[str, Any], answers: Mapping[str, Any])
         data: All but the answers; becomes JSON in a script tag.
         answers: Columns of answers; becomes deflated JSON in base64, read after the first paint.
     """
-    style = _asset("page.css")
-    script = "\n".join(['"use strict";', "(() => {", *map(_asset, _SCRIPTS), "main();", "})();"])
+    style = asset("page.css")
+    script = "\n".join(['"use strict";', "(() => {", *map(asset, _SCRIPTS), "main();", "})();"])
     packed = base64.b64encode(zlib.compress(to_json(answers).encode("ascii"), 6)).decode("ascii")
-    return Template(_asset("page.html")).substitute(
-        title=_escape(title),
+    return Template(asset("page.html")).substitute(
+        title=escape(title),
         style=style,
         script=script,
-        style_hash=_hash(style),
-        script_hash=_hash(script),
+        style_hash=content_hash(style),
+        script_hash=content_hash(script),
         data=to_json(data),
         answers=packed,
     )
@@ -47,15 +47,18 @@ def to_json(value: Any) -> str:
     return text
 
 
-def _asset(name: str) -> str:
+def asset(name: str) -> str:
+    """A file of `assets/`."""
     return (resources.files("astarpo.report") / "assets" / name).read_text(encoding="utf-8")
 
 
-def _hash(text: str) -> str:
+def content_hash(text: str) -> str:
+    """As a content security policy names a style or script."""
     return base64.b64encode(hashlib.sha256(text.encode("utf-8")).digest()).decode("ascii")
 
 
-def _escape(text: str) -> str:
+def escape(text: str) -> str:
+    """Text as it may stand in HTML, also in an attribute in double quotes."""
     for character, entity in (("&", "&amp;"), ("<", "&lt;"), (">", "&gt;"), ('"', "&quot;")):
         text = text.replace(character, entity)
     return text.encode("utf-8", "replace").decode("utf-8")

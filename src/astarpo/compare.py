@@ -1,0 +1,47 @@
+"""The verb `compare`: algorithms against each other over seeds, on equal terms, in one table."""
+
+from typing import Any
+
+from astarpo.config import CompareConfig
+from astarpo.experiment import run_experiment
+from astarpo.experiment.plan import Experiment, Variant
+from astarpo.experiment.request import parse_algorithms, parse_seeds, read_recipe
+from astarpo.types import UserError
+
+
+def compare(config: CompareConfig) -> dict[str, Any]:
+    """Trains every algorithm with every seed and measures cost and result; see `experiment/`.
+
+    Returns:
+        What `results.json` says, of the runs that are finished.
+
+    Raises:
+        UserError: A setting or the recipe is wrong, a stage cannot do its work, or the folder holds
+            another experiment.
+    """
+    return run_experiment(plan_comparison(config))
+
+
+def plan_comparison(config: CompareConfig) -> Experiment:
+    """The experiment that a comparison is, its settings checked.
+
+    Raises:
+        UserError: As `compare` says.
+    """
+    if (config.equal == "seconds") != (config.seconds is not None):
+        raise UserError("equal seconds: --equal seconds and --seconds S go together")
+    document, origin = read_recipe(config)
+    experiment = Experiment(
+        kind="compare",
+        out=config.out,
+        origin=origin,
+        document=document,
+        variants=tuple(Variant(name, name) for name in parse_algorithms(config.algorithms)),
+        seeds=parse_seeds(config.seeds),
+        equal=config.equal,
+        seconds=config.seconds,
+        steps=config.steps,
+        target=config.target,
+    )
+    experiment.check()
+    return experiment

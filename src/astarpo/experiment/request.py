@@ -1,0 +1,205 @@
+"""From what a user asks for to an `Experiment`; and what a folder was asked for before."""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from astarpo.config import DataConfig, ExperimentConfig, TrainConfig
+from astarpo.experiment.plan import Experiment, Variant
+from astarpo.files import write_json
+from astarpo.settings import ALGORITHM_NAMES, build, find_recipe, read_document, shipped_policy
+from astarpo.types import UserError
+
+_REQUEST = "experiment.json"
+
+_DEFAULT_VALUES = {
+    "samples": "1,2,4,8,16,32",
+    "beta1": "inf,2,1,0.5,0.25,0.125",
+    "beta2": "1e-4,3e-4,1e-3,3e-3,1e-2",
+    "filter": "none,all_wrong,all_wrong_and_right",
+}
+"""The paper's, except for beta2, around its 1e-3."""
+
+_NOT_SWEPT = {
+    "model", "problems", "values", "out", "resume", "algorithm", "values_samples", "seed",
+    "eval_problems", "prompt_format", "max_prompt_tokens", "max_new_tokens", "temperature",
+    "reward", "log_to",
+}  # fmt: skip
+"""Settings of train that the experiment itself or its value tables decide."""
+
+
+def read_recipe(config: ExperimentConfig) -> tuple[dict[str, Any], str]:
+    """The recipe with the config's model in it, as JSON can hold it, and where it came from.
+
+    Raises:
+        UserError: It cannot be read, or makes a policy of its own.
+    """
+    path = find_recipe(config.recipe)
+    document = _plain(read_document(path))
+    if config.model:
+        document["model"] = config.model
+    elif "warm-start" in document:
+        raise UserError(
+            f"{path}: makes a policy of its own: make it with astarpo run, and give it as --model"
+        )
+    document.setdefault("model", shipped_policy())
+    return document, str(path)
+
+
+def parse_list(text: str, name: str) -> list[str]:
+    """The items of a comma list.
+
+    Raises:
+        UserError: There is none.
+    """
+    items = [item.strip() for item in text.split(",") if item.strip()]
+    if not items:
+        raise UserError(f"{name}: give one at least, several as a,b,c")
+    return items
+
+
+def parse_algorithms(text: str) -> list[str]:
+    """Names of algorithms.
+
+    Raises:
+        UserError: One is unknown or comes twice.
+    """
+    names = parse_list(text, "algorithms")
+    if unknown := [name for name in names if name not in ALGORITHM_NAMES]:
+        raise UserError(
+            f"algorithms: no such algorithm: {', '.join(unknown)}; there are "
+            f"{', '.join(ALGORITHM_NAMES)}"
+        )
+    _refuse_repeated(names, "algorithms")
+    return names
+
+
+def parse_seeds(text: str) -> tuple[int, ...]:
+    """Seeds.
+
+    Raises:
+        UserError: One is no whole number from 0, or comes twice.
+    """
+    items = parse_list(text, "seeds")
+    if wrong := [item for item in items if not (item.isascii() and item.isdigit())]:
+        raise UserError(f"seeds: whole numbers from 0 are needed, not {', '.join(wrong)}")
+    seeds = tuple(map(int, items))
+    _refuse_repeated(seeds, "seeds")
+    return seeds
+
+
+def swept_variants(setting: str, over: str | None, algorithms: Sequence[str]) -> list[Variant]:
+    """A variant for each value of a setting and each algorithm.
+
+    In a sweep over `samples` nothing is filtered, so that their number changes V* and nothing else.
+
+    Raises:
+        UserError: The setting cannot be swept, or a value is wrong or comes twice.
+    """
+    key = "values_samples" if setting == "samples" else setting
+    kind = DataConfig if setting == "size" else TrainConfig
+    if setting not in ("samples", "size") and (
+        setting in _NOT_SWEPT or setting not in TrainConfig.model_fields
+    ):
+        known = sorted(TrainConfig.model_fields.keys() - _NOT_SWEPT | {"samples", "size"})
+        raise UserError(f"setting: cannot sweep {setting!r}; there are {', '.join(known)}")
+    text = over or _DEFAULT_VALUES.get(setting)
+    if text is None:
+        raise UserError(f"over: give the values of {setting} to go over, as a,b,c")
+    values = [_value(kind, key, item) for item in parse_list(text, "over")]
+    _refuse_repeated(values, "over")
+    variants = []
+    for value in values:
+        train = {} if setting == "size" else {key: value}
+        if setting == "samples":
+            train["filter"] = "none"
+        shown = value if isinstance(value, str) else f"{value:.15g}"
+        size = int(value) if setting == "size" else None
+        variants += [
+            Variant(f"{algorithm}-{setting}={shown}", algorithm, value, train, size)
+            for algorithm in algorithms
+        ]
+    return variants
+
+
+def claim(experiment: Experiment) -> Experiment:
+    """Writes down what a folder is asked for.
+
+    Returns:
+        The experiment with the variants and seeds of earlier calls as well.
+
+    Raises:
+        UserError: The folder holds something else, or a run of other settings.
+    """
+    path = experiment.out / _REQUEST
+    request = {
+        "kind": experiment.kind,
+        "setting": experiment.setting,
+        "equal": experiment.equal,
+        "seconds": experiment.seconds,
+        "steps": experiment.steps,
+        "recipe": dict(experiment.document),
+    }
+    variants = {variant.name: variant for variant in experiment.variants}
+    seeds = list(experiment.seeds)
+    if path.exists():
+        before = json.loads(path.read_text(encoding="utf-8"))
+        _require_same(experiment.out, before, request)
+        earlier = {v["name"]: Variant(**v) for v in before["variants"]}
+        variants = earlier | variants
+        seeds = before["seeds"] + [seed for seed in seeds if seed not in before["seeds"]]
+    elif experiment.out.exists() and any(experiment.out.glob("[!.]*")):
+        raise UserError(f"{experiment.out}: exists and is no experiment; give another --out")
+    whole = {"variants": [asdict(variant) for variant in variants.values()], "seeds": seeds}
+    write_json(path, request | whole)
+    return replace(experiment, variants=tuple(variants.values()), seeds=tuple(seeds))
+
+
+def _require_same(out: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    old, new = _flat({k: before.get(k) for k in now}), _flat(now)
+    if differing := [
+        f"{name} was {old.get(name)!r} and is {new.get(name)!r}"
+        for name in sorted(old.keys() | new.keys())
+        if old.get(name) != new.get(name)
+    ]:
+        raise UserError(
+            f"{out}: holds another experiment: {'; '.join(differing)}; give another --out"
+        )
+
+
+def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested tables as dotted names."""
+    flat = {}
+    for name, item in value.items():
+        flat |= (
+            _flat(item, f"{prefix}{name}.") if isinstance(item, Mapping) else {prefix + name: item}
+        )
+    return flat
+
+
+def _value(kind: type[DataConfig] | type[TrainConfig], key: str, text: str) -> float | str:
+    """A setting's value, checked; text where JSON has no number for it."""
+    needed = {name: "x" for name, field in kind.model_fields.items() if field.is_required()}
+    value = getattr(build(kind, needed | {key: text}), key)
+    if isinstance(value, bool) or not isinstance(value, int | float) or math.isinf(value):
+        return str(value).lower() if isinstance(value, bool) else str(value)
+    return value
+
+
+def _plain(value: Any) -> Any:
+    """What JSON can hold: TOML also has infinity, and dates."""
+    if isinstance(value, Mapping):
+        return {name: _plain(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value if isinstance(value, str | int | float | None) else str(value)
+
+
+def _refuse_repeated(items: Sequence[Any], name: str) -> None:
+    if repeated := sorted({str(item) for item in items if list(items).count(item) > 1}):
+        raise UserError(f"{name}: {', '.join(repeated)} given more than once")
