@@ -4,7 +4,7 @@ from typing import Any
 
 from astarpo.config import CompareConfig
 from astarpo.experiment import run_experiment
-from astarpo.experiment.plan import Experiment, Variant
+from astarpo.experiment.plan import Experiment
 from astarpo.experiment.request import parse_algorithms, parse_seeds, read_recipe
 from astarpo.types import UserError
 
@@ -36,7 +36,7 @@ def plan_comparison(config: CompareConfig) -> Experiment:
         out=config.out,
         origin=origin,
         document=document,
-        variants=tuple(Variant(name, name) for name in parse_algorithms(config.algorithms)),
+        variants=tuple(parse_algorithms(config.algorithms, document, origin)),
         seeds=parse_seeds(config.seeds),
         equal=config.equal,
         seconds=config.seconds,

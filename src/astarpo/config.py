@@ -316,7 +316,8 @@ class CompareConfig(ExperimentConfig):
 
     out: Path = Field(Path("runs/compare"), description="folder for everything")
     algorithms: str = Field(
-        "astar_po,grpo,ppo,rebel,rloo", description="which, in the order of the table"
+        "astar_po,grpo,ppo,rebel,rloo",
+        description="which, in the order of the table: names, or variants of the recipe",
     )
     equal: Literal["prompts", "samples", "seconds"] = Field(
         "prompts",
@@ -339,7 +340,10 @@ class SweepConfig(ExperimentConfig):
         None, description="its values, 1,2,4 say; samples, beta1, beta2 and filter have their own"
     )
     out: Path | None = Field(None, description="folder for everything; else runs/sweep-SETTING")
-    algorithms: str = Field("astar_po", description="which: one or several")
+    algorithms: str = Field("astar_po", description="which: one or several, or recipe's variants")
+    equal: Literal["prompts", "samples"] = Field(
+        "prompts", description="what several have the same of in a step"
+    )
 
 
 class DemoConfig(Config):

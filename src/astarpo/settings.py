@@ -52,9 +52,9 @@ VERBS: dict[str, type[Config]] = {
 
 ALGORITHM_NAMES: tuple[str, ...] = get_args(TrainConfig.model_fields["algorithm"].annotation)
 
-RECIPE_TABLES = {"test", "warm-data", "ood", *ALGORITHM_NAMES}
+RECIPE_TABLES = {"test", "warm-data", "ood", "variants", *ALGORITHM_NAMES}
 """Tables of a recipe that are no verb's: what differs from `[data]` (see `run.py`), and in
-experiments what differs from `[train]` for an algorithm (see `experiment/plan.py`)."""
+experiments what differs from `[train]` for an algorithm or a variant (see `experiment/plan.py`)."""
 
 
 def build(config_class: type[C], settings: Mapping[str, Any]) -> C:

@@ -35,9 +35,9 @@ def plan_sweep(config: SweepConfig) -> Experiment:
     Raises:
         UserError: As `sweep` says.
     """
-    algorithms = parse_algorithms(config.algorithms)
-    variants = swept_variants(config.setting, config.over, algorithms)
     document, origin = read_recipe(config)
+    algorithms = parse_algorithms(config.algorithms, document, origin)
+    variants = swept_variants(config.setting, config.over, algorithms)
     samples = [v.train["values_samples"] for v in variants if config.setting == "samples"]
     experiment = Experiment(
         kind="sweep",
@@ -47,6 +47,7 @@ def plan_sweep(config: SweepConfig) -> Experiment:
         variants=tuple(variants),
         seeds=parse_seeds(config.seeds),
         setting=config.setting,
+        equal=config.equal,
         steps=config.steps,
         target=config.target,
         table_samples=max(samples, default=None),

@@ -100,5 +100,5 @@ def test_what_needs_stage_1_says_so(settings):
 
 
 def test_other_sampling_than_the_tables_is_refused(settings, table_path):
-    with pytest.raises(UserError, match="temperature is 0.5 here and 1"):
+    with pytest.raises(UserError, match=r"temperature is 0\.5 here and 1"):
         train(TrainConfig(**settings, values=table_path, temperature=0.5))

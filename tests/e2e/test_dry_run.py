@@ -36,7 +36,7 @@ def test_estimate_and_train_know_what_is_there(
     assert "240 samples (10 each), 192 already there" in out
     out = dry(capsys, *train_words, "--out", tmp_path / "r")
     assert "24 problems after filter none, mean V* 0." in out
-    assert "8 steps of 16 prompts, 2 updates each" in out
+    assert "8 steps of 16 prompts, 1 samples each, 2 updates a step" in out
     assert not (tmp_path / "r").exists()
 
 

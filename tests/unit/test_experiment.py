@@ -9,7 +9,7 @@ import pytest
 
 from astarpo.compare import plan_comparison
 from astarpo.config import CompareConfig, SweepConfig
-from astarpo.experiment.request import claim, parse_seeds, swept_variants
+from astarpo.experiment.request import claim, parse_algorithms, parse_seeds, swept_variants
 from astarpo.experiment.results import common_target, cost_of
 from astarpo.experiment.stages import folder_to_itself
 from astarpo.experiment.table import render_tables
@@ -140,9 +140,14 @@ def test_a_sweep_over_size_changes_training_and_test_problems_alone(recipe):
 
 
 def test_values_of_a_sweep():
-    variants = swept_variants("beta1", None, ["astar_po"])
+    variants = swept_variants("beta1", None, parse_algorithms("astar_po", {}, ""))
     assert [v.value for v in variants] == ["inf", 2, 1, 0.5, 0.25, 0.125]
-    names = [v.name for v in swept_variants("filter", "none,all_wrong", ["astar_po", "grpo"])]
+    names = [
+        v.name
+        for v in swept_variants(
+            "filter", "none,all_wrong", parse_algorithms("astar_po,grpo", {}, "")
+        )
+    ]
     assert names == [
         "astar_po-filter=none",
         "grpo-filter=none",
@@ -168,7 +173,24 @@ def test_values_of_a_sweep():
 )
 def test_what_cannot_be_swept(setting, over, message):
     with pytest.raises(UserError, match=message):
-        swept_variants(setting, over, ["astar_po"])
+        swept_variants(setting, over, parse_algorithms("astar_po", {}, ""))
+
+
+def test_a_variant_of_a_recipe_goes_over_its_algorithm():
+    tables = {"variants": {"mean": {"algorithm": "astar_po", "beta1": "inf", "lr": 1e-4}}}
+    plain, mean = parse_algorithms("astar_po,mean", tables, "r.toml")
+    assert (plain.name, plain.algorithm, plain.train) == ("astar_po", "astar_po", {})
+    assert (mean.name, mean.algorithm) == ("mean", "astar_po")
+    assert mean.train == {"beta1": "inf", "lr": 1e-4}
+    swept = swept_variants("lr", "1e-3", [mean])[0]
+    assert (swept.name, swept.line) == ("mean-lr=0.001", "mean")
+    assert swept.train == {"beta1": "inf", "lr": 1e-3}
+
+
+@pytest.mark.parametrize("table", [{}, {"algorithm": "sarsa"}])
+def test_a_variant_names_an_algorithm(table):
+    with pytest.raises(UserError, match="its table has an algorithm out of astar_po"):
+        parse_algorithms("mine", {"variants": {"mine": table}}, "r.toml")
 
 
 @pytest.mark.parametrize("text", ["", "a", "1,1", "-1", "1.5"])

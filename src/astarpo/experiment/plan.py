@@ -7,6 +7,9 @@
     runs/VARIANT/seed-S/    run directories of `astarpo train`, with scores/ of the result
     results.json  table.md  report.html
 
+A variant is an algorithm by its name, with the recipe's table of that name over `[train]`; or a
+table `[variants.NAME]`, which names its `algorithm` and goes over both.
+
 Where variants differ in their data (a sweep over `size`), `data/`, `reference/` and `values/` have
 a folder for each size. Problems and the seed of the evaluations are the recipe's own: every run
 answers the same questions with the same random numbers.
@@ -38,6 +41,7 @@ class Variant:
     Attributes:
         name: Also its folder's.
         algorithm: Its loss.
+        line: What the same variant is called at every value of a swept setting.
         value: Of the swept setting.
         train: Settings over the recipe's `[train]` and the algorithm's own table.
         size: Of the made problems it is trained and tested on; None for the recipe's.
@@ -45,6 +49,7 @@ class Variant:
 
     name: str
     algorithm: str
+    line: str
     value: float | str | None = None
     train: Mapping[str, Any] = field(default_factory=dict, hash=False)
     size: int | None = None

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -61,20 +62,31 @@ def parse_list(text: str, name: str) -> list[str]:
     return items
 
 
-def parse_algorithms(text: str) -> list[str]:
-    """Names of algorithms.
+def parse_algorithms(text: str, document: Mapping[str, Any], origin: str) -> list[Variant]:
+    """A variant for each algorithm, or `[variants.NAME]` of a recipe, that is named.
 
     Raises:
-        UserError: One is unknown or comes twice.
+        UserError: One is unknown or comes twice, or a variant's table has no algorithm.
     """
     names = parse_list(text, "algorithms")
-    if unknown := [name for name in names if name not in ALGORITHM_NAMES]:
+    tables = document.get("variants", {})
+    if unknown := [name for name in names if name not in (*ALGORITHM_NAMES, *tables)]:
         raise UserError(
             f"algorithms: no such algorithm: {', '.join(unknown)}; there are "
-            f"{', '.join(ALGORITHM_NAMES)}"
+            f"{', '.join((*ALGORITHM_NAMES, *tables))}"
         )
     _refuse_repeated(names, "algorithms")
-    return names
+    variants = []
+    for name in names:
+        train = dict(tables.get(name, {"algorithm": name}))
+        algorithm = train.pop("algorithm", None)
+        if algorithm not in ALGORITHM_NAMES or not re.fullmatch(r"[\w-]+", name):
+            raise UserError(
+                f"{origin}: [variants.{name}]: a variant is a word, and its table has an algorithm "
+                f"out of {', '.join(ALGORITHM_NAMES)}"
+            )
+        variants.append(Variant(name, algorithm, name, train=train))
+    return variants
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:
@@ -91,8 +103,8 @@ def parse_seeds(text: str) -> tuple[int, ...]:
     return seeds
 
 
-def swept_variants(setting: str, over: str | None, algorithms: Sequence[str]) -> list[Variant]:
-    """A variant for each value of a setting and each algorithm.
+def swept_variants(setting: str, over: str | None, variants: Sequence[Variant]) -> list[Variant]:
+    """Each of some variants with each value of a setting.
 
     In a sweep over `samples` nothing is filtered, so that their number changes V* and nothing else.
 
@@ -111,18 +123,23 @@ def swept_variants(setting: str, over: str | None, algorithms: Sequence[str]) ->
         raise UserError(f"over: give the values of {setting} to go over, as a,b,c")
     values = [_value(kind, key, item) for item in parse_list(text, "over")]
     _refuse_repeated(values, "over")
-    variants = []
+    swept = []
     for value in values:
         train = {} if setting == "size" else {key: value}
         if setting == "samples":
             train["filter"] = "none"
         shown = value if isinstance(value, str) else f"{value:.15g}"
-        size = int(value) if setting == "size" else None
-        variants += [
-            Variant(f"{algorithm}-{setting}={shown}", algorithm, value, train, size)
-            for algorithm in algorithms
-        ]
-    return variants
+        for each in variants:
+            swept.append(
+                replace(
+                    each,
+                    name=f"{each.name}-{setting}={shown}",
+                    value=value,
+                    train={**each.train, **train},
+                    size=int(value) if setting == "size" else None,
+                )
+            )
+    return swept
 
 
 def claim(experiment: Experiment) -> Experiment:

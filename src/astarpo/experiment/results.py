@@ -145,7 +145,7 @@ def _read_row(
     kl = scores.get(TEST, {}).get("kl")
     return {
         "variant": variant.name,
-        "algorithm": variant.algorithm,
+        "algorithm": variant.line,
         "value": variant.value,
         "seed": seed,
         "settings": settings,

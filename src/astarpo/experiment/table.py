@@ -41,7 +41,7 @@ def make_tables(results: Mapping[str, Any]) -> list[Table]:
 
 
 def _title(results: Mapping[str, Any]) -> str:
-    what = f"equal {results['equal']}" if results["equal"] else f"over {results['setting']}"
+    what = f"over {results['setting']}" if results["setting"] else f"equal {results['equal']}"
     seeds = ", ".join(map(str, results["seeds"]))
     return f"{results['kind']}, {what}; seeds {seeds}. Cells: mean ± standard deviation over seeds."
 
