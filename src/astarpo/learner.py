@@ -105,7 +105,8 @@ class Learner:
 
         Returns:
             Means over the rollout's sequences. `kl` is that of its first mini-batch, which alone
-            is exactly on-policy.
+            is exactly on-policy; `drift` is how far, in nats of a response, the policy has moved
+            from the one that sampled when the later ones are learnt from.
 
         Raises:
             TrainingStopped: The loss or the gradient is not finite; the weights are untouched.
@@ -209,11 +210,13 @@ class Learner:
             records["entropy"].append(masked_sum(entropy_BT, mask_BT) / mask_BT.sum(dim=-1))
             for name, value_B in output.metrics.items():
                 records[name].append(value_B)
+            now_BT = logprobs_BT.detach()
+            moved_B = masked_sum(rows.sampled_logprobs_BT - now_BT, mask_BT)
             if first:
-                now_BT = logprobs_BT.detach()
                 records["kl"].append(masked_sum(now_BT - rows.ref_logprobs_BT, mask_BT))
-                drift_BT = rows.sampled_logprobs_BT - now_BT
-                records["engine_kl"].append(masked_sum(drift_BT, mask_BT))
+                records["engine_kl"].append(moved_B)
+            else:
+                records["drift"].append(moved_B.abs())
 
     def _apply_gradient(self, *, critic_only: bool) -> dict[str, float]:
         models = {"grad_norm": self.policy.model}
