@@ -18,6 +18,7 @@ from astarpo.engines.base import Sampling
 from astarpo.engines.hf import HFEngine
 from astarpo.grading import Grader, package_version, verifier_fingerprint
 from astarpo.plots import plot_values
+from astarpo.metrics import peak_memory_gib
 from astarpo.policy import fingerprint, fit_prompts, load_policy, pick_device
 from astarpo.problem_set import read_problems
 from astarpo.progress import Progress
@@ -67,7 +68,8 @@ def estimate(config: EstimateConfig) -> ValueTable:
                 policy, engine, grader, repeated, seeds, sampling, stopwatch, progress.advance
             )
             table.append([_row(answer, n) for answer, (_, n) in zip(answers, shard, strict=True)])
-            table.set_facts(seconds=stopwatch.seconds)
+            peak = max(table.manifest.get("peak_memory_gib", 0.0), peak_memory_gib())
+            table.set_facts(seconds=stopwatch.seconds, peak_memory_gib=peak)
             _refuse_truncation(table, config)
     kept = [prompt.problem for prompt in prompts]
     table.write_values(kept, config.samples, config.beta1)

@@ -23,6 +23,7 @@ class Cost(NamedTuple):
 
     seconds: float
     tokens: int
+    memory_gib: float = 0.0
 
 
 def is_finished(summary: Mapping[str, Any]) -> bool:
@@ -45,7 +46,8 @@ def stage1_cost(path: Path, num_samples: int | None) -> Cost:
         for i, count in zip(columns["sample"], tokens, strict=True)
         if num_samples is None or i < num_samples
     )
-    return Cost(sum(table.manifest["seconds"].values()) * used / sum(tokens), used)
+    seconds = sum(table.manifest["seconds"].values()) * used / sum(tokens)
+    return Cost(seconds, used, table.manifest.get("peak_memory_gib", 0.0))
 
 
 def collect_results(experiment: Experiment) -> dict[str, Any]:
@@ -155,7 +157,7 @@ def _read_row(
         "samples_per_prompt": algorithm_of(build(TrainConfig, settings)).samples_per_prompt,
         "seconds": {"estimate": stage1.seconds, **summary["seconds"]},
         "tokens": {"estimate": stage1.tokens, "train": summary["tokens"]},
-        "peak_memory_gib": summary["peak_memory_gib"],
+        "peak_memory_gib": max(summary["peak_memory_gib"], stage1.memory_gib),
         "kl": kl["value"] if kl else None,
         "reference": _read_reference(experiment, variant),
         "scores": scores,

@@ -86,7 +86,7 @@ def _cost_table(groups: Mapping[str, Sequence[Row]]) -> Table:
         )
     heading = (
         "Cost of whole runs. Seconds and tokens contain stage 1, in full; GiB is the most that "
-        "training held:"
+        "either stage held:"
     )
     return Table(heading, lines)
 
