@@ -17,8 +17,8 @@ from astarpo.config import EstimateConfig, ImportValuesConfig
 from astarpo.engines.base import Sampling
 from astarpo.engines.hf import HFEngine
 from astarpo.grading import Grader, package_version, verifier_fingerprint
-from astarpo.plots import plot_values
 from astarpo.metrics import peak_memory_gib
+from astarpo.plots import plot_values
 from astarpo.policy import fingerprint, fit_prompts, load_policy, pick_device
 from astarpo.problem_set import read_problems
 from astarpo.progress import Progress
