@@ -28,7 +28,7 @@ demo: install
 	$(BIN)/astarpo demo --out $(OUT) --seed $(SEED)
 
 compare: install
-	$(BIN)/astarpo compare --out runs/compare
+	$(BIN)/astarpo compare --equal samples --out runs/compare
 
 test: install
 	$(BIN)/python -m pytest
