@@ -94,7 +94,7 @@ class _Parser(argparse.ArgumentParser):
 def _parser(verb: str, config_class: type[Config]) -> argparse.ArgumentParser:
     parser = _Parser(
         prog=f"astarpo {verb}",
-        usage=f"astarpo {verb} [flags]",
+        usage=_usage(verb, config_class),
         description=config_class.__doc__,
         argument_default=argparse.SUPPRESS,
         allow_abbrev=False,
@@ -120,6 +120,7 @@ def _parser(verb: str, config_class: type[Config]) -> argparse.ArgumentParser:
         else:
             options["metavar"] = _metavar(field.annotation)
         if name in _POSITIONAL:
+            options["metavar"] = name.upper()
             many = get_origin(field.annotation) is list
             parser.add_argument(name, nargs="*" if many else "?", **options)
         else:
@@ -130,6 +131,14 @@ def _parser(verb: str, config_class: type[Config]) -> argparse.ArgumentParser:
 # What reads better without a flag's name: `astarpo data gsm8k`, `astarpo run RECIPE`.
 _POSITIONAL = {"task", "recipe", "setting", "table", "runs", "dir"}
 _WITHOUT_CONFIG = {"demo", "run", "compare", "sweep", "report", "runs"}
+
+
+def _usage(verb: str, config_class: type[Config]) -> str:
+    fields = config_class.model_fields
+    names = [name for name in fields if name in _POSITIONAL]
+    names.sort(key=lambda name: not fields[name].is_required())
+    shown = [name.upper() if fields[name].is_required() else f"[{name.upper()}]" for name in names]
+    return " ".join(["astarpo", verb, *shown, "[flags]"])
 
 
 def _choices(annotation: Any) -> list[str] | None:
