@@ -6,13 +6,16 @@ from astarpo.health import HealthWatch
 from astarpo.types import TrainingStopped
 
 
-def row(reward=0.5, kl=0.1, kl_se=0.01, engine_kl=0.0, truncated_share=0.0, reward_min=0.0):
+def row(
+    reward=0.5, kl=0.1, kl_se=0.01, engine_kl=0.0, truncated_share=0.0, reward_min=0.0, noise=0.0
+):
     return {
         "reward": reward,
         "reward_min": reward_min,
         "kl": kl,
         "kl_se": kl_se,
         "engine_kl": engine_kl,
+        "engine_kl_std": noise,
         "truncated_share": truncated_share,
     }
 
@@ -72,3 +75,16 @@ def test_truncation_warns_once(caplog):
     with caplog.at_level(logging.WARNING, logger="astarpo"):
         feed(watch, [row(truncated_share=0.8)] * 5)
     assert len(caplog.records) == 1
+
+
+def test_far_moves_between_the_updates_of_a_rollout_warn_once(caplog):
+    feed(HealthWatch(), [row() | {"drift": 0.33}, *[row() | {"drift": 0.17}] * 20])
+    assert not caplog.records
+    feed(HealthWatch(), [row() | {"drift": 0.6}] * 3)
+    assert len(caplog.records) == 1
+    assert "moves 0.60 nats" in caplog.text
+
+
+def test_an_engines_rounding_is_no_drift(caplog):
+    feed(HealthWatch(), [row(noise=1.6) | {"drift": 1.3}] * 20)
+    assert not caplog.records
