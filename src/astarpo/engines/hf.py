@@ -12,14 +12,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from astarpo.engines.base import Request, Sampling
+from astarpo.engines.cache import roomy_cache
 from astarpo.policy import Policy
 from astarpo.seeding import uniforms
 from astarpo.types import Completion
 
-# Dropping finished rows copies the cache, which costs about as much as a decoding step does anyway.
+# Finished rows are dropped several at once: a roomy layer then moves a few rows, but a layer of
+# another kind copies all of them.
 _COMPACT_BELOW = 0.9
 
 
@@ -57,40 +59,37 @@ class HFEngine:
 
     def _decode(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
         device = self.policy.device
-        cache, logits_BV, mask_BL = self._prefill([r.prompt_ids for r in requests])
-        position_B = mask_BL.sum(dim=-1)
-        row_B = torch.arange(len(requests), device=device)  # which request each live row serves
-        noise = torch.from_numpy(
-            np.stack([uniforms(r.seed, sampling.max_new_tokens) for r in requests])
-        ).to(device)
+        limit = sampling.max_new_tokens
+        row_B = torch.arange(len(requests), device=device)  # which request each row serves
+        live_B = torch.ones(len(requests), dtype=torch.bool, device=device)
+        noise = torch.from_numpy(np.stack([uniforms(r.seed, limit) for r in requests])).to(device)
         tokens = torch.zeros(noise.shape, dtype=torch.long, device=device)
         logprobs = torch.zeros(noise.shape, device=device)
-        lengths = torch.full((len(requests),), sampling.max_new_tokens, device=device)
-        stopped = torch.zeros(len(requests), dtype=torch.bool, device=device)
+        cache, logits_BV, mask_BL = self._prefill([r.prompt_ids for r in requests])
+        position_B = mask_BL.sum(dim=-1)
+        width = mask_BL.shape[1]
+        mask_BL = nn.functional.pad(mask_BL, (0, limit), value=1)  # what is generated is seen
 
-        for step in range(sampling.max_new_tokens):
+        for step in range(limit):
             token_B, logprob_B = choose_tokens(logits_BV, noise[row_B, step], sampling)
             tokens[row_B, step] = token_B
             logprobs[row_B, step] = logprob_B
-            ended = row_B[torch.isin(token_B, self._stop_ids) & ~stopped[row_B]]
-            lengths[ended] = step + 1
-            stopped[ended] = True
-            live = (~stopped[row_B]).nonzero().squeeze(-1)
-            if len(live) == 0 or step + 1 == sampling.max_new_tokens:
+            live_B &= ~torch.isin(token_B, self._stop_ids)
+            num_live = int(live_B.sum())
+            if num_live == 0 or step + 1 == limit:
                 break
-            if len(live) < _COMPACT_BELOW * len(row_B):
-                cache.batch_select_indices(live)
-                row_B, token_B = row_B[live], token_B[live]
-                position_B, mask_BL = position_B[live], mask_BL[live]
-            mask_BL = torch.cat([mask_BL, mask_BL.new_ones(len(row_B), 1)], dim=-1)
-            logits_BV = self._forward(token_B[:, None], mask_BL, position_B[:, None], cache)
-            position_B = position_B + 1
-        return _completions(tokens, logprobs, lengths, stopped)
+            if num_live < _COMPACT_BELOW * len(row_B):
+                keep = _survivors(live_B, num_live)
+                cache.batch_select_indices(keep)
+                row_B, live_B, token_B = row_B[keep], live_B[keep], token_B[keep]
+                position_B, mask_BL = position_B[keep], mask_BL[keep]
+            seen_BL = mask_BL[:, : width + step + 1]
+            position_B1 = position_B[:, None] + step
+            logits_BV = self._forward(token_B[:, None], seen_BL, position_B1, cache)
+        return _completions(tokens, logprobs, torch.isin(tokens, self._stop_ids))
 
     def _prefill(self, prompts: Sequence[tuple[int, ...]]) -> tuple[Any, Tensor, Tensor]:
         """Reads each distinct prompt once; returns cache, next-token logits and mask per row."""
-        from transformers import DynamicCache
-
         distinct = list(dict.fromkeys(prompts))
         place = {prompt: i for i, prompt in enumerate(distinct)}
         width = max(map(len, distinct))
@@ -100,7 +99,7 @@ class HFEngine:
         position_BL = torch.arange(width) - (width - lengths_B)[:, None]
         mask_BL = (position_BL >= 0).long().to(device)
 
-        cache = DynamicCache(config=self.policy.model.config)
+        cache = roomy_cache(self.policy.model.config)
         position_BL = position_BL.clamp(min=0).to(device)
         logits_BV = self._forward(ids_BL.to(device), mask_BL, position_BL, cache)
         row_B = torch.tensor([place[p] for p in prompts], device=device)
@@ -116,6 +115,13 @@ class HFEngine:
             use_cache=True,
             logits_to_keep=1,
         ).logits[:, -1]
+
+
+def _survivors(live_B: Tensor, num_live: int) -> Tensor:
+    """Indices of the live rows; all but those that fill the gaps of finished ones stay in place."""
+    keep = torch.arange(num_live, device=live_B.device)
+    keep[~live_B[:num_live]] = num_live + live_B[num_live:].nonzero().squeeze(-1)
+    return keep
 
 
 def choose_tokens(
@@ -159,9 +165,10 @@ def _gather(values_BV: Tensor, token_B: Tensor) -> Tensor:
     return values_BV.gather(-1, token_B[:, None]).squeeze(-1)
 
 
-def _completions(
-    tokens: Tensor, logprobs: Tensor, lengths: Tensor, stopped: Tensor
-) -> list[Completion]:
+def _completions(tokens: Tensor, logprobs: Tensor, stops: Tensor) -> list[Completion]:
+    """Cuts each row after its first stop id."""
+    stopped = stops.any(dim=-1)
+    lengths = torch.where(stopped, stops.int().argmax(dim=-1) + 1, tokens.shape[1])
     rows = zip(tokens.tolist(), logprobs.tolist(), lengths.tolist(), stopped.tolist(), strict=True)
     return [
         Completion(tuple(ids[:n]), tuple(lps[:n]), "stop" if ended else "length")
