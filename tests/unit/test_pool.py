@@ -72,7 +72,7 @@ def test_no_requests_start_nothing():
     before = worker_pids()
     with GradingPool(num_workers=2, timeout_s=1.0) as idle:
         assert idle.grade([]) == []
-        assert worker_pids() == before
+        assert worker_pids() <= before  # those of other pools may end meanwhile
 
 
 def test_an_error_in_the_verifier_is_counted_and_told_once(pool, caplog):
@@ -103,7 +103,7 @@ def test_workers_killed_from_outside(patient):
     verdicts = patient.grade([HANG, RIGHT])
     assert [v.status for v in verdicts] == ["error", "ok"]
     patient.close()
-    assert worker_pids() == before - {pid}
+    assert worker_pids() <= before - {pid}
 
 
 @pytest.mark.skipif(not Path("/proc").exists(), reason="finds the workers in /proc")
