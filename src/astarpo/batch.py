@@ -5,12 +5,14 @@ A row is its prompt, padded on the left, then its response, padded on the right,
 start in one column. Masks come from lengths, never from token ids.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+
+from astarpo.head import is_plain, score, score_hidden
 
 
 @dataclass(frozen=True)
@@ -33,7 +35,7 @@ class TokenBatch:
 
 
 class TokenLogprobs(NamedTuple):
-    """What a model says of a batch's response tokens; padding holds values of no meaning.
+    """What a model says of a batch's response tokens; 0 on padding.
 
     Attributes:
         logprobs_BT: [B, T] log-probability of each token, in nats.
@@ -111,28 +113,27 @@ def token_logprobs(
         entropy: Whether to compute the entropies too.
     """
     width = batch.response_ids_BT.shape[1]
-    logits_BTV = model(
-        input_ids=batch.input_ids_BS,
-        attention_mask=batch.attention_mask_BS,
-        position_ids=batch.position_ids_BS,
-        use_cache=False,
-        logits_to_keep=width + 1,
-    ).logits[:, -width - 1 : -1]
-    logits_BTV = logits_BTV.float() / temperature
-    log_normalizer_BT = logits_BTV.logsumexp(dim=-1)
-    chosen_BT = logits_BTV.gather(-1, batch.response_ids_BT[..., None]).squeeze(-1)
-    entropy_BT = _entropy(logits_BTV.detach(), log_normalizer_BT.detach()) if entropy else None
-    return TokenLogprobs(chosen_BT - log_normalizer_BT, entropy_BT)
+    inputs = {
+        "input_ids": batch.input_ids_BS,
+        "attention_mask": batch.attention_mask_BS,
+        "position_ids": batch.position_ids_BS,
+        "use_cache": False,
+    }
+    mask_BT, ids_N = batch.mask_BT, batch.response_ids_BT[batch.mask_BT]
+    if is_plain(model):
+        hidden_BSH = model.get_decoder()(**inputs)[0]
+        hidden_NH = hidden_BSH[:, -width - 1 : -1][mask_BT]
+        head = model.get_output_embeddings()
+        scored = score_hidden(head, hidden_NH, ids_N, temperature, entropy=entropy)
+    else:
+        logits_BTV = model(**inputs, logits_to_keep=width + 1).logits[:, -width - 1 : -1]
+        scored = score(logits_BTV[mask_BT], ids_N, temperature, entropy=entropy)
+    logprobs_BT, entropy_BT = (
+        values_N.new_zeros(mask_BT.shape).masked_scatter(mask_BT, values_N) for values_N in scored
+    )
+    return TokenLogprobs(logprobs_BT, entropy_BT if entropy else None)
 
 
 def masked_sum(values_BT: Tensor, mask_BT: Tensor) -> Tensor:
     """Sums over each response's own tokens: [B]. Outside the mask may stand anything, even nan."""
     return values_BT.masked_fill(~mask_BT, 0.0).sum(dim=-1)
-
-
-def _entropy(logits_BTV: Tensor, log_normalizer_BT: Tensor) -> Tensor:
-    # Row by row: the probabilities of a whole micro-batch would double its largest tensor.
-    rows: Iterable[tuple[Tensor, Tensor]] = zip(logits_BTV, log_normalizer_BT, strict=True)
-    return torch.stack(
-        [norm_T - (logits_TV.softmax(dim=-1) * logits_TV).sum(dim=-1) for logits_TV, norm_T in rows]
-    )

@@ -56,9 +56,7 @@ def restore(path: Path, learner: Learner) -> None:
     for name, parameter in learner.parameters.items():
         if f"{name}:step" not in tensors:
             raise UserError(f"{path}: the optimiser state has nothing for parameter {name}")
-        state = {key: tensors[f"{name}:{key}"] for key in _MOMENTS}
-        state["step"] = state["step"].cpu()  # where AdamW keeps it
-        learner.optimizer.state[parameter] = state
+        learner.optimizer.state[parameter] = {key: tensors[f"{name}:{key}"] for key in _MOMENTS}
 
 
 _MOMENTS = ("step", "exp_avg", "exp_avg_sq")

@@ -75,7 +75,7 @@ class Learner:
             groups.append({"params": list(critic.parameters()), "peak_lr": config.critic_lr})
             self.parameters |= {f"critic.{name}": p for name, p in critic.named_parameters()}
         self.optimizer = torch.optim.AdamW(
-            groups, lr=config.lr, betas=_ADAM_BETAS, weight_decay=config.weight_decay
+            groups, lr=config.lr, betas=_ADAM_BETAS, weight_decay=config.weight_decay, fused=True
         )
         self._recomputed = []  # layers whose activations are not kept but computed again
         if config.gradient_checkpointing:

@@ -30,8 +30,9 @@ KINDS = {
 }
 
 
-def small_model(kind: str) -> PreTrainedModel:
-    config = CONFIG_MAPPING[kind](**SIZES | KINDS[kind], eos_token_id=256, bos_token_id=None)
+def small_model(kind: str, **changes) -> PreTrainedModel:
+    settings = SIZES | KINDS.get(kind, {}) | changes
+    config = CONFIG_MAPPING[kind](**settings, eos_token_id=256, bos_token_id=None)
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model = AutoModelForCausalLM.from_config(config).eval()

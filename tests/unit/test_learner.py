@@ -12,6 +12,7 @@ from astarpo.algorithms.rloo import RLOO
 from astarpo.config import TrainConfig
 from astarpo.engines.base import Request, Sampling
 from astarpo.engines.hf import HFEngine
+from astarpo.head import is_plain
 from astarpo.learner import Learner, lr_scale, split
 from astarpo.policy import make_policy
 from astarpo.rollout import Answer, Stopwatch
@@ -134,6 +135,7 @@ def test_gradient_checkpointing_computes_a_layer_twice_and_sampling_still_works(
 ):
     answers = make_answers(policy, 4)
     trained = trainable_copy(policy)
+    assert is_plain(trained.model)  # tries the model out, once, so not below
     calls = []
     trained.model.model.layers[0].self_attn.register_forward_hook(lambda *_: calls.append(1))
     config = make_config(minibatches=1, gradient_checkpointing=checkpointing)

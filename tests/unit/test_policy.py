@@ -1,9 +1,21 @@
+import copy
+import dataclasses
 import json
 
 import pytest
 import torch
 
-from astarpo.policy import fingerprint, fit_prompts, load_policy, make_policy, render_prompt
+from astarpo.batch import collate, token_logprobs
+from astarpo.engines.base import Request, Sampling
+from astarpo.engines.hf import HFEngine
+from astarpo.policy import (
+    fingerprint,
+    fit_prompts,
+    load_policy,
+    make_policy,
+    render_prompt,
+    round_linears,
+)
 from astarpo.types import Problem, UserError
 from astarpo.warm_start import byte_tokenizer
 from tests.conftest import digit_problems
@@ -101,3 +113,21 @@ def test_problem_digest_covers_what_matters():
     same = Problem(base.id, base.data_source, base.prompt, base.ground_truth)
     other = Problem(base.id, base.data_source, base.prompt, "5")
     assert base.digest == same.digest != other.digest
+
+
+def test_rounded_linears_compute_what_autocast_would_to_the_bit(policy):
+    computing = dataclasses.replace(policy, autocast_dtype=torch.bfloat16)
+    model = copy.deepcopy(policy.model).requires_grad_(False)
+    round_linears(model, torch.bfloat16)
+    rounded = dataclasses.replace(computing, model=model)
+    embedding, head = model.get_input_embeddings().weight, model.get_output_embeddings().weight
+    assert (embedding.dtype, head.dtype) == (torch.float32, torch.bfloat16)
+    assert not any(p.requires_grad for p in model.parameters())
+
+    requests = [Request(tuple(policy.tokenizer(f"Item {i}")["input_ids"]), i) for i in range(8)]
+    done = [HFEngine(side, 8).generate(requests, Sampling(20)) for side in (computing, rounded)]
+    assert done[0] == done[1]
+    batch = collate([r.prompt_ids for r in requests], [c.token_ids for c in done[0]], 0, CPU)
+    with torch.no_grad(), computing.autocast():
+        sides = [token_logprobs(side.model, batch, 1.0) for side in (computing, rounded)]
+    assert torch.equal(sides[0].logprobs_BT, sides[1].logprobs_BT)
