@@ -1,4 +1,4 @@
-"""How fast the engine samples, against `generate` and against transformers' own cache.
+"""How fast the engine samples, against `generate` and with transformers' own cache and attention.
 
     python benchmarks/generation.py [REPEATS]
 
@@ -15,7 +15,6 @@ from dataclasses import replace
 from importlib import resources
 
 import torch
-from transformers import DynamicCache
 
 from astarpo.engines import hf
 from astarpo.engines.base import Request, Sampling
@@ -50,13 +49,13 @@ def ours(policy: Policy, requests: list[Request]) -> int:
 
 
 def ours_with_their_cache(policy: Policy, requests: list[Request]) -> int:
-    """Tokens that the engine sampled with the cache that concatenates at every token."""
-    roomy = hf.roomy_cache
-    hf.roomy_cache = lambda config: DynamicCache(config=config)
+    """Tokens that the engine sampled as it does where a model's prompts cannot be shared."""
+    fit = hf.branches_fit
+    hf.branches_fit = lambda model: False
     try:
         return ours(policy, requests)
     finally:
-        hf.roomy_cache = roomy
+        hf.branches_fit = fit
 
 
 @torch.no_grad()

@@ -11,8 +11,8 @@ import pyarrow.parquet as pq
 
 from astarpo.choices import has_choices, pick_choices
 from astarpo.config import EvaluateConfig
+from astarpo.engines import open_engine
 from astarpo.engines.base import Sampling
-from astarpo.engines.hf import HFEngine
 from astarpo.files import write_atomic
 from astarpo.grading import Grader
 from astarpo.policy import Policy
@@ -87,7 +87,7 @@ def answer_all(
     stopwatch: Stopwatch,
 ) -> tuple[list[Answer], list[list[Answer]]]:
     """One greedy answer and `config.samples` sampled ones for each prompt."""
-    engine = HFEngine(policy, config.max_sequences)
+    engine = open_engine(config, policy)
     greedy = Sampling(config.max_new_tokens, temperature=0.0)
     sampling = Sampling(config.max_new_tokens, config.temperature, config.top_p)
     repeated = [prompt for prompt in prompts for _ in range(config.samples)]

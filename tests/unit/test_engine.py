@@ -7,8 +7,10 @@ import torch
 
 from astarpo.batch import collate, token_logprobs
 from astarpo.engines.base import Request, Sampling
+from astarpo.engines.generate import GenerateEngine
 from astarpo.engines.hf import HFEngine, choose_tokens
 from astarpo.seeding import derive_seed, uniforms
+from astarpo.types import UserError
 
 
 def make_requests(policy, count=24):
@@ -111,3 +113,34 @@ def test_uniforms_are_streams_of_their_own():
     assert many.mean() == pytest.approx(0.5, abs=0.01)
     assert many.min() >= 0
     assert many.max() < 1
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.6, 0.0])
+def test_generate_gives_the_same_kind_of_completions(policy, temperature):
+    sampling = Sampling(20, temperature)
+    requests = make_requests(policy, 12)
+    engine = GenerateEngine(policy, 5)
+    done = engine.generate(requests, sampling)
+    assert done == engine.generate(requests, sampling)
+    if temperature == 0:
+        expected = HFEngine(policy, 5).generate(requests, sampling)
+        assert [c.token_ids for c in done] == [c.token_ids for c in expected]
+    batch = collate([r.prompt_ids for r in requests], [c.token_ids for c in done], 0, policy.device)
+    with torch.no_grad():
+        logprobs_BT, _ = token_logprobs(policy.model, batch, temperature or 1.0)
+    for completion, row in zip(done, logprobs_BT, strict=True):
+        assert completion.logprobs == pytest.approx(row[: len(completion.token_ids)].tolist())
+        ended = completion.token_ids[-1] in policy.stop_ids
+        assert completion.finish_reason == ("stop" if ended else "length")
+        assert ended or len(completion.token_ids) == 20
+
+
+def test_generate_samples_the_models_distribution(policy):
+    requests = [Request((65, 66), derive_seed(0, i)) for i in range(4000)]
+    with torch.no_grad():
+        chances = policy.model(torch.tensor([[65, 66]])).logits[0, -1].softmax(-1)
+    done = GenerateEngine(policy, 4000).generate(requests, Sampling(1))
+    shares = torch.bincount(torch.tensor([c.token_ids[0] for c in done]), minlength=258) / 4000
+    assert (shares - chances).abs().max() < 0.03
+    with pytest.raises(UserError, match="top_p"):
+        GenerateEngine(policy, 8).generate(requests, Sampling(1, top_p=0.9))

@@ -6,8 +6,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from astarpo import head
 from astarpo.batch import collate, masked_sum, token_logprobs
 from astarpo.head import is_plain
+from tests.unit.models import small_model
 from tests.unit.test_batch import unpadded_logprobs
-from tests.unit.test_cache import small_model
 
 PROMPTS = [[5, 6, 7], [8], [9, 10]]
 RESPONSES = [[1, 2, 30], [3, 4, 11, 12, 200, 201, 7], [13]]

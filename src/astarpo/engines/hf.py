@@ -1,27 +1,28 @@
 """Sampling with any transformers causal language model, in this process.
 
 A decoding loop of our own rather than `generate`: it returns the log-prob of each token without
-keeping the logits, reads a prompt once for all its samples, drops rows as they finish, and gives
-each completion a random stream of its own.
+keeping the logits, reads and holds a prompt once for all its samples, drops rows as they finish,
+and gives each completion a random stream of its own.
 
 Shapes: _B rows being decoded, _L prompt columns, _V vocabulary.
 """
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+from transformers import DynamicCache
 
 from astarpo.engines.base import Request, Sampling
-from astarpo.engines.cache import roomy_cache
+from astarpo.engines.branches import BranchingCache, branches_fit, branching, read, survivors
 from astarpo.policy import Policy
 from astarpo.seeding import uniforms
 from astarpo.types import Completion
 
-# Finished rows are dropped several at once: a roomy layer then moves a few rows, but a layer of
-# another kind copies all of them.
+# Finished rows are dropped several at once: transformers' own cache copies all others to drop one.
 _COMPACT_BELOW = 0.9
 
 
@@ -51,6 +52,7 @@ class HFEngine:
         for start in range(0, len(by_length), self.max_sequences):
             indices = by_length[start : start + self.max_sequences]
             with self.policy.autocast():
+                self._branch = branches_fit(self.policy.model)
                 done = self._decode([requests[i] for i in indices], sampling)
             completions.update(zip(indices, done, strict=True))
             if on_progress:
@@ -70,22 +72,23 @@ class HFEngine:
         width = mask_BL.shape[1]
         mask_BL = nn.functional.pad(mask_BL, (0, limit), value=1)  # what is generated is seen
 
-        for step in range(limit):
-            token_B, logprob_B = choose_tokens(logits_BV, noise[row_B, step], sampling)
-            tokens[row_B, step] = token_B
-            logprobs[row_B, step] = logprob_B
-            live_B &= ~torch.isin(token_B, self._stop_ids)
-            num_live = int(live_B.sum())
-            if num_live == 0 or step + 1 == limit:
-                break
-            if num_live < _COMPACT_BELOW * len(row_B):
-                keep = _survivors(live_B, num_live)
-                cache.batch_select_indices(keep)
-                row_B, live_B, token_B = row_B[keep], live_B[keep], token_B[keep]
-                position_B, mask_BL = position_B[keep], mask_BL[keep]
-            seen_BL = mask_BL[:, : width + step + 1]
-            position_B1 = position_B[:, None] + step
-            logits_BV = self._forward(token_B[:, None], seen_BL, position_B1, cache)
+        with branching(self.policy.model) if self._branch else nullcontext():
+            for step in range(limit):
+                token_B, logprob_B = choose_tokens(logits_BV, noise[row_B, step], sampling)
+                tokens[row_B, step] = token_B
+                logprobs[row_B, step] = logprob_B
+                live_B &= ~torch.isin(token_B, self._stop_ids)
+                num_live = int(live_B.sum())
+                if num_live == 0 or step + 1 == limit:
+                    break
+                if num_live < _COMPACT_BELOW * len(row_B):
+                    keep = survivors(live_B, num_live)
+                    cache.batch_select_indices(keep)
+                    row_B, live_B, token_B = row_B[keep], live_B[keep], token_B[keep]
+                    position_B, mask_BL = position_B[keep], mask_BL[keep]
+                seen_BL = mask_BL[:, : width + step + 1]
+                position_B1 = position_B[:, None] + step
+                logits_BV = read(self.policy.model, token_B[:, None], seen_BL, position_B1, cache)
         return _completions(tokens, logprobs, torch.isin(tokens, self._stop_ids))
 
     def _prefill(self, prompts: Sequence[tuple[int, ...]]) -> tuple[Any, Tensor, Tensor]:
@@ -99,29 +102,15 @@ class HFEngine:
         position_BL = torch.arange(width) - (width - lengths_B)[:, None]
         mask_BL = (position_BL >= 0).long().to(device)
 
-        cache = roomy_cache(self.policy.model.config)
+        cache: Any = DynamicCache(config=self.policy.model.config)
         position_BL = position_BL.clamp(min=0).to(device)
-        logits_BV = self._forward(ids_BL.to(device), mask_BL, position_BL, cache)
+        logits_BV = read(self.policy.model, ids_BL.to(device), mask_BL, position_BL, cache)
         row_B = torch.tensor([place[p] for p in prompts], device=device)
-        cache.batch_select_indices(row_B)
+        if self._branch:
+            cache = BranchingCache(cache, mask_BL, row_B, self.policy.autocast_dtype)
+        else:
+            cache.batch_select_indices(row_B)
         return cache, logits_BV[row_B], mask_BL[row_B]
-
-    def _forward(self, ids_BL: Tensor, mask_BL: Tensor, position_BL: Tensor, cache: Any) -> Tensor:
-        return self.policy.model(
-            input_ids=ids_BL,
-            attention_mask=mask_BL,
-            position_ids=position_BL,
-            past_key_values=cache,
-            use_cache=True,
-            logits_to_keep=1,
-        ).logits[:, -1]
-
-
-def _survivors(live_B: Tensor, num_live: int) -> Tensor:
-    """Indices of the live rows; all but those that fill the gaps of finished ones stay in place."""
-    keep = torch.arange(num_live, device=live_B.device)
-    keep[~live_B[:num_live]] = num_live + live_B[num_live:].nonzero().squeeze(-1)
-    return keep
 
 
 def choose_tokens(
