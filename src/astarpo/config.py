@@ -87,6 +87,9 @@ class ComputeConfig(Config):
     """Where and how fast things run; results do not depend on it beyond rounding."""
 
     device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes CUDA if present")
+    engine: Literal["hf", "generate"] = Field(
+        "hf", description="what samples; generate is transformers' own: slower, for any model"
+    )
     max_sequences: int = Field(256, ge=1, description="completions decoded at once")
     grade_workers: int = Field(2, ge=1, description="processes that judge answers")
     grade_timeout: float = Field(5.0, gt=0, description="seconds to judge one answer")
@@ -108,6 +111,9 @@ class EstimateConfig(PromptConfig, ComputeConfig):
     shard_problems: int = Field(256, ge=1, description="problems in one shard, lost at most")
     allow_truncated: bool = Field(
         False, description="go on though more than half of the samples are truncated"
+    )
+    profile: bool = Field(
+        False, description="trace two shards into --out: profile/trace.json.gz and table.txt"
     )
     seed: int = Field(0, ge=0, description="of the samples")
 
@@ -197,7 +203,19 @@ class TrainConfig(ComputeConfig, AlgorithmConfig):
         8192, ge=1, description="tokens in one forward pass, padding included"
     )
     gradient_checkpointing: bool = Field(False, description="less memory, more time")
+    reference_offload: bool = Field(
+        False, description="keep the reference in the host's memory, not the GPU's, until it scores"
+    )
+    lora_rank: int | None = Field(
+        None, ge=1, description="train a LoRA adapter of this rank instead of all weights"
+    )
+    lora_alpha: int | None = Field(
+        None, ge=1, description="weight of the adapter, times its rank; without it 2 x rank"
+    )
 
+    optimizer: Literal["adamw", "adamw_8bit"] = Field(
+        "adamw", description="adamw_8bit: bitsandbytes', 2 bytes of moments a parameter, not 8"
+    )
     lr: float = Field(1e-6, gt=0, description="peak learning rate of AdamW")
     schedule: Literal["constant", "linear", "cosine"] = Field(
         "constant", description="of the learning rate after warm-up; linear and cosine end at 0"
@@ -215,6 +233,9 @@ class TrainConfig(ComputeConfig, AlgorithmConfig):
     keep_checkpoints: int = Field(2, ge=1, description="how many of the latest to keep")
     log_to: Literal["none", "tensorboard", "wandb", "trackio"] = Field(
         "none", description="show metrics and samples in a tracker as well"
+    )
+    profile: bool = Field(
+        False, description="trace two steps into --out: profile/trace.json.gz and table.txt"
     )
     seed: int = Field(0, ge=0, description="of data order and samples")
 

@@ -59,8 +59,12 @@ def _estimate(config: EstimateConfig) -> list[str]:
 
 def _train(config: TrainConfig) -> list[str]:
     from astarpo.inputs import attach_values, count_steps, open_inputs
+    from astarpo.lora import require_lora
+    from astarpo.optimizers import require_optimizer
 
     inputs = open_inputs(config)
+    require_optimizer(config.optimizer)
+    require_lora(config)
     text, each = inputs.text, inputs.algorithm.samples_per_prompt
     prompts, lines = _prompts(
         inputs.problems, config.model, text.prompt_format, text.max_prompt_tokens

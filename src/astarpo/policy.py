@@ -4,7 +4,7 @@ import hashlib
 import json
 import logging
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -31,6 +31,7 @@ class Policy:
         stop_ids: Every id that ends a response: the tokenizer's and all of the generation config's.
         pad_id: Fills tensors. Masks come from lengths, so it may equal a stop id.
         autocast_dtype: Compute dtype over fp32 weights, None to compute in the weights' own.
+        adapter: Whether the model's LoRA adapter takes part, None where it has none (`lora.py`).
     """
 
     model: Any
@@ -38,16 +39,20 @@ class Policy:
     stop_ids: frozenset[int]
     pad_id: int
     autocast_dtype: torch.dtype | None = None
+    adapter: Literal["on", "off"] | None = None
 
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
         return next(self.model.parameters()).device
 
-    def autocast(self) -> torch.autocast:
+    @contextmanager
+    def autocast(self) -> Iterator[None]:
         """Context in which the model computes, the same for sampling, reference and update."""
         enabled = self.autocast_dtype is not None
-        return torch.autocast(self.device.type, dtype=self.autocast_dtype, enabled=enabled)
+        without = self.model.disable_adapter() if self.adapter == "off" else nullcontext()
+        with without, torch.autocast(self.device.type, self.autocast_dtype, enabled):
+            yield
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """The text of a response, without special tokens."""

@@ -5,7 +5,8 @@ metrics.jsonl        one line a step
 evaluations.jsonl    one line an evaluation on held-out problems, where the run makes them
 samples/step-*.parquet   every answer of a step with its verdict
 checkpoints/step-*/  see `checkpoint.py`
-model/               the trained policy, Hugging Face layout
+adapter/             the trained LoRA adapter, where there is one, peft's layout
+model/               the trained policy, Hugging Face layout; an adapter is merged into it
 summary.json         the run in a few numbers
 """
 
@@ -27,7 +28,7 @@ from astarpo.types import UserError
 _FREE_ON_RESUME = {
     "resume", "steps", "epochs", "log_to", "checkpoint_every", "keep_checkpoints", "device",
     "grade_workers", "grade_timeout", "reward", "out", "values", "problems", "max_seconds",
-    "eval_problems",
+    "eval_problems", "profile", "reference_offload",
 }  # fmt: skip
 
 
@@ -51,6 +52,7 @@ class RunLog:
         self.seconds = 0.0
         self.tokens = 0.0
         self.settings = json.loads(config.model_dump_json()) | {"resume": False}
+        self._changed = config.model_dump(exclude_defaults=True).keys()
         config_path = path / "config.json"
         if config_path.exists():
             if not resume:
@@ -139,6 +141,8 @@ class RunLog:
 
     def _require_same(self, before: dict[str, Any]) -> None:
         now = self.settings
+        # A setting that is newer than the run is, by default, as if there were none.
+        before = {name: now[name] for name in now.keys() - self._changed} | before
         if differences := [
             f"{name} was {before.get(name)!r} and is {now.get(name)!r}"
             for name in sorted((before.keys() | now.keys()) - _FREE_ON_RESUME)
