@@ -1,18 +1,15 @@
-"""Completions to tensors, and the log-probs of the tokens that were sampled.
+"""Completions to tensors.
 
-Shapes: _B sequences, _S prompt and response together, _T response tokens, _V vocabulary.
+Shapes: _B sequences, _S prompt and response together, _T response tokens.
 A row is its prompt, padded on the left, then its response, padded on the right, so all responses
 start in one column. Masks come from lengths, never from token ids.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-
-from astarpo.head import is_plain, score, score_hidden
 
 
 @dataclass(frozen=True)
@@ -32,19 +29,6 @@ class TokenBatch:
     position_ids_BS: Tensor
     response_ids_BT: Tensor
     mask_BT: Tensor
-
-
-class TokenLogprobs(NamedTuple):
-    """What a model says of a batch's response tokens; 0 on padding.
-
-    Attributes:
-        logprobs_BT: [B, T] log-probability of each token, in nats.
-        entropy_BT: [B, T] entropy of the distribution each was drawn from, in nats; None unless
-            asked for. Carries no gradient.
-    """
-
-    logprobs_BT: Tensor
-    entropy_BT: Tensor | None
 
 
 def collate(
@@ -99,39 +83,6 @@ def micro_batches(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
         else:
             batches.append([index])
     return batches
-
-
-def token_logprobs(
-    model: Any, batch: TokenBatch, temperature: float, *, entropy: bool = False
-) -> TokenLogprobs:
-    """Log-probs of response tokens under the distribution sampled at `temperature`.
-
-    Args:
-        model: A transformers causal language model.
-        batch: The sequences.
-        temperature: What the responses were sampled at; logits are divided by it.
-        entropy: Whether to compute the entropies too.
-    """
-    width = batch.response_ids_BT.shape[1]
-    inputs = {
-        "input_ids": batch.input_ids_BS,
-        "attention_mask": batch.attention_mask_BS,
-        "position_ids": batch.position_ids_BS,
-        "use_cache": False,
-    }
-    mask_BT, ids_N = batch.mask_BT, batch.response_ids_BT[batch.mask_BT]
-    if is_plain(model):
-        hidden_BSH = model.get_decoder()(**inputs)[0]
-        hidden_NH = hidden_BSH[:, -width - 1 : -1][mask_BT]
-        head = model.get_output_embeddings()
-        scored = score_hidden(head, hidden_NH, ids_N, temperature, entropy=entropy)
-    else:
-        logits_BTV = model(**inputs, logits_to_keep=width + 1).logits[:, -width - 1 : -1]
-        scored = score(logits_BTV[mask_BT], ids_N, temperature, entropy=entropy)
-    logprobs_BT, entropy_BT = (
-        values_N.new_zeros(mask_BT.shape).masked_scatter(mask_BT, values_N) for values_N in scored
-    )
-    return TokenLogprobs(logprobs_BT, entropy_BT if entropy else None)
 
 
 def masked_sum(values_BT: Tensor, mask_BT: Tensor) -> Tensor:

@@ -11,7 +11,8 @@ from typing import Any
 
 import torch
 
-from astarpo.batch import collate, micro_batches, token_logprobs
+from astarpo.batch import collate, micro_batches
+from astarpo.logprobs import token_logprobs
 from astarpo.policy import Policy, PromptFormat, render_prompt
 from astarpo.progress import Progress
 from astarpo.rollout import Answer

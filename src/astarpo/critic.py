@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from astarpo.batch import TokenBatch
+from astarpo.packing import before_responses
 from astarpo.policy import quiet_transformers, resolve_model
 from astarpo.types import UserError
 
@@ -42,15 +43,9 @@ def load_critic(name: str, device: torch.device) -> Any:
 
 
 def critic_values(critic: Any, batch: TokenBatch) -> Tensor:
-    """What the critic expects before each response token: [B, T], in units of reward."""
-    width = batch.response_ids_BT.shape[1]
-    values_BS = critic(
-        input_ids=batch.input_ids_BS,
-        attention_mask=batch.attention_mask_BS,
-        position_ids=batch.position_ids_BS,
-        use_cache=False,
-    ).logits.squeeze(-1)
-    return values_BS[:, -width - 1 : -1].float()
+    """What the critic expects before each response token: [B, T] in units of reward."""
+    values_N = before_responses(critic, batch).squeeze(-1).float()
+    return values_N.new_zeros(batch.mask_BT.shape).masked_scatter(batch.mask_BT, values_N)
 
 
 def save_critic(path: Path, critic: Any) -> None:

@@ -14,13 +14,14 @@ from typing import Any
 import numpy as np
 
 from astarpo.config import EstimateConfig, ImportValuesConfig
+from astarpo.engines import open_engine
 from astarpo.engines.base import Sampling
-from astarpo.engines.hf import HFEngine
 from astarpo.grading import Grader, package_version, verifier_fingerprint
 from astarpo.metrics import peak_memory_gib
 from astarpo.plots import plot_values
 from astarpo.policy import fingerprint, fit_prompts, load_policy, pick_device
 from astarpo.problem_set import read_problems
+from astarpo.profiling import StepProfiler
 from astarpo.progress import Progress
 from astarpo.rollout import Answer, Stopwatch, roll_out
 from astarpo.scores import level_counts
@@ -53,19 +54,21 @@ def estimate(config: EstimateConfig) -> ValueTable:
         problems, policy.tokenizer, config.prompt_format, config.max_prompt_tokens
     )
     sampling = Sampling(config.max_new_tokens, config.temperature)
-    engine = HFEngine(policy, config.max_sequences)
+    engine = open_engine(config, policy)
     stopwatch = Stopwatch(dict(table.manifest.get("seconds", {})))
 
     shards = plan_shards(table, prompts, config.samples, config.shard_problems)
     with (
         Grader(config.grade_workers, config.grade_timeout, config.reward) as grader,
         Progress("stage 1: samples", sum(map(len, shards))) as progress,
+        StepProfiler(config.out, [policy.model], len(shards), enabled=config.profile) as profiler,
     ):
         for shard in shards:
             seeds = [derive_seed(config.seed, "stage1", p.problem.id, n) for p, n in shard]
             repeated = [prompt for prompt, _ in shard]
+            clock = profiler.step(stopwatch)
             answers = roll_out(
-                policy, engine, grader, repeated, seeds, sampling, stopwatch, progress.advance
+                policy, engine, grader, repeated, seeds, sampling, clock, progress.advance
             )
             table.append([_row(answer, n) for answer, (_, n) in zip(answers, shard, strict=True)])
             peak = max(table.manifest.get("peak_memory_gib", 0.0), peak_memory_gib())

@@ -6,11 +6,12 @@ from typing import Any
 
 import torch
 
-from astarpo.batch import collate, masked_sum, micro_batches, token_logprobs
+from astarpo.batch import collate, masked_sum, micro_batches
 from astarpo.choices import MICRO_BATCH_TOKENS
 from astarpo.config import EvaluateConfig
 from astarpo.files import write_json
 from astarpo.grading import Grader, package_version, verifier_fingerprint
+from astarpo.logprobs import token_logprobs
 from astarpo.measure import measure, write_answers
 from astarpo.policy import Policy, fit_prompts, load_policy, pick_device
 from astarpo.problem_set import read_problems

@@ -27,6 +27,7 @@ def is_plain(model: Any) -> bool:
     """
     if model not in _plain:
         _plain[model] = _try_out(model)
+        torch.clear_autocast_cache()  # of casts that carry no gradient
     return _plain[model]
 
 

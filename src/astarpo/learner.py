@@ -9,8 +9,9 @@ Shapes: _B sequences, _T response tokens.
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
@@ -18,14 +19,16 @@ import torch
 from torch import Tensor, nn
 
 from astarpo.algorithms.base import Algorithm, LossInputs, Rollout
-from astarpo.batch import TokenBatch, collate, masked_sum, micro_batches, token_logprobs
+from astarpo.attention import same_again
+from astarpo.batch import TokenBatch, collate, masked_sum, micro_batches
 from astarpo.config import TrainConfig
 from astarpo.critic import critic_values
+from astarpo.logprobs import token_logprobs
+from astarpo.offload import ParkedWeights
+from astarpo.optimizers import make_optimizer
 from astarpo.policy import Policy
 from astarpo.rollout import Answer, Stopwatch
 from astarpo.types import TrainingStopped
-
-_ADAM_BETAS = (0.9, 0.999)
 
 
 @dataclass(frozen=True)
@@ -45,12 +48,12 @@ class Learner:
     """Holds the optimiser and applies the algorithm's loss.
 
     Attributes:
-        policy: Trained in place; fp32 weights.
-        reference: Frozen.
+        policy: Trained in place: all parameters that take gradients, which are in fp32.
+        reference: Frozen; may be the policy's model without its adapter.
         algorithm: The loss.
         critic: Trained beside the policy, where the algorithm needs one.
         parameters: All that is trained, by name; the critic's begin with `critic.`.
-        optimizer: AdamW over them.
+        optimizer: AdamW over them (`optimizers.py`).
     """
 
     def __init__(
@@ -69,18 +72,21 @@ class Learner:
         self.critic = critic
         self._config = config
         self._temperature = temperature
-        groups = [{"params": list(policy.model.parameters()), "peak_lr": config.lr}]
-        self.parameters: dict[str, nn.Parameter] = dict(policy.model.named_parameters())
+        self.parameters: dict[str, nn.Parameter] = {
+            name: p for name, p in policy.model.named_parameters() if p.requires_grad
+        }
+        groups = [{"params": list(self.parameters.values()), "peak_lr": config.lr}]
         if critic is not None:
             groups.append({"params": list(critic.parameters()), "peak_lr": config.critic_lr})
             self.parameters |= {f"critic.{name}": p for name, p in critic.named_parameters()}
-        self.optimizer = torch.optim.AdamW(
-            groups, lr=config.lr, betas=_ADAM_BETAS, weight_decay=config.weight_decay, fused=True
-        )
+        self.optimizer = make_optimizer(config.optimizer, groups, config.lr, config.weight_decay)
+        self._parked = ParkedWeights(reference.model) if config.reference_offload else None
         self._recomputed = []  # layers whose activations are not kept but computed again
         if config.gradient_checkpointing:
             for model in (policy.model, critic) if critic is not None else (policy.model,):
-                model.gradient_checkpointing_enable({"use_reentrant": False})
+                model.gradient_checkpointing_enable(
+                    {"use_reentrant": False, "context_fn": partial(same_again, model)}
+                )
                 self._recomputed += [
                     layer for layer in model.modules() if isinstance(layer, _checkpointing_layer())
                 ]
@@ -159,16 +165,19 @@ class Learner:
         ref_BT = torch.zeros_like(sampled_BT)
         critic_BT = torch.zeros_like(sampled_BT) if self.critic is not None else None
         mask_BT = torch.zeros_like(sampled_BT, dtype=torch.bool)
-        for part in parts:
-            width = part.tokens.mask_BT.shape[1]
-            mask_BT[part.indices, :width] = part.tokens.mask_BT
-            with stopwatch.phase("reference"), self.reference.autocast():
+        with stopwatch.phase("reference"), self._reference_at_hand(), self.reference.autocast():
+            for part in parts:
+                width = part.tokens.mask_BT.shape[1]
+                mask_BT[part.indices, :width] = part.tokens.mask_BT
                 ref_BT[part.indices, :width], _ = token_logprobs(
                     self.reference.model, part.tokens, self._temperature
                 )
-            if critic_BT is not None:
-                with stopwatch.phase("update"), self.policy.autocast():
-                    critic_BT[part.indices, :width] = critic_values(self.critic, part.tokens)
+        if critic_BT is not None:
+            with stopwatch.phase("update"):
+                for part in parts:
+                    width = part.tokens.mask_BT.shape[1]
+                    with self.policy.autocast():
+                        critic_BT[part.indices, :width] = critic_values(self.critic, part.tokens)
         return self.algorithm.prepare(
             Rollout(
                 mask_BT=mask_BT,
@@ -190,7 +199,6 @@ class Learner:
         first: bool,
     ) -> None:
         """Adds up the gradient of a mini-batch's mean loss."""
-        self.optimizer.zero_grad(set_to_none=True)
         num_sequences = sum(len(part.indices) for part in parts)
         for part in parts:
             mask_BT = part.tokens.mask_BT
@@ -232,7 +240,11 @@ class Learner:
             for parameter in self.policy.model.parameters():
                 parameter.grad = None  # which AdamW takes as: leave it alone
         self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)  # while sampling, their memory is the cache's
         return norms
+
+    def _reference_at_hand(self) -> AbstractContextManager[None]:
+        return self._parked.in_use() if self._parked else nullcontext()
 
     @contextmanager
     def _checkpointing(self) -> Iterator[None]:

@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
+import torch
+
 from astarpo.engines.base import Engine, Request, Sampling
 from astarpo.grading import Grader
 from astarpo.policy import Policy
@@ -29,11 +31,13 @@ class Stopwatch:
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
-        """Adds the seconds of a block to a phase."""
+        """Adds the seconds of a block to a phase, until a GPU has done what it was asked to."""
         started = time.perf_counter()
         try:
             yield
         finally:
+            if torch.cuda.is_initialized():
+                torch.cuda.synchronize()
             spent = time.perf_counter() - started
             self.seconds[name] = self.seconds.get(name, 0.0) + spent
 

@@ -9,22 +9,28 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any
+
+import torch
 
 from astarpo.checkpoint import latest_checkpoint, restore, save_checkpoint
 from astarpo.config import TrainConfig
 from astarpo.critic import load_critic
-from astarpo.engines.hf import HFEngine
+from astarpo.engines import open_engine
 from astarpo.files import atomic_directory
 from astarpo.grading import Grader
 from astarpo.health import HealthWatch
 from astarpo.held_out import HeldOut
 from astarpo.inputs import Inputs, attach_values, count_steps, open_inputs
 from astarpo.learner import Learner, lr_scale
+from astarpo.lora import adapt, require_lora, save_merged
 from astarpo.metrics import PHASES, answer_metrics, cost_metrics
+from astarpo.optimizers import require_optimizer
 from astarpo.plots import plot_run
 from astarpo.policy import Policy, load_policy, pick_device, save_model
 from astarpo.problem_set import read_problems
+from astarpo.profiling import StepProfiler
 from astarpo.progress import Progress
 from astarpo.rollout import Stopwatch, roll_out
 from astarpo.runlog import RunLog
@@ -48,6 +54,8 @@ def train(config: TrainConfig) -> dict[str, Any]:
     """
     inputs = open_inputs(config)
     require_tracker(config.log_to)
+    require_optimizer(config.optimizer)
+    require_lora(config)
     run = RunLog(config.out, config, resume=config.resume)
     steps_done, learner = _open_learner(config, inputs, run)
     policy, algorithm, sampling = learner.policy, inputs.algorithm, inputs.text.sampling
@@ -55,7 +63,7 @@ def train(config: TrainConfig) -> dict[str, Any]:
     held_out = _open_held_out(config, inputs, policy)
     num_steps = count_steps(config, len(prompts))
 
-    engine = HFEngine(policy, config.max_sequences)
+    engine = open_engine(config, policy)
     order_seed = derive_seed(config.seed, "order")
     watch = HealthWatch(run.begin(steps_done))
     tracker = open_tracker(config.log_to, run.path, run.settings, steps_done)
@@ -66,12 +74,13 @@ def train(config: TrainConfig) -> dict[str, Any]:
         Progress("training: steps", num_steps, steps_done) as progress,
         StopSignal() as stop,
         _reason_kept(run),
+        _open_profiler(config, learner, num_steps - steps_done) as profiler,
     ):
         saved = steps_done
         if held_out and not run.evaluations():
             run.log_evaluation(0, held_out.evaluate(policy, engine, grader))
         while steps_done < num_steps and not _out_of_time(run, config):
-            step, clock = steps_done + 1, Stopwatch()
+            step, clock = steps_done + 1, profiler.step(Stopwatch())
             chosen = epoch_stream(order_seed, step - 1, len(prompts), config.prompts_per_step)
             chosen = [i for i in chosen for _ in range(algorithm.samples_per_prompt)]
             seeds = [derive_seed(config.seed, "stage2", step, k) for k in range(len(chosen))]
@@ -103,7 +112,8 @@ def train(config: TrainConfig) -> dict[str, Any]:
         if steps_done > saved:
             save(steps_done)
     tracker.close()
-    return _finish(run, policy, completed=steps_done == num_steps or _out_of_time(run, config))
+    completed = steps_done == num_steps or _out_of_time(run, config)
+    return _finish(run, policy, config.model, completed=completed)
 
 
 @contextmanager
@@ -120,14 +130,24 @@ def _open_learner(config: TrainConfig, inputs: Inputs, run: RunLog) -> tuple[int
     """Models and optimiser as the last checkpoint has them, or new; and the steps behind them."""
     checkpoint, steps_done = latest_checkpoint(run.path) or (None, 0)
     device = pick_device(config.device)
-    reference = load_policy(config.model, device)
-    start_from = str(checkpoint / "model") if checkpoint else config.model
-    policy = load_policy(start_from, device, trainable=True)
+    policy, reference = _open_policies(config, checkpoint, device)
     critic = load_critic(config.model, device) if inputs.algorithm.needs_critic else None
     learner = Learner(policy, reference, inputs.algorithm, config, inputs.text.temperature, critic)
     if checkpoint:
         restore(checkpoint, learner)
     return steps_done, learner
+
+
+def _open_policies(
+    config: TrainConfig, checkpoint: Path | None, device: torch.device
+) -> tuple[Policy, Policy]:
+    """The policy, new or of a checkpoint, and its reference."""
+    if config.lora_rank is not None:
+        base = load_policy(config.model, device)
+        return adapt(base, config, checkpoint / "adapter" if checkpoint else None)
+    reference = load_policy(config.model, device)
+    start_from = str(checkpoint / "model") if checkpoint else config.model
+    return load_policy(start_from, device, trainable=True), reference
 
 
 def _open_held_out(config: TrainConfig, inputs: Inputs, policy: Policy) -> HeldOut | None:
@@ -137,18 +157,27 @@ def _open_held_out(config: TrainConfig, inputs: Inputs, policy: Policy) -> HeldO
     return HeldOut(prompts, config, inputs.text.sampling)
 
 
+def _open_profiler(config: TrainConfig, learner: Learner, num_steps: int) -> StepProfiler:
+    models = [learner.policy.model, learner.reference.model]
+    models += [learner.critic] if learner.critic is not None else []
+    return StepProfiler(config.out, models, num_steps, enabled=config.profile)
+
+
 def _out_of_time(run: RunLog, config: TrainConfig) -> bool:
     return config.max_seconds is not None and run.seconds >= config.max_seconds
 
 
-def _finish(run: RunLog, policy: Policy, *, completed: bool) -> dict[str, Any]:
-    """Writes curves and summary, and the model once training is over."""
+def _finish(run: RunLog, policy: Policy, name: str, *, completed: bool) -> dict[str, Any]:
+    """Writes curves and summary, and the policy, which began as `name`, once training is over."""
     rows = run.metrics()
     if rows:
         plot_run(run.path / "curves.png", rows)
     if completed:
-        with atomic_directory(run.path / "model") as path:
-            save_model(path, policy)
+        if policy.adapter:
+            save_merged(run.path, policy, name)
+        else:
+            with atomic_directory(run.path / "model") as path:
+                save_model(path, policy)
     else:
         logger.warning(f"stopped after {len(rows)} steps; go on with --resume")
     summary = _summary(rows, completed=completed)

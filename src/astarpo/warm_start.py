@@ -11,9 +11,10 @@ from typing import Any
 
 import torch
 
-from astarpo.batch import collate, masked_sum, token_logprobs
+from astarpo.batch import collate, masked_sum
 from astarpo.config import WarmStartConfig
 from astarpo.files import atomic_directory
+from astarpo.logprobs import token_logprobs
 from astarpo.policy import Policy, make_policy, render_prompt, save_model
 from astarpo.problem_set import read_problems
 from astarpo.progress import Progress

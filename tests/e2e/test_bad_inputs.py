@@ -47,6 +47,7 @@ def files(tmp_path, policy_path, problems_path):
 
 ESTIMATE = "estimate --model policy --problems good.parquet --out new"
 TRAIN = "train --model policy --problems good.parquet --values values --out new"
+GRPO = "train --model policy --problems good.parquet --out new --algorithm grpo"
 EVALUATE = "evaluate --model policy --problems good.parquet --out new.json"
 SUITE = "evaluate --model policy --suite paper --out new.json"
 AIME = f"{SUITE} --benchmarks aime24 --suite-sources ."
@@ -82,6 +83,10 @@ CASES = {
     f"{TRAIN} --lr 0": "lr: Input should be greater than 0",
     f"{TRAIN} --steps 0": "steps",
     f"{TRAIN} --algorithm dqn": "invalid choice: 'dqn'",
+    f"{TRAIN} --lora-rank 0": "lora_rank: Input should be greater than or equal to 1",
+    f"{GRPO} --lora-alpha 8": "give --lora-rank too",
+    f"{GRPO} --lora-rank 8 --reference-offload": "nothing to keep elsewhere",
+    f"{GRPO} --lora-alpha 8 --dry-run": "give --lora-rank too",
     f"{TRAIN} --problems missing.parquet": "missing.parquet",
     f"{EVALUATE} --problems missing.parquet": "missing.parquet",
     f"{EVALUATE} --problems unknown.parquet": "nobody/knows",

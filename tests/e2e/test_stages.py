@@ -1,9 +1,11 @@
 """Both stages as a user runs them: from files, in processes of their own, killed halfway."""
 
+import gzip
 import json
 import signal
 import subprocess
 import time
+from collections import Counter
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -142,6 +144,41 @@ def test_train_from_its_own_config_repeats_the_run(run_path, tmp_path):
     assert done.returncode == 0, done.stderr
     assert weights(tmp_path / "again") == weights(run_path)
     assert without_costs(tmp_path / "again") == without_costs(run_path)
+
+
+def profiled_ranges(out: Path) -> Counter:
+    """How often each range that someone named is in a trace."""
+    with gzip.open(out / "profile" / "trace.json.gz") as file:
+        events = json.load(file)["traceEvents"]
+    assert any(event["name"] == "aten::mm" for event in events)
+    return Counter(event["name"] for event in events if event.get("cat") == "user_annotation")
+
+
+def test_profiling_changes_nothing_but_the_time(run_path, train_words, tmp_path):
+    out = tmp_path / "run"
+    done = run_command(*train_words, "--out", out, "--profile")
+    assert done.returncode == 0, done.stderr
+    assert weights(out) == weights(run_path)
+    assert without_costs(out) == without_costs(run_path)
+    ranges = profiled_ranges(out)
+    assert (ranges["generate"], ranges["verify"]) == (2, 2)  # a phase a step
+    assert min(ranges["reference"], ranges["update"]) >= 2
+    table = (out / "profile" / "table.txt").read_text()
+    for name in ("for it: 2", "generate", "verify", "reference", "update", "aten::mm"):
+        assert name in table
+    assert not (run_path / "profile").exists()
+
+
+def test_profile_of_stage_1(policy_path, problems_path, table_path, tmp_path):
+    config = EstimateConfig(
+        model=str(policy_path), problems=problems_path, out=tmp_path / "v", max_new_tokens=24,
+        allow_truncated=True, device="cpu", profile=True,
+    )  # fmt: skip
+    astarpo.estimate(config)  # in one shard, so that this one is profiled
+    values = (tmp_path / "v" / "values.parquet").read_bytes()
+    assert values == (table_path / "values.parquet").read_bytes()
+    assert profiled_ranges(tmp_path / "v") == {"generate": 1, "verify": 1}
+    assert "for it: 1" in (tmp_path / "v" / "profile" / "table.txt").read_text()
 
 
 def test_train_killed_and_resumed_ends_with_the_same_bytes(run_path, train_words, tmp_path):

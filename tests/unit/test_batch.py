@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from astarpo.batch import collate, masked_sum, micro_batches, token_logprobs
+from astarpo.batch import collate, masked_sum, micro_batches
+from astarpo.logprobs import token_logprobs
 
 PROMPTS = [[5, 6, 7], [8], [9, 10]]
 RESPONSES = [[1, 2], [3, 4, 11, 12], [13]]

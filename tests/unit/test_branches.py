@@ -4,10 +4,12 @@ import pytest
 import torch
 from transformers import DynamicCache
 
-from astarpo.batch import collate, token_logprobs
+from astarpo.attention import attending
+from astarpo.batch import collate
 from astarpo.engines.base import Request, Sampling
-from astarpo.engines.branches import BranchingCache, branches_fit, branching, read, survivors
+from astarpo.engines.branches import NAME, BranchingCache, branches_fit, read, survivors
 from astarpo.engines.hf import HFEngine
+from astarpo.logprobs import token_logprobs
 from astarpo.policy import make_policy
 from tests.unit.models import KINDS, small_model
 
@@ -58,7 +60,7 @@ def test_branches_give_the_logits_of_transformers_own_cache(prompt_of):
         ids_B1 = torch.randint(1, 250, (len(mask_BL), 1), generator=generator)
         position_B1 = mask_BL.sum(-1, keepdim=True) - 1
         expected = read(model, ids_B1, mask_BL, position_B1, theirs)
-        with branching(model):
+        with attending(model, NAME):
             got = read(model, ids_B1, mask_BL, position_B1, ours)
         assert torch.allclose(got, expected, atol=1e-4)
         assert ours.get_seq_length() == theirs.get_seq_length()
@@ -92,13 +94,6 @@ def test_another_attention_is_not_taken_for_ours(odd):
     attention = model.model.layers[1].self_attn
     attention.forward = partial(attention.forward, **odd)
     assert not branches_fit(model)
-
-
-def test_training_keeps_its_own_attention(policy):
-    before = policy.model.config._attn_implementation
-    with pytest.raises(KeyboardInterrupt), branching(policy.model):
-        raise KeyboardInterrupt
-    assert policy.model.config._attn_implementation == before != "astarpo_branches"
 
 
 @pytest.mark.parametrize("live", [[1, 1, 1], [0, 1, 1, 0, 1], [0, 0, 1], [1, 0, 0], [0]])

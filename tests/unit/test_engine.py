@@ -5,10 +5,11 @@ import numpy as np
 import pytest
 import torch
 
-from astarpo.batch import collate, token_logprobs
+from astarpo.batch import collate
 from astarpo.engines.base import Request, Sampling
 from astarpo.engines.generate import GenerateEngine
 from astarpo.engines.hf import HFEngine, choose_tokens
+from astarpo.logprobs import token_logprobs
 from astarpo.seeding import derive_seed, uniforms
 from astarpo.types import UserError
 

@@ -4,8 +4,9 @@ from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from astarpo import head
-from astarpo.batch import collate, masked_sum, token_logprobs
+from astarpo.batch import collate, masked_sum
 from astarpo.head import is_plain
+from astarpo.logprobs import token_logprobs
 from tests.unit.models import small_model
 from tests.unit.test_batch import unpadded_logprobs
 

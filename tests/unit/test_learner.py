@@ -14,6 +14,7 @@ from astarpo.engines.base import Request, Sampling
 from astarpo.engines.hf import HFEngine
 from astarpo.head import is_plain
 from astarpo.learner import Learner, lr_scale, split
+from astarpo.packing import packs_fit
 from astarpo.policy import make_policy
 from astarpo.rollout import Answer, Stopwatch
 from astarpo.types import Prompt, TrainingStopped, Verdict
@@ -71,10 +72,16 @@ def test_result_does_not_depend_on_micro_batches_or_order(policy, algorithm):
         trained = trainable_copy(policy)
         config = make_config(minibatches=1, micro_batch_tokens=budget, grad_clip=1e9)
         learner = Learner(trained, policy, algorithm, config, temperature=1.0)
+        parameters = list(trained.model.parameters())
+        learner.optimizer.register_step_pre_hook(
+            lambda *_, p=parameters: gradients.append(
+                torch.cat([each.grad.flatten() for each in p])
+            )
+        )
         metrics = learner.update(
             [answers[i] for i in order], [values[i] for i in order], 1.0, Stopwatch()
         )
-        gradients.append(torch.cat([p.grad.flatten() for p in trained.model.parameters()]))
+        assert all(each.grad is None for each in parameters)  # no memory while sampling
         losses.append(metrics["loss"])
     scale = gradients[0].abs().max()
     for gradient in gradients[1:]:
@@ -136,6 +143,7 @@ def test_gradient_checkpointing_computes_a_layer_twice_and_sampling_still_works(
     answers = make_answers(policy, 4)
     trained = trainable_copy(policy)
     assert is_plain(trained.model)  # tries the model out, once, so not below
+    assert packs_fit(trained.model.get_decoder())
     calls = []
     trained.model.model.layers[0].self_attn.register_forward_hook(lambda *_: calls.append(1))
     config = make_config(minibatches=1, gradient_checkpointing=checkpointing)

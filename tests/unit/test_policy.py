@@ -5,9 +5,10 @@ import json
 import pytest
 import torch
 
-from astarpo.batch import collate, token_logprobs
+from astarpo.batch import collate
 from astarpo.engines.base import Request, Sampling
 from astarpo.engines.hf import HFEngine
+from astarpo.logprobs import token_logprobs
 from astarpo.policy import (
     fingerprint,
     fit_prompts,

@@ -13,7 +13,8 @@ from astarpo.algorithms.astar_po import AStarPO
 from astarpo.algorithms.base import LossInputs, Rollout
 from astarpo.algorithms.grpo import GRPO
 from astarpo.algorithms.rloo import RLOO
-from astarpo.batch import TokenBatch, collate, token_logprobs
+from astarpo.batch import TokenBatch, collate
+from astarpo.logprobs import token_logprobs
 from astarpo.policy import save_model
 from astarpo.warm_start import build_policy
 

@@ -8,8 +8,8 @@ Shapes: _B branches being decoded, _P prompts, _F most branches of one prompt, _
 _G query heads to one of them, _H all query heads, _L tokens, _D size of a head.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+import logging
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -19,12 +19,14 @@ from torch import Tensor, nn
 from transformers import AttentionInterface, DynamicCache
 from transformers.cache_utils import Cache, DynamicLayer
 
+from astarpo.attention import agree, attending, refuse_unknown
+
+logger = logging.getLogger("astarpo")
+
 _LEAST_ROOM = 16
-_NAME = "astarpo_branches"
+NAME = "astarpo_branches"
 # Prompts without a branch are dropped several at once, since the others have to move.
 _DROP_BELOW = 0.9
-# What models pass to attention besides, without a meaning for one new token in evaluation mode.
-_HARMLESS = {"dropout", "position_ids", "cache_position", "use_cache"}
 
 _fits: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 
@@ -169,9 +171,7 @@ def attend(
     Raises:
         ValueError: Something is passed that may change attention: a window, a cap, a bias.
     """
-    given = {name for name, value in kwargs.items() if value is not None and value is not False}
-    if unknown := given - _HARMLESS:
-        raise ValueError(f"attention with {unknown} is not known")
+    refuse_unknown(kwargs)
     plan, (prompt_key, prompt_value) = key.branches.plan, key.branches.prompts
     rows, heads, length, size = key.shape
     query_BKGD = query.to(key.dtype).reshape(rows, heads, -1, size)
@@ -187,17 +187,6 @@ def attend(
     return out_BKGD.reshape(rows, 1, -1, value.shape[-1]).to(query.dtype), None
 
 
-@contextmanager
-def branching(model: Any) -> Iterator[None]:
-    """Has a model attend by `attend` while the context is open."""
-    before = model.config._attn_implementation
-    model.config._attn_implementation = _NAME
-    try:
-        yield
-    finally:
-        model.config._attn_implementation = before
-
-
 @torch.no_grad()
 def branches_fit(model: Any) -> bool:
     """Whether a model decodes with `BranchingCache` as with transformers' own cache.
@@ -208,9 +197,12 @@ def branches_fit(model: Any) -> bool:
     if model not in _fits:
         try:
             theirs, ours = (_try_out(model, branch=branch) for branch in (False, True))
-            _fits[model] = bool((ours - theirs).abs().max() <= 0.02 * theirs.std())
+            _fits[model] = agree(ours, theirs)
         except Exception:  # Models differ in too many ways to foresee how one does not fit.
             _fits[model] = False
+        torch.clear_autocast_cache()  # of casts that carry no gradient
+        if not _fits[model]:
+            logger.info(f"{type(model).__name__}: a prompt is held once for each of its samples")
     return _fits[model]
 
 
@@ -221,7 +213,7 @@ def survivors(live_B: Tensor, num_live: int) -> Tensor:
     return keep
 
 
-AttentionInterface.register(_NAME, attend)
+AttentionInterface.register(NAME, attend)
 
 
 def _plan(mask_PL: Tensor, prompt_B: Tensor) -> _Plan:
@@ -288,7 +280,7 @@ def _try_out(model: Any, *, branch: bool) -> Tensor:
         cache.batch_select_indices(prompt_B)
     mask_BL = nn.functional.pad(mask_PL[prompt_B], (0, 2), value=1)
     ids_B = torch.tensor([6, 7, 8, 9], device=model.device)
-    with branching(model) if branch else nullcontext():
+    with attending(model, NAME) if branch else nullcontext():
         for width in (4, 5):
             positions_B1 = mask_BL[:, :width].sum(dim=-1, keepdim=True) - 1
             logits_BV = read(model, ids_B[:, None], mask_BL[:, :width], positions_B1, cache)

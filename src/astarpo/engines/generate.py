@@ -8,8 +8,9 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from astarpo.batch import collate, token_logprobs
+from astarpo.batch import collate
 from astarpo.engines.base import Request, Sampling
+from astarpo.logprobs import token_logprobs
 from astarpo.policy import Policy
 from astarpo.seeding import derive_seed
 from astarpo.types import Completion, FinishReason, UserError

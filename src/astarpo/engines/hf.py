@@ -16,8 +16,9 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
 
+from astarpo.attention import attending
 from astarpo.engines.base import Request, Sampling
-from astarpo.engines.branches import BranchingCache, branches_fit, branching, read, survivors
+from astarpo.engines.branches import NAME, BranchingCache, branches_fit, read, survivors
 from astarpo.policy import Policy
 from astarpo.seeding import uniforms
 from astarpo.types import Completion
@@ -72,7 +73,7 @@ class HFEngine:
         width = mask_BL.shape[1]
         mask_BL = nn.functional.pad(mask_BL, (0, limit), value=1)  # what is generated is seen
 
-        with branching(self.policy.model) if self._branch else nullcontext():
+        with attending(self.policy.model, NAME) if self._branch else nullcontext():
             for step in range(limit):
                 token_B, logprob_B = choose_tokens(logits_BV, noise[row_B, step], sampling)
                 tokens[row_B, step] = token_B
