@@ -1,15 +1,17 @@
 # `make demo` and `make test` do everything on a machine with Python 3.11 or newer and nothing else.
 PYTHON ?= python3
 VENV ?= .venv
+BENCH_VENV ?= .venv-bench
 OUT ?= runs/demo
 SEED ?= 0
 BIN := $(VENV)/bin
 
-.PHONY: help install demo compare test lint format clean
+.PHONY: help install demo compare bench test lint format clean
 
 help:
 	@echo "make demo     install, then both stages on a small model: OUT=$(OUT) SEED=$(SEED)"
 	@echo "make compare  install, then five algorithms x three seeds from the same model: runs/compare"
+	@echo "make bench    against TRL, in an environment of its own, $(BENCH_VENV): runs/bench"
 	@echo "make test     install, then the test suite"
 	@echo "make lint     install, then ruff and the type checker"
 	@echo "make format   let ruff rewrite the code"
@@ -29,6 +31,15 @@ demo: install
 
 compare: install
 	$(BIN)/astarpo compare --equal samples --out runs/compare
+
+# TRL must never become a dependency of the tests' environment.
+bench: $(BENCH_VENV)/installed
+	$(BENCH_VENV)/bin/python benchmarks/against_trl.py
+
+$(BENCH_VENV)/installed: pyproject.toml constraints.txt
+	test -x $(BENCH_VENV)/bin/python || $(PYTHON) -m venv $(BENCH_VENV)
+	$(BENCH_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[bench]"
+	touch $@
 
 test: install
 	$(BIN)/python -m pytest
