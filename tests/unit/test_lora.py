@@ -177,6 +177,7 @@ def test_gradient_checkpointing_changes_nothing_though_the_embedding_is_frozen(p
     assert all(part.abs().max() > 0 for part in saved.split(sizes))
 
 
+@pytest.mark.filterwarnings("ignore:fan_in_fan_out")  # of gpt2's layers, set by peft itself
 @pytest.mark.parametrize("kind", ["llama", "gpt2", "gemma2"])
 def test_scores_and_samples_take_the_same_paths_as_without_an_adapter(policy, kind, monkeypatch):
     base = make_policy(small_model(kind), policy.tokenizer)
