@@ -143,8 +143,8 @@ def train_config(spec: Spec) -> TrainConfig:
             "group_size": max(spec["group"], 2),
             "eval_every": spec["eval_every"],
             "checkpoint_every": spec["steps"] + 1,
-            # No more rows than a step samples: else evaluation would decide the peak of memory.
-            "max_sequences": spec["sequences"],
+            # No more rows than TRL samples at once: else evaluation would decide its peak of memory.
+            "max_sequences": spec["sequences"] // spec["passes"],
         }
     )
 
@@ -222,11 +222,12 @@ def run_trl(spec: Spec, config: TrainConfig, recorder: Recorder) -> None:
         trainer.add_callback(Watch())
         watched = Watched(trainer, policy, recorder)
         if stage1 is not None:
+            own = trainer.args.per_device_train_batch_size
             trainer.args.per_device_train_batch_size = TRL_STAGE1_PROMPTS[policy.device.type]
             recorder.begin()
             trainer._estimate_optimal_values()
             recorder.stage1 = recorder.end()
-            trainer.args.per_device_train_batch_size = spec["sequences"]
+            trainer.args.per_device_train_batch_size = own
         trainer.train()
 
 
@@ -291,6 +292,7 @@ def make_trainer(
         arguments = GRPOConfig(
             **settings,
             num_generations=config.group_size,
+            generation_batch_size=spec["sequences"],
             beta=config.kl_coef,
             epsilon=config.clip,
             loss_type="grpo",
@@ -313,7 +315,8 @@ def _trainer_settings(spec: Spec, config: TrainConfig) -> dict[str, Any]:
         "output_dir": str(Path(spec["work"]) / "trl"),
         "seed": spec["seed"],
         "max_steps": spec["steps"],
-        "per_device_train_batch_size": spec["sequences"],
+        "per_device_train_batch_size": spec["sequences"] // spec["passes"],
+        "gradient_accumulation_steps": spec["passes"],
         "dataloader_drop_last": True,
         "dataloader_pin_memory": on_cuda,
         "max_grad_norm": config.grad_clip,

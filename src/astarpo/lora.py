@@ -4,7 +4,7 @@
 
 The policy is the model with the term, the reference the same model without it: one copy of the
 weights serves both, and to begin with they agree to the bit. All linear layers have it but the
-output layer (arXiv 2106.09685 has it in attention only).
+output layer (arXiv 2106.09685 has it in attention only). PPO's critic is trained whole.
 """
 
 import importlib

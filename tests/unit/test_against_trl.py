@@ -37,7 +37,7 @@ def turn(**changed):
     runs = {
         (side, algorithm): result(stage1=stage1 if algorithm == "astar_po" else None)
         for algorithm in ("astar_po", "grpo")
-        for side in ("astarpo", "trl")
+        for side in ("astarpo", "trl", "trl-lean")
     }
     for name, run in changed.items():
         side, algorithm = name.split("_", 1)
