@@ -207,7 +207,10 @@ def summarize(turns: Sequence[Turn], target: float) -> list[dict[str, Any]]:
     """Median and range of every row over the turns, and of the ratios within each."""
     lines = []
     for row in table_rows(target):
-        ours, theirs = ([row.value(turn[side, row.algorithm]) for turn in turns] for side in SIDES)
+        ours, theirs = (
+            [row.value(turn[side, row.algorithm]) for turn in turns]
+            for side in ("astarpo", row.theirs)
+        )
         pairs = [p for p in zip(ours, theirs, strict=True) if p[0] is not None and p[1] is not None]
         line = {"row": row.label, "digits": row.digits}
         line |= {"astarpo": spread(ours), "trl": spread(theirs)}

@@ -143,7 +143,7 @@ def train_config(spec: Spec) -> TrainConfig:
             "group_size": max(spec["group"], 2),
             "eval_every": spec["eval_every"],
             "checkpoint_every": spec["steps"] + 1,
-            # No more rows than TRL samples at once: else evaluation would decide its peak of memory.
+            # No more rows than TRL learns from at once: else evaluation would decide the peak.
             "max_sequences": spec["sequences"] // spec["passes"],
         }
     )

@@ -32,7 +32,7 @@ def result(*, stage1=None, steps=None, start=0.36, seconds=2.0):
 
 
 def turn(**changed):
-    """All four, alike but for those named `side_algorithm`."""
+    """All contenders, alike but for those named `side_algorithm`."""
     stage1 = {"sequences": 1024, "tokens": 32_000, "seconds": 4.0}
     runs = {
         (side, algorithm): result(stage1=stage1 if algorithm == "astar_po" else None)
@@ -102,6 +102,14 @@ def test_ratios_are_taken_within_a_turn(bench):
     assert lines["GRPO(8) to a reward of 0.58, s"]["astarpo"]["median"] == pytest.approx(4.5)
     assert lines["A*-PO stage 1, samples/s"]["trl"]["median"] == 256
     assert not any("CUDA" in row for row in lines)
+
+
+def test_memory_is_also_compared_to_trl_in_micro_batches(bench):
+    runs = turn()
+    runs["trl-lean", "grpo"] = result() | {"memory": {"peak_rss_gib": 0.7, "growth_gib": 0.25}}
+    lines = {line["row"]: line["trl_over_astarpo"] for line in bench.summarize([runs], 0.7)}
+    assert lines["GRPO(8) peak over imports and model, GiB"]["median"] == 1
+    assert lines["GRPO(8) same, TRL in 4 passes, GiB"]["median"] == 0.5
 
 
 def test_a_target_that_some_run_misses(bench, capsys):
