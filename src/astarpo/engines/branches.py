@@ -221,9 +221,11 @@ def _plan(mask_PL: Tensor, prompt_B: Tensor) -> _Plan:
     number_B = torch.empty_like(prompt_B)
     place_B = torch.arange(len(prompt_B), device=prompt_B.device)
     number_B[order_B] = place_B - torch.searchsorted(sorted_B, sorted_B)
+    fanout = int(number_B.max()) + 1
+    assert fanout > 1 or torch.equal(prompt_B, place_B), "one branch each, in another order"
     bias_PL = torch.zeros(mask_PL.shape, device=mask_PL.device)
     bias_PL = bias_PL.masked_fill(mask_PL == 0, -torch.inf)
-    return _Plan(int(number_B.max()) + 1, prompt_B, number_B, bias_PL[:, None, None, :])
+    return _Plan(fanout, prompt_B, number_B, bias_PL[:, None, None, :])
 
 
 def _to_prompts(values_BKGX: Tensor, plan: _Plan) -> Tensor:
