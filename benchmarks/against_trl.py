@@ -183,7 +183,7 @@ def table_rows(target: float) -> list[Row]:
             for key, label, theirs in (
                 ("peak_rss_gib", "peak of memory", "trl"),
                 ("growth_gib", "peak over imports and model", "trl"),
-                ("growth_gib", "same, TRL in 4 passes", LEAN),
+                ("growth_gib", "peak over the same, TRL in 4 passes", LEAN),
                 ("cuda_allocated_gib", "CUDA allocated", "trl"),
                 ("cuda_allocated_gib", "CUDA allocated, TRL in 4 passes", LEAN),
                 ("cuda_reserved_gib", "CUDA reserved", "trl"),
@@ -235,11 +235,11 @@ def spread(values: Sequence[float | None]) -> dict[str, float] | None:
 
 def print_table(lines: Sequence[Mapping[str, Any]], num_turns: int) -> None:
     """A line for each row: both sides and their ratio, median [min, max]."""
-    print(f"{'median [min, max]':42}{'astarpo':>24}{'TRL':>24}{'TRL / astarpo':>22}")
+    print(f"{'median [min, max]':48}{'astarpo':>24}{'TRL':>24}{'TRL / astarpo':>22}")
     for line in lines:
         cells = [_cell(line[side], line["digits"], num_turns) for side in SIDES]
         ratio = _cell(line["trl_over_astarpo"], 2, num_turns)
-        print(f"{line['row']:42}{cells[0]:>24}{cells[1]:>24}{ratio:>22}")
+        print(f"{line['row']:48}{cells[0]:>24}{cells[1]:>24}{ratio:>22}")
 
 
 def _cell(values: Mapping[str, float] | None, digits: int, num_turns: int) -> str:

@@ -109,7 +109,7 @@ def test_memory_is_also_compared_to_trl_in_micro_batches(bench):
     runs["trl-lean", "grpo"] = result() | {"memory": {"peak_rss_gib": 0.7, "growth_gib": 0.25}}
     lines = {line["row"]: line["trl_over_astarpo"] for line in bench.summarize([runs], 0.7)}
     assert lines["GRPO(8) peak over imports and model, GiB"]["median"] == 1
-    assert lines["GRPO(8) same, TRL in 4 passes, GiB"]["median"] == 0.5
+    assert lines["GRPO(8) peak over the same, TRL in 4 passes, GiB"]["median"] == 0.5
 
 
 def test_a_target_that_some_run_misses(bench, capsys):
