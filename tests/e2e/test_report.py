@@ -225,16 +225,21 @@ def chromium() -> str:
 
 def open_page(page: Path, profile: Path) -> str:
     """The page's elements after its scripts have run, as text."""
-    words = [
-        chromium(), "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic",
-        "--no-first-run", "--disable-background-networking", "--disable-component-update",
-        "--disable-sync", "--enable-logging=stderr", f"--user-data-dir={profile}",
-        "--virtual-time-budget=20000", "--dump-dom", page.as_uri(),
-    ]  # fmt: skip
-    done = subprocess.run(words, capture_output=True, timeout=120, check=True)
-    log = done.stderr.decode("utf-8", "replace")
-    assert "CONSOLE" not in log, log  # errors of scripts, refusals of the security policy
-    return done.stdout.decode("utf-8", "replace")
+    dom = ""
+    for seconds in (20, 60, 180):  # of virtual time, which on a busy machine may end too soon
+        words = [
+            chromium(), "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic",
+            "--no-first-run", "--disable-background-networking", "--disable-component-update",
+            "--disable-sync", "--enable-logging=stderr", f"--user-data-dir={profile}",
+            f"--virtual-time-budget={seconds * 1000}", "--dump-dom", page.as_uri(),
+        ]  # fmt: skip
+        done = subprocess.run(words, capture_output=True, timeout=120, check=True)
+        log = done.stderr.decode("utf-8", "replace")
+        assert "CONSOLE" not in log, log  # errors of scripts, refusals of the security policy
+        dom = done.stdout.decode("utf-8", "replace")
+        if "data-ready=" in dom.partition(">")[2].partition(">")[0]:
+            break
+    return dom
 
 
 def test_a_browser_shows_all_of_it(finished, tmp_path):
