@@ -124,6 +124,13 @@ def test_a_target_that_some_run_misses(bench, capsys):
     assert " in 1 of 2" in capsys.readouterr().out
 
 
+def test_a_target_reached_before_training_has_no_ratio(bench):
+    lines = {line["row"]: line for line in bench.summarize([turn()], 0.3)}
+    line = lines["GRPO(8) to a reward of 0.3, s"]
+    assert line["astarpo"]["median"] == line["trl"]["median"] == 0
+    assert line["trl_over_astarpo"] is None
+
+
 @pytest.mark.parametrize("arguments", [["--batch", "100"], ["--prompts", "64"]])
 def test_batches_are_whole_groups_of_different_prompts(bench, arguments):
     with pytest.raises(SystemExit):
