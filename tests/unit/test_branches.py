@@ -22,7 +22,7 @@ MASK = torch.tensor([[1, 1, 1, 1], [0, 0, 1, 1], [0, 1, 1, 1]])
 @pytest.mark.parametrize("kind", KINDS)
 def test_decoding_agrees_with_the_whole_sequence_whatever_the_model(policy, kind, samples):
     other = make_policy(small_model(kind), policy.tokenizer)
-    assert branches_fit(other.model) == (kind not in WITHOUT)
+    assert branches_fit(other.model, None) == (None if kind in WITHOUT else "stepwise")
     texts = [f"Item {i // samples}" + " more" * (i // samples % 2) for i in range(24)]
     requests = [
         Request(tuple(policy.tokenizer(text)["input_ids"]), i) for i, text in enumerate(texts)
@@ -37,9 +37,10 @@ def test_decoding_agrees_with_the_whole_sequence_whatever_the_model(policy, kind
         assert completion.logprobs == pytest.approx(trainers, abs=1e-4)
 
 
+@pytest.mark.parametrize("fixed", [False, True])
 @pytest.mark.parametrize("prompt_of", [[0, 1, 2], [0, 0, 0, 1, 2, 2], [2, 0, 2, 1, 0, 2, 2]])
 @torch.no_grad()
-def test_branches_give_the_logits_of_transformers_own_cache(prompt_of):
+def test_branches_give_the_logits_of_transformers_own_cache(prompt_of, fixed):
     model = small_model("qwen3")
     generator = torch.Generator().manual_seed(0)
     prompt_B = torch.tensor(prompt_of)
@@ -47,7 +48,7 @@ def test_branches_give_the_logits_of_transformers_own_cache(prompt_of):
     positions = (MASK.cumsum(-1) - 1).clamp(min=0)
     for cache in (theirs, shared):
         read(model, PROMPTS, MASK, positions, cache)
-    ours = BranchingCache(shared, MASK, prompt_B, None)
+    ours = BranchingCache(shared, MASK, prompt_B, None, fixed=fixed)
     theirs.batch_select_indices(prompt_B)
     mask_BL = MASK[prompt_B]
     for step in range(60):
@@ -60,10 +61,11 @@ def test_branches_give_the_logits_of_transformers_own_cache(prompt_of):
         ids_B1 = torch.randint(1, 250, (len(mask_BL), 1), generator=generator)
         position_B1 = mask_BL.sum(-1, keepdim=True) - 1
         expected = read(model, ids_B1, mask_BL, position_B1, theirs)
+        ours.open_column()
+        assert ours.get_seq_length() == theirs.get_seq_length() - 1
         with attending(model, NAME):
-            got = read(model, ids_B1, mask_BL, position_B1, ours)
+            got = read(model, ids_B1, None, position_B1, ours)
         assert torch.allclose(got, expected, atol=1e-4)
-        assert ours.get_seq_length() == theirs.get_seq_length()
 
 
 @torch.no_grad()
@@ -71,11 +73,13 @@ def test_a_prompt_is_held_once_and_a_token_does_not_copy_those_before_it():
     model = small_model("llama")
     cache = DynamicCache(config=model.config)
     read(model, PROMPTS, MASK, (MASK.cumsum(-1) - 1).clamp(min=0), cache)
-    cache = BranchingCache(cache, MASK, torch.arange(3).repeat_interleave(5), None)
+    prompt_B = torch.arange(3).repeat_interleave(5)
+    cache = BranchingCache(cache, MASK, prompt_B, None, fixed=False)
     layer = cache.layers[0]
     assert [len(states) for states in layer.prompts] == [3, 3]
     places = set()
     for _ in range(100):
+        cache.open_column()
         keys, values = layer.update(*torch.zeros(2, 15, 2, 1, 8))
         places.add(keys.data_ptr())
     assert keys.shape == values.shape == (15, 2, 100, 8)
@@ -89,11 +93,11 @@ def test_a_prompt_is_held_once_and_a_token_does_not_copy_those_before_it():
 )
 def test_another_attention_is_not_taken_for_ours(odd):
     model = small_model("llama")
-    assert branches_fit(model)
+    assert branches_fit(model, None)
     model = small_model("llama")
     attention = model.model.layers[1].self_attn
     attention.forward = partial(attention.forward, **odd)
-    assert not branches_fit(model)
+    assert not branches_fit(model, None)
 
 
 @pytest.mark.parametrize("live", [[1, 1, 1], [0, 1, 1, 0, 1], [0, 0, 1], [1, 0, 0], [0]])

@@ -6,9 +6,11 @@ import pytest
 import torch
 
 from astarpo.batch import collate
+from astarpo.engines import hf
 from astarpo.engines.base import Request, Sampling
 from astarpo.engines.generate import GenerateEngine
-from astarpo.engines.hf import HFEngine, choose_tokens
+from astarpo.engines.hf import HFEngine
+from astarpo.engines.tokens import choose_tokens
 from astarpo.logprobs import token_logprobs
 from astarpo.seeding import derive_seed, uniforms
 from astarpo.types import UserError
@@ -97,6 +99,31 @@ def test_extreme_draws_stay_on_tokens_that_can_occur():
     draws = torch.tensor([0.0, 1 - 2**-24])
     token_B, _ = choose_tokens(logits, draws, Sampling(1))
     assert token_B.tolist() == [1, 2]
+
+
+@pytest.mark.parametrize("vocabulary", [1024, 2048, 3000])
+def test_draws_from_many_tokens_are_where_the_cumulative_distribution_exceeds_them(vocabulary):
+    generator = torch.Generator().manual_seed(vocabulary)
+    logits = 4 * torch.randn(7, vocabulary, generator=generator)
+    logits[:, torch.randperm(vocabulary, generator=generator)[: vocabulary // 3]] = -math.inf
+    logits[0, :-5] = logits[1, 5:] = -math.inf  # all at one end
+    cumulative = logits.double().softmax(-1).cumsum(-1)
+    for share in (0.0, 0.1, 0.5, 0.9, 1 - 2**-24):
+        token_B, logprob_B = choose_tokens(logits, torch.full((7,), share), Sampling(1))
+        upto = cumulative.gather(-1, token_B[:, None]).squeeze(-1)
+        before = upto - logprob_B.double().exp()
+        assert torch.isfinite(logprob_B).all()
+        assert ((before - 1e-5 < share) & (share < upto + 1e-5)).all()
+    assert token_B[0] >= vocabulary - 5
+    assert token_B[1] < 5
+
+
+def test_prompts_may_be_read_in_parts(policy, monkeypatch):
+    requests = make_requests(policy)
+    together = HFEngine(policy, 64).generate(requests, Sampling(30))
+    monkeypatch.setattr(hf, "_READ_AT_ONCE", 60)
+    in_parts = HFEngine(policy, 64).generate(requests, Sampling(30))
+    assert [c.token_ids for c in in_parts] == [c.token_ids for c in together]
 
 
 def test_top_p_keeps_the_nucleus_and_renormalises():

@@ -1,17 +1,18 @@
 """Decoding many completions of few prompts: a prompt's keys and values are held and read once.
 
 Each completion branches off its prompt. What a prompt gave is stored once for all its branches, and
-its attention is one matrix product for all of them; each branch adds keys and values of its own, in
-a buffer with columns to spare, so that writing a token does not copy those before it.
+they attend to it together; each branch adds keys and values of its own, in a buffer with columns to
+spare, so that writing a token does not copy those before it.
 
 Shapes: _B branches being decoded, _P prompts, _F most branches of one prompt, _K key-value heads,
-_G query heads to one of them, _H all query heads, _L tokens, _D size of a head.
+_G query heads to one of them, _H all query heads, _L tokens, _C columns of a buffer, _D size of a
+head.
 """
 
 import logging
 from contextlib import nullcontext
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, field
+from typing import Any, Literal
 from weakref import WeakKeyDictionary
 
 import torch
@@ -20,32 +21,72 @@ from transformers import AttentionInterface, DynamicCache
 from transformers.cache_utils import Cache, DynamicLayer
 
 from astarpo.attention import agree, attending, refuse_unknown
+from astarpo.engines.replay import Replay
 
 logger = logging.getLogger("astarpo")
 
-_LEAST_ROOM = 16
 NAME = "astarpo_branches"
 # Prompts without a branch are dropped several at once, since the others have to move.
 _DROP_BELOW = 0.9
+# Added to the scores of what must not be seen. Finite: a block of nothing else would give nan.
+_HIDDEN = -1e30
+# CUDA's kernel wants biases whose rows begin at a multiple of 16.
+_ALIGNED = 16
+# Tokens decoded to try a model out: one to warm up, one to record, two to replay.
+_TRIED = 4
 
-_fits: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
+Way = Literal["recorded", "stepwise"]
+
+_fits: WeakKeyDictionary[nn.Module, Way | None] = WeakKeyDictionary()
 
 
 @dataclass
 class _Plan:
-    """Which prompt each branch continues; the same in all layers.
+    """What is the same in all layers.
 
     Attributes:
         fanout: F, most branches of one prompt. With one, prompts are in the order of branches.
         prompt_B: [B] each branch's prompt.
         number_B: [B] its number among those of its prompt.
-        bias_P11L: [P, 1, 1, L] -inf on the padding of prompts, else 0.
+        prompt_bias_P11L: [P, 1, 1, L or more] what hides the padding of prompts.
+        fixed: Whether shapes stay the same from token to token, see `BranchingCache`.
+        length: Columns that branches have of their own, the newest token's included.
+        capacity: C, columns that there is memory for.
+        column_1: [1] the newest token's column.
+        own_bias_111C: [1, 1, 1, C] what hides columns that are not written yet.
     """
 
     fanout: int
     prompt_B: Tensor
     number_B: Tensor
-    bias_P11L: Tensor
+    prompt_bias_P11L: Tensor
+    fixed: bool
+    length: int = 0
+    capacity: int = 0
+    column_1: Tensor = field(init=False)
+    own_bias_111C: Tensor = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.column_1 = torch.zeros_like(self.prompt_B[:1])
+        self.own_bias_111C = self.prompt_bias_P11L.new_empty(0)
+
+    def open_column(self) -> bool:
+        """Counts one more column; returns whether the capacity had to grow."""
+        self.length += 1
+        grows = self.length > self.capacity
+        if grows:
+            # By a quarter: memory follows what is generated, not the limit. Where shapes are
+            # fixed, each growth costs a recording.
+            least = 4 * _ALIGNED if self.fixed else _ALIGNED
+            self.capacity = _aligned(self.length + max(least - 1, self.length // 4))
+            if self.fixed:
+                bias_C = self.prompt_bias_P11L.new_full((self.capacity,), _HIDDEN)
+                bias_C[: self.length] = 0
+                self.own_bias_111C = bias_C[None, None, None]
+        if self.fixed:
+            self.column_1.fill_(self.length - 1)
+            self.own_bias_111C[..., self.length - 1] = 0
+        return grows
 
 
 class _BranchLayer(DynamicLayer):
@@ -54,78 +95,111 @@ class _BranchLayer(DynamicLayer):
     def __init__(self, prompt: Any, plan: _Plan, dtype: torch.dtype | None) -> None:
         super().__init__()
         self.plan = plan
-        self._dtype = dtype
+        self.prompts = [
+            states_PKLD if dtype is None else states_PKLD.to(dtype)
+            for states_PKLD in (prompt.keys, prompt.values)
+        ]
         self._prompt_length = prompt.get_seq_length()
-        self.prompts = [self._cast(states_PKLD) for states_PKLD in (prompt.keys, prompt.values)]
-        self._rows, self._length = len(plan.prompt_B), 0
-        self._buffers: list[Tensor] = []
+        self._rows = len(plan.prompt_B)
+        self._buffers = [self._columns(states_PKLD, 0) for states_PKLD in self.prompts]
 
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
-        """Appends a token's [B, K, 1, D]; returns those of all the branches' own tokens."""
-        new = [self._cast(states_BK1D) for states_BK1D in (key_states, value_states)]
-        start, self._length = self._length, self._length + new[0].shape[-2]
-        if not self._buffers or self._length > self._buffers[0].shape[-2]:
-            self._grow(new)
-        for buffer, states_BK1D in zip(self._buffers, new, strict=True):
-            buffer[: self._rows, :, start : self._length] = states_BK1D
-        keys, values = (buffer[: self._rows, :, : self._length] for buffer in self._buffers)
+        """Writes a token's [B, K, 1, D]; returns those of all the branches' own tokens."""
+        plan, seen = self.plan, []
+        for buffer, states_BK1D in zip(self._buffers, (key_states, value_states), strict=True):
+            own_BKCD = buffer[: self._rows]
+            if plan.fixed:
+                own_BKCD.index_copy_(2, plan.column_1, states_BK1D.to(buffer.dtype))
+            else:
+                own_BKCD = own_BKCD[:, :, : plan.length]
+                own_BKCD[:, :, -1:] = states_BK1D
+            seen.append(own_BKCD)
+        keys, values = seen
         keys.branches = self  # `attend` is told nothing else of the cache  # pyrefly: ignore
         return keys, values
 
     def get_seq_length(self) -> int:
-        """Columns of prompt and branch together."""
-        return self._prompt_length + self._length
+        """Columns of prompt and branch before the newest token."""
+        return self._prompt_length + max(0, self.plan.length - 1)
 
-    def keep_branches(self, keep_B: Tensor) -> None:
-        """Keeps these, in this order; one already at its place costs nothing."""
-        _move(self._buffers, keep_B, self._length)
-        self._rows = len(keep_B)
-
-    def keep_prompts(self, keep_P: Tensor) -> None:
-        """Keeps these, in this order."""
-        _move(self.prompts, keep_P, self._prompt_length)
-        self.prompts = [states_PKLD[: len(keep_P)] for states_PKLD in self.prompts]
-
-    def _grow(self, new: list[Tensor]) -> None:
-        # By a quarter: memory follows what is generated, not the limit.
-        capacity = self._length + max(_LEAST_ROOM, self._length // 4)
-        grown = [n.new_empty(self._rows, n.shape[1], capacity, n.shape[3]) for n in new]
-        for old, buffer in zip(self._buffers, grown, strict=False):  # none at first
-            buffer[:, :, : old.shape[2]] = old[: self._rows]
+    def grow(self) -> None:
+        """Makes room for as many columns as the plan says."""
+        grown = []
+        for old, prompt_PKLD in zip(self._buffers, self.prompts, strict=True):
+            new = self._columns(prompt_PKLD, self.plan.capacity)
+            new[:, :, : old.shape[2]] = old[: self._rows]
+            grown.append(new)
         self._buffers = grown
 
-    def _cast(self, states: Tensor) -> Tensor:
-        return states if self._dtype is None else states.to(self._dtype)
+    def _columns(self, prompt_PKLD: Tensor, count: int) -> Tensor:
+        """Columns for every branch, [B, K, C, D]."""
+        _, heads, _, size = prompt_PKLD.shape
+        # Zeros: what is hidden has no weight, but nan times no weight is nan.
+        return prompt_PKLD.new_zeros(self._rows, heads, count, size)
+
+    def keep_branches(self, place: Tensor, source: Tensor, rows: int) -> None:
+        """Moves these branches, and keeps so many from the front."""
+        _move(self._buffers, place, source, self.plan.length)
+        self._rows = rows
+
+    def keep_prompts(self, place: Tensor, source: Tensor, rows: int) -> None:
+        """Moves these prompts, and keeps so many from the front."""
+        _move(self.prompts, place, source, self._prompt_length)
+        self.prompts = [states_PKLD[:rows] for states_PKLD in self.prompts]
 
 
 class BranchingCache(Cache):
     """The cache of completions that branch off prompts already read.
+
+    Call `open_column` before each token is read.
 
     Args:
         prompts: Holds P prompts, padded on the left.
         mask_PL: [P, L] 1 on what is not padding.
         prompt_B: [B] which prompt each completion continues.
         dtype: To store keys and values in, that of attention under autocast; None keeps theirs.
+        fixed: Whether attention always spans all columns there is memory for, in fused kernels, so
+            that a CUDA graph can hold it: the same shapes from token to token.
     """
 
     def __init__(
-        self, prompts: DynamicCache, mask_PL: Tensor, prompt_B: Tensor, dtype: torch.dtype | None
+        self,
+        prompts: DynamicCache,
+        mask_PL: Tensor,
+        prompt_B: Tensor,
+        dtype: torch.dtype | None,
+        *,
+        fixed: bool,
     ) -> None:
-        self._plan = _plan(mask_PL, prompt_B)
+        first: Any = prompts.layers[0]
+        self._plan = _plan(mask_PL, prompt_B, dtype or first.keys.dtype, fixed=fixed)
         super().__init__(layers=[_BranchLayer(p, self._plan, dtype) for p in prompts.layers])
 
+    def open_column(self) -> bool:
+        """Makes room for each branch's next token.
+
+        Returns:
+            Whether memory moved for it: what was recorded over the old one is void.
+        """
+        grows = self._plan.open_column()
+        if grows:
+            for layer in self._branch_layers():
+                layer.grow()
+        return grows
+
     def batch_select_indices(self, indices: Tensor) -> None:
-        """Keeps these completions, in this order."""
+        """Keeps these completions, in this order; one already at its place costs nothing."""
         plan = self._plan
+        moves = _moves(indices)
         for layer in self._branch_layers():
-            layer.keep_branches(indices)
+            layer.keep_branches(*moves, len(indices))
         plan.prompt_B, plan.number_B = plan.prompt_B[indices], plan.number_B[indices]
-        num_prompts = len(plan.bias_P11L)
+        num_prompts = len(plan.prompt_bias_P11L)
         place_P = torch.arange(num_prompts, device=indices.device)
         if plan.fanout == 1:
-            keep_P = plan.prompt_B
+            keep_P = indices
         else:
             alive_P = torch.zeros_like(place_P, dtype=torch.bool)
             alive_P[plan.prompt_B] = True
@@ -133,9 +207,10 @@ class BranchingCache(Cache):
             if num_alive >= _DROP_BELOW * num_prompts:
                 return
             keep_P = survivors(alive_P, num_alive)
+        moves = _moves(keep_P)
         for layer in self._branch_layers():
-            layer.keep_prompts(keep_P)
-        plan.bias_P11L = plan.bias_P11L[keep_P]
+            layer.keep_prompts(*moves, len(keep_P))
+        plan.prompt_bias_P11L = plan.prompt_bias_P11L[keep_P]
         place_P[keep_P] = torch.arange(len(keep_P), device=indices.device)
         plan.prompt_B = place_P[plan.prompt_B]
 
@@ -172,38 +247,54 @@ def attend(
         ValueError: Something is passed that may change attention: a window, a cap, a bias.
     """
     refuse_unknown(kwargs)
-    plan, (prompt_key, prompt_value) = key.branches.plan, key.branches.prompts
-    rows, heads, length, size = key.shape
+    plan: _Plan = key.branches.plan
+    rows, heads, _, size = key.shape
     query_BKGD = query.to(key.dtype).reshape(rows, heads, -1, size)
-    scores_BKGL = _matmul(query_BKGD, key.transpose(2, 3))
-    prompt_PKFL = _matmul(_to_prompts(query_BKGD, plan), prompt_key.transpose(2, 3))
-    prompt_PKFL = prompt_PKFL + plan.bias_P11L
-    scores_BKGL = torch.cat([_to_branches(prompt_PKFL, plan), scores_BKGL], dim=-1)
-    weights_BKGL = (scores_BKGL * (size**-0.5 if scaling is None else scaling)).softmax(dim=-1)
-    weights_BKGL = weights_BKGL.to(value.dtype)
-    from_prompt, own = weights_BKGL.split([weights_BKGL.shape[-1] - length, length], dim=-1)
-    out_PKFD = _matmul(_to_prompts(from_prompt, plan), prompt_value)
-    out_BKGD = _to_branches(out_PKFD, plan) + _matmul(own, value)
+    over = _over_both_fused if plan.fixed else _over_both
+    scale = size**-0.5 if scaling is None else scaling
+    out_BKGD = over(query_BKGD, key, value, key.branches.prompts, plan, scale)
     return out_BKGD.reshape(rows, 1, -1, value.shape[-1]).to(query.dtype), None
 
 
-@torch.no_grad()
-def branches_fit(model: Any) -> bool:
-    """Whether a model decodes with `BranchingCache` as with transformers' own cache.
+AttentionInterface.register(NAME, attend)
 
-    It does where all layers attend to all tokens through transformers' attention interface, with
+
+@torch.no_grad()
+def branches_fit(model: Any, dtype: torch.dtype | None) -> Way | None:
+    """How a model decodes with `BranchingCache` as it does with transformers' own cache.
+
+    It can where all layers attend to all tokens through transformers' attention interface, with
     neither caps nor biases. Two short prompts of two branches each tell, once for each model.
+
+    Args:
+        model: A transformers causal language model.
+        dtype: Of cached keys and values, see `BranchingCache`.
+
+    Returns:
+        `recorded` where a step of it can be replayed as a CUDA graph, `stepwise` where it cannot,
+        None where another cache is needed.
     """
     if model not in _fits:
-        try:
-            theirs, ours = (_try_out(model, branch=branch) for branch in (False, True))
-            _fits[model] = agree(ours, theirs)
-        except Exception:  # Models differ in too many ways to foresee how one does not fit.
-            _fits[model] = False
-        torch.clear_autocast_cache()  # of casts that carry no gradient
-        if not _fits[model]:
-            logger.info(f"{type(model).__name__}: a prompt is held once for each of its samples")
+        _fits[model] = None
+        theirs = _try_out(model, dtype, None)
+        ways: list[Way] = ["recorded", "stepwise"] if model.device.type == "cuda" else ["stepwise"]
+        for way in ways:
+            try:
+                fits = agree(_try_out(model, dtype, way), theirs)
+            except Exception:  # Models differ in too many ways to foresee how one does not fit.
+                fits = False
+            torch.clear_autocast_cache()  # of casts that carry no gradient
+            if fits:
+                _fits[model] = way
+                break
+            logger.info(f"{type(model).__name__}: {_WITHOUT[way]}")
     return _fits[model]
+
+
+_WITHOUT: dict[Way, str] = {
+    "recorded": "decoding steps are not recorded as CUDA graphs",
+    "stepwise": "a prompt is held once for each of its samples",
+}
 
 
 def survivors(live_B: Tensor, num_live: int) -> Tensor:
@@ -213,19 +304,104 @@ def survivors(live_B: Tensor, num_live: int) -> Tensor:
     return keep
 
 
-AttentionInterface.register(NAME, attend)
+def read(
+    model: Any, ids_BL: Tensor, mask_BL: Tensor | None, position_BL: Tensor, cache: Any
+) -> Tensor:
+    """Reads tokens into a cache; returns the logits after the last of them, [B, V].
+
+    Args:
+        model: A transformers causal language model.
+        ids_BL: [B, L] the tokens.
+        mask_BL: [B, L of cache and tokens] 1 on what is not padding; None if the cache knows.
+        position_BL: [B, L].
+        cache: What came before; grows.
+    """
+    return model(
+        input_ids=ids_BL,
+        attention_mask=mask_BL,
+        position_ids=position_BL,
+        past_key_values=cache,
+        use_cache=True,
+        logits_to_keep=1,
+    ).logits[:, -1]
 
 
-def _plan(mask_PL: Tensor, prompt_B: Tensor) -> _Plan:
+def _plan(mask_PL: Tensor, prompt_B: Tensor, dtype: torch.dtype, *, fixed: bool) -> _Plan:
     sorted_B, order_B = prompt_B.sort(stable=True)
     number_B = torch.empty_like(prompt_B)
     place_B = torch.arange(len(prompt_B), device=prompt_B.device)
     number_B[order_B] = place_B - torch.searchsorted(sorted_B, sorted_B)
     fanout = int(number_B.max()) + 1
     assert fanout > 1 or torch.equal(prompt_B, place_B), "one branch each, in another order"
-    bias_PL = torch.zeros(mask_PL.shape, device=mask_PL.device)
-    bias_PL = bias_PL.masked_fill(mask_PL == 0, -torch.inf)
-    return _Plan(fanout, prompt_B, number_B, bias_PL[:, None, None, :])
+    prompts, length = mask_PL.shape
+    bias_PL = torch.zeros(prompts, _aligned(length), dtype=dtype, device=mask_PL.device)
+    bias_PL[:, :length].masked_fill_(mask_PL == 0, _HIDDEN)
+    return _Plan(fanout, prompt_B, number_B, bias_PL[:, None, None, :], fixed)
+
+
+def _aligned(columns: int) -> int:
+    return -(-columns // _ALIGNED) * _ALIGNED
+
+
+def _over_both(
+    query_BKGD: Tensor, key: Tensor, value: Tensor, prompts: list[Tensor], plan: _Plan, scale: float
+) -> Tensor:
+    """Attention by products and one softmax, the faster way on a CPU: [B, K, G, D]."""
+    prompt_key, prompt_value = prompts
+    length = prompt_key.shape[2]
+    prompt_PKFL = _matmul(_to_prompts(query_BKGD, plan), prompt_key.transpose(2, 3))
+    prompt_PKFL = prompt_PKFL + plan.prompt_bias_P11L[..., :length]
+    own_BKGL = _matmul(query_BKGD, key.transpose(2, 3))
+    scores_BKGL = torch.cat([_to_branches(prompt_PKFL, plan), own_BKGL], dim=-1)
+    weights_BKGL = (scores_BKGL * scale).softmax(dim=-1).to(value.dtype)
+    from_prompt, own = weights_BKGL.tensor_split([length], dim=-1)
+    out_PKFD = _matmul(_to_prompts(from_prompt, plan), prompt_value)
+    return _to_branches(out_PKFD, plan) + _matmul(own, value)
+
+
+def _over_both_fused(
+    query_BKGD: Tensor, key: Tensor, value: Tensor, prompts: list[Tensor], plan: _Plan, scale: float
+) -> Tensor:
+    """Attention by fused kernels, which read keys and values once: [B, K, G, D].
+
+    They give the logarithm of their softmax's normaliser Z. With it attention over both follows:
+
+        softmax over both = s own + (1 - s) prompt,  s = sigmoid(log Z_own - log Z_prompt)
+    """
+    own_BKGD, own_norm_BKG = _fused(query_BKGD, key, value, plan.own_bias_111C, scale)
+    prompt_PKFD, prompt_norm_PKF = _fused(
+        _to_prompts(query_BKGD, plan), *prompts, bias=plan.prompt_bias_P11L, scale=scale
+    )
+    prompt_norm_BKG1 = _to_branches(prompt_norm_PKF[..., None], plan)
+    own_share_BKG1 = (own_norm_BKG[..., None] - prompt_norm_BKG1).sigmoid()
+    prompt_BKGD = _to_branches(prompt_PKFD, plan)
+    return torch.lerp(prompt_BKGD.float(), own_BKGD.float(), own_share_BKG1)
+
+
+def _fused(
+    query: Tensor, key: Tensor, value: Tensor, bias: Tensor, scale: float
+) -> tuple[Tensor, Tensor]:
+    """Attention of X queries to each key-value head, and its normalisers' logarithms.
+
+    Args:
+        query: [B, K, X, D].
+        key: [B, K, L, D].
+        value: [B, K, L, D].
+        bias: [B or 1, 1, 1, L or more], added to the scores.
+        scale: Of the scores.
+
+    Returns:
+        [B, K, X, D] and [B, K, X].
+    """
+    bias = bias[..., : key.shape[2]].expand(*query.shape[:3], -1)
+    if query.is_cuda:
+        out, norm, *_ = torch.ops.aten._scaled_dot_product_efficient_attention(
+            query, key, value, bias, compute_log_sumexp=True, scale=scale
+        )
+        return out, norm[..., : query.shape[2]]  # which comes padded
+    return torch.ops.aten._scaled_dot_product_flash_attention_for_cpu(
+        query, key, value, attn_mask=bias, scale=scale
+    )
 
 
 def _to_prompts(values_BKGX: Tensor, plan: _Plan) -> Tensor:
@@ -233,7 +409,7 @@ def _to_prompts(values_BKGX: Tensor, plan: _Plan) -> Tensor:
     if plan.fanout == 1:
         return values_BKGX
     heads, groups, width = values_BKGX.shape[1:]
-    num_prompts = len(plan.bias_P11L)
+    num_prompts = len(plan.prompt_bias_P11L)
     values_PFKGX = values_BKGX.new_zeros(num_prompts, plan.fanout, heads, groups, width)
     values_PFKGX[plan.prompt_B, plan.number_B] = values_BKGX
     return values_PFKGX.transpose(1, 2).reshape(num_prompts, heads, -1, width)
@@ -258,44 +434,51 @@ def _matmul(left: Tensor, right: Tensor) -> Tensor:
     return out.unflatten(0, left.shape[:2])
 
 
-def _move(buffers: list[Tensor], keep: Tensor, length: int) -> None:
-    """Brings rows to the front of buffers in place, in this order."""
-    place = torch.arange(len(keep), device=keep.device)
-    moved = (keep != place).nonzero().squeeze(-1)
+def _moves(keep: Tensor) -> tuple[Tensor, Tensor]:
+    """Places whose row is not theirs yet, and where it is now."""
+    place = (keep != torch.arange(len(keep), device=keep.device)).nonzero().squeeze(-1)
+    return place, keep[place]
+
+
+def _move(buffers: list[Tensor], place: Tensor, source: Tensor, length: int) -> None:
+    """Brings rows to their places in buffers."""
     for buffer in buffers:
-        buffer[moved, :, :length] = buffer[keep[moved], :, :length]
+        buffer[place, :, :length] = buffer[source, :, :length]
 
 
-def _try_out(model: Any, *, branch: bool) -> Tensor:
-    """Logits of the second token after two prompts of unlike length, each continued twice."""
+def _try_out(model: Any, dtype: torch.dtype | None, way: Way | None) -> Tensor:
+    """Logits of the last of some tokens after two prompts of unlike length, each continued twice.
+
+    Args:
+        model: The model.
+        dtype: Of cached keys and values.
+        way: How to decode; None takes transformers' own cache.
+    """
     mask_PL = torch.tensor([[1, 1, 1], [0, 1, 1]], device=model.device)
     ids_PL = torch.tensor([[1, 2, 3], [0, 4, 5]], device=model.device)
     prompt_B = torch.tensor([0, 0, 1, 1], device=model.device)
-    cache = DynamicCache(config=model.config)
-    if any(type(layer) is not DynamicLayer for layer in cache.layers):
-        raise ValueError("a layer does not keep all keys and values")
+    ids_B1 = torch.tensor([[6], [7], [8], [9]], device=model.device)
+    cache: Any = DynamicCache(config=model.config)
     positions_PL = (mask_PL.cumsum(dim=-1) - 1).clamp(min=0)
-    read(model, ids_PL, mask_PL, positions_PL, cache)
-    if branch:
-        cache = BranchingCache(cache, mask_PL, prompt_B, None)
-    else:
+    logits_BV = read(model, ids_PL, mask_PL, positions_PL, cache)[prompt_B]
+    mask_BL = nn.functional.pad(mask_PL[prompt_B], (0, _TRIED), value=1)
+    position_B1 = mask_PL.sum(dim=-1, keepdim=True)[prompt_B]
+    if way is None:
         cache.batch_select_indices(prompt_B)
-    mask_BL = nn.functional.pad(mask_PL[prompt_B], (0, 2), value=1)
-    ids_B = torch.tensor([6, 7, 8, 9], device=model.device)
-    with attending(model, NAME) if branch else nullcontext():
-        for width in (4, 5):
-            positions_B1 = mask_BL[:, :width].sum(dim=-1, keepdim=True) - 1
-            logits_BV = read(model, ids_B[:, None], mask_BL[:, :width], positions_B1, cache)
+    elif any(type(layer) is not DynamicLayer for layer in cache.layers):
+        raise ValueError("a layer does not keep all keys and values")
+    else:
+        cache = BranchingCache(cache, mask_PL, prompt_B, dtype, fixed=way == "recorded")
+
+    def step() -> None:
+        seen_BL = None if way else mask_BL[:, : cache.get_seq_length() + 1]
+        logits_BV.copy_(read(model, ids_B1, seen_BL, position_B1, cache))
+        position_B1.add_(1)
+
+    advance = Replay(step, record=way == "recorded")
+    with attending(model, NAME) if way else nullcontext():
+        for _ in range(_TRIED):
+            if way and cache.open_column():
+                advance.renew()
+            advance()
     return logits_BV.float()
-
-
-def read(model: Any, ids_BL: Tensor, mask_BL: Tensor, position_BL: Tensor, cache: Any) -> Tensor:
-    """Reads tokens into a cache; returns the logits after the last of them, [B, V]."""
-    return model(
-        input_ids=ids_BL,
-        attention_mask=mask_BL,
-        position_ids=position_BL,
-        past_key_values=cache,
-        use_cache=True,
-        logits_to_keep=1,
-    ).logits[:, -1]

@@ -73,9 +73,7 @@ class GenerateEngine:
         with policy.autocast():
             logprobs_BT, _ = token_logprobs(policy.model, batch, sampling.temperature or 1.0)
         return [
-            Completion(
-                ids, tuple(row[: len(ids)]), "stop" if ids[-1] in policy.stop_ids else "length"
-            )
+            Completion(ids, tuple(row[: len(ids)]), _reason(ids, policy.stop_ids))
             for ids, row in zip(responses, logprobs_BT.tolist(), strict=True)
         ]
 

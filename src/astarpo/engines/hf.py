@@ -2,9 +2,10 @@
 
 A decoding loop of our own rather than `generate`: it returns the log-prob of each token without
 keeping the logits, reads and holds a prompt once for all its samples, drops rows as they finish,
-and gives each completion a random stream of its own.
+gives each completion a random stream of its own, and on CUDA replays a token's kernels as a graph.
 
-Shapes: _B rows being decoded, _L prompt columns, _V vocabulary.
+Shapes: _B rows being decoded, _R requests, _T tokens of a response, _P prompts, _L their columns,
+_V vocabulary.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,12 +20,18 @@ from transformers import DynamicCache
 from astarpo.attention import attending
 from astarpo.engines.base import Request, Sampling
 from astarpo.engines.branches import NAME, BranchingCache, branches_fit, read, survivors
+from astarpo.engines.replay import Replay
+from astarpo.engines.tokens import choose_tokens
 from astarpo.policy import Policy
 from astarpo.seeding import uniforms
 from astarpo.types import Completion
 
 # Finished rows are dropped several at once: transformers' own cache copies all others to drop one.
 _COMPACT_BELOW = 0.9
+# Tokens between two looks at which rows have finished: to look, CUDA must wait for the device.
+_LOOK_EVERY = {"cuda": 8}
+# Tokens of prompts that are read at once: their activations grow with it, and a GPU is busy.
+_READ_AT_ONCE = 1 << 15
 
 
 class HFEngine:
@@ -53,7 +60,6 @@ class HFEngine:
         for start in range(0, len(by_length), self.max_sequences):
             indices = by_length[start : start + self.max_sequences]
             with self.policy.autocast():
-                self._branch = branches_fit(self.policy.model)
                 done = self._decode([requests[i] for i in indices], sampling)
             completions.update(zip(indices, done, strict=True))
             if on_progress:
@@ -61,106 +67,126 @@ class HFEngine:
         return [completions[i] for i in range(len(requests))]
 
     def _decode(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
-        device = self.policy.device
-        limit = sampling.max_new_tokens
-        row_B = torch.arange(len(requests), device=device)  # which request each row serves
-        live_B = torch.ones(len(requests), dtype=torch.bool, device=device)
-        noise = torch.from_numpy(np.stack([uniforms(r.seed, limit) for r in requests])).to(device)
-        tokens = torch.zeros(noise.shape, dtype=torch.long, device=device)
-        logprobs = torch.zeros(noise.shape, device=device)
-        cache, logits_BV, mask_BL = self._prefill([r.prompt_ids for r in requests])
-        position_B = mask_BL.sum(dim=-1)
-        width = mask_BL.shape[1]
-        mask_BL = nn.functional.pad(mask_BL, (0, limit), value=1)  # what is generated is seen
+        model, device = self.policy.model, self.policy.device
+        way = branches_fit(model, self.policy.autocast_dtype)
+        cache, logits_BV, mask_BL = self._prefill([r.prompt_ids for r in requests], way)
+        rows = Rows([r.seed for r in requests], mask_BL, self._stop_ids, sampling)
+        rows.take(logits_BV)
 
-        with attending(self.policy.model, NAME) if self._branch else nullcontext():
-            for step in range(limit):
-                token_B, logprob_B = choose_tokens(logits_BV, noise[row_B, step], sampling)
-                tokens[row_B, step] = token_B
-                logprobs[row_B, step] = logprob_B
-                live_B &= ~torch.isin(token_B, self._stop_ids)
-                num_live = int(live_B.sum())
-                if num_live == 0 or step + 1 == limit:
-                    break
-                if num_live < _COMPACT_BELOW * len(row_B):
-                    keep = survivors(live_B, num_live)
-                    cache.batch_select_indices(keep)
-                    row_B, live_B, token_B = row_B[keep], live_B[keep], token_B[keep]
-                    position_B, mask_BL = position_B[keep], mask_BL[keep]
-                seen_BL = mask_BL[:, : width + step + 1]
-                position_B1 = position_B[:, None] + step
-                logits_BV = read(self.policy.model, token_B[:, None], seen_BL, position_B1, cache)
-        return _completions(tokens, logprobs, torch.isin(tokens, self._stop_ids))
+        def read_and_take() -> None:
+            seen_BL = None if way else rows.seen(cache.get_seq_length() + 1)
+            rows.take(read(model, rows.token_B[:, None], seen_BL, rows.position_B[:, None], cache))
 
-    def _prefill(self, prompts: Sequence[tuple[int, ...]]) -> tuple[Any, Tensor, Tensor]:
+        advance = Replay(read_and_take, record=way == "recorded")
+        with attending(model, NAME) if way else nullcontext():
+            for count in range(1, sampling.max_new_tokens):
+                if count % _LOOK_EVERY.get(device.type, 1) == 0:
+                    num_live = int(rows.live_B.sum())
+                    if num_live == 0:
+                        break
+                    if num_live < _COMPACT_BELOW * len(rows.live_B):
+                        keep = survivors(rows.live_B, num_live)
+                        cache.batch_select_indices(keep)
+                        rows.keep(keep)
+                        advance.renew()
+                if way and cache.open_column():
+                    advance.renew()
+                advance()
+        return rows.completions()
+
+    def _prefill(
+        self, prompts: Sequence[tuple[int, ...]], way: str | None
+    ) -> tuple[Any, Tensor, Tensor]:
         """Reads each distinct prompt once; returns cache, next-token logits and mask per row."""
+        model, device, pad_id = self.policy.model, self.policy.device, self.policy.pad_id
         distinct = list(dict.fromkeys(prompts))
         place = {prompt: i for i, prompt in enumerate(distinct)}
         width = max(map(len, distinct))
-        device, pad_id = self.policy.device, self.policy.pad_id
-        ids_BL = torch.tensor([[pad_id] * (width - len(p)) + list(p) for p in distinct])
-        lengths_B = torch.tensor([len(p) for p in distinct])
-        position_BL = torch.arange(width) - (width - lengths_B)[:, None]
-        mask_BL = (position_BL >= 0).long().to(device)
+        ids_PL = torch.tensor([[pad_id] * (width - len(p)) + list(p) for p in distinct]).to(device)
+        first_P = torch.tensor([width - len(p) for p in distinct])
+        position_PL = (torch.arange(width) - first_P[:, None]).to(device)
+        mask_PL = (position_PL >= 0).long()
+        position_PL = position_PL.clamp(min=0)
+        row_B = torch.tensor([place[p] for p in prompts]).to(device)
 
-        cache: Any = DynamicCache(config=self.policy.model.config)
-        position_BL = position_BL.clamp(min=0).to(device)
-        logits_BV = read(self.policy.model, ids_BL.to(device), mask_BL, position_BL, cache)
-        row_B = torch.tensor([place[p] for p in prompts], device=device)
-        if self._branch:
-            cache = BranchingCache(cache, mask_BL, row_B, self.policy.autocast_dtype)
+        at_once = max(1, _READ_AT_ONCE // width) if way else len(distinct)
+        caches: list[Any] = []
+        logits: list[Tensor] = []
+        for part in torch.arange(len(distinct)).split(at_once):
+            rows = slice(int(part[0]), int(part[-1]) + 1)
+            caches.append(DynamicCache(config=model.config))
+            logits.append(read(model, ids_PL[rows], mask_PL[rows], position_PL[rows], caches[-1]))
+        cache, logits_PV = _joined(caches), torch.cat(logits)
+        if way:
+            dtype, fixed = self.policy.autocast_dtype, way == "recorded"
+            cache = BranchingCache(cache, mask_PL, row_B, dtype, fixed=fixed)
         else:
             cache.batch_select_indices(row_B)
-        return cache, logits_BV[row_B], mask_BL[row_B]
+        return cache, logits_PV[row_B], mask_PL[row_B]
 
 
-def choose_tokens(
-    logits_BV: Tensor, uniform_B: Tensor, sampling: Sampling
-) -> tuple[Tensor, Tensor]:
-    """Draws one token a row by inverting the cumulative distribution.
+class Rows:
+    """What a decoding loop knows of its rows, on the device and in place for a CUDA graph's sake.
 
-    Args:
-        logits_BV: [B, V].
-        uniform_B: [B] numbers in [0, 1), one draw each.
-        sampling: Temperature 0 takes the most likely token (and scores it at temperature 1).
-
-    Returns:
-        [B] token ids and [B] log-probs under the distribution drawn from.
+    Attributes:
+        token_B: [B] the newest token.
+        position_B: [B] where it stands.
+        live_B: [B] whether it is no stop id, nor one before it.
     """
-    logits_BV = logits_BV.float()
-    if sampling.temperature == 0:
-        token_B = logits_BV.argmax(dim=-1)
-        return token_B, _gather(logits_BV.log_softmax(dim=-1), token_B)
-    logprobs_BV = (logits_BV / sampling.temperature).log_softmax(dim=-1)
-    if sampling.top_p < 1:
-        logprobs_BV = _keep_nucleus(logprobs_BV, sampling.top_p)
-    cumulative_BV = logprobs_BV.exp().cumsum(dim=-1)
-    total_B = cumulative_BV[:, -1]
-    # Rounding must not carry the threshold up to the total: no token lies beyond it.
-    threshold_B = torch.minimum(uniform_B * total_B, total_B.nextafter(torch.zeros_like(total_B)))
-    token_B = torch.searchsorted(cumulative_BV, threshold_B[:, None], right=True).squeeze(-1)
-    return token_B, _gather(logprobs_BV, token_B)
+
+    def __init__(
+        self, seeds: Sequence[int], mask_BL: Tensor, stop_ids: Tensor, sampling: Sampling
+    ) -> None:
+        device, limit = mask_BL.device, sampling.max_new_tokens
+        self._sampling = sampling
+        self._stop_ids = stop_ids
+        self._noise_RT = torch.from_numpy(np.stack([uniforms(s, limit) for s in seeds])).to(device)
+        self._tokens_RT = torch.zeros(self._noise_RT.shape, dtype=torch.long, device=device)
+        self._logprobs_RT = torch.zeros(self._noise_RT.shape, device=device)
+        self._column_1 = torch.zeros(1, dtype=torch.long, device=device)
+        self._request_B = torch.arange(len(seeds), device=device)
+        self._mask_BL = nn.functional.pad(mask_BL, (0, limit), value=1)  # what is generated is seen
+        self.token_B = torch.zeros_like(self._request_B)
+        self.position_B = mask_BL.sum(dim=-1) - 1
+        self.live_B = torch.ones_like(self._request_B, dtype=torch.bool)
+
+    def take(self, logits_BV: Tensor) -> None:
+        """Draws each row's next token."""
+        at = (self._request_B, self._column_1)
+        token_B, logprob_B = choose_tokens(logits_BV, self._noise_RT[at], self._sampling)
+        self._tokens_RT[at] = token_B
+        self._logprobs_RT[at] = logprob_B
+        self.token_B.copy_(token_B)
+        self.live_B &= (token_B[:, None] != self._stop_ids).all(dim=-1)
+        self.position_B += 1
+        self._column_1 += 1
+
+    def keep(self, keep: Tensor) -> None:
+        """Goes on with these rows, in this order."""
+        for name in ("_request_B", "_mask_BL", "token_B", "position_B", "live_B"):
+            setattr(self, name, getattr(self, name)[keep])
+
+    def seen(self, width: int) -> Tensor:
+        """The mask of that many columns: [B, width]."""
+        return self._mask_BL[:, :width]
+
+    def completions(self) -> list[Completion]:
+        """Every request's tokens up to its first stop id."""
+        stops_RT = torch.isin(self._tokens_RT, self._stop_ids)
+        stopped_R = stops_RT.any(dim=-1)
+        limit = self._tokens_RT.shape[1]
+        lengths_R = torch.where(stopped_R, stops_RT.int().argmax(dim=-1) + 1, limit)
+        values = (self._tokens_RT, self._logprobs_RT, lengths_R, stopped_R)
+        return [
+            Completion(tuple(ids[:n]), tuple(logprobs[:n]), "stop" if stopped else "length")
+            for ids, logprobs, n, stopped in zip(*(v.tolist() for v in values), strict=True)
+        ]
 
 
-def _keep_nucleus(logprobs_BV: Tensor, top_p: float) -> Tensor:
-    """Keeps the fewest most likely tokens whose mass reaches top_p, and renormalises."""
-    sorted_BV, order_BV = logprobs_BV.sort(dim=-1, descending=True)
-    mass_before_BV = sorted_BV.exp().cumsum(dim=-1) - sorted_BV.exp()
-    dropped_BV = torch.zeros_like(mass_before_BV, dtype=torch.bool)
-    dropped_BV.scatter_(-1, order_BV, mass_before_BV >= top_p)
-    return logprobs_BV.masked_fill(dropped_BV, -torch.inf).log_softmax(dim=-1)
-
-
-def _gather(values_BV: Tensor, token_B: Tensor) -> Tensor:
-    return values_BV.gather(-1, token_B[:, None]).squeeze(-1)
-
-
-def _completions(tokens: Tensor, logprobs: Tensor, stops: Tensor) -> list[Completion]:
-    """Cuts each row after its first stop id."""
-    stopped = stops.any(dim=-1)
-    lengths = torch.where(stopped, stops.int().argmax(dim=-1) + 1, tokens.shape[1])
-    rows = zip(tokens.tolist(), logprobs.tolist(), lengths.tolist(), stopped.tolist(), strict=True)
-    return [
-        Completion(tuple(ids[:n]), tuple(lps[:n]), "stop" if ended else "length")
-        for ids, lps, n, ended in rows
-    ]
+def _joined(caches: Sequence[Any]) -> Any:
+    """One cache of all rows of several of equal width."""
+    if len(caches) > 1:
+        for first, *others in zip(*(cache.layers for cache in caches), strict=True):
+            first.keys = torch.cat([first.keys, *(layer.keys for layer in others)])
+            first.values = torch.cat([first.values, *(layer.values for layer in others)])
+    return caches[0]
