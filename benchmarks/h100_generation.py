@@ -10,6 +10,7 @@ from bench import Bench, Row
 from torch import Tensor, nn
 from workload import Shape, frozen_copy, make_prompts, random_policy, sample, timed
 
+from astarpo.engines import hf
 from astarpo.policy import Policy
 from astarpo.types import Prompt
 
@@ -28,6 +29,7 @@ def generation(bench: Bench) -> None:
         single = make_prompts(sizes.prompts, sizes.prompt, shape.vocabulary)
         name = f"{shape.name}, {len(single)} x 1"
         ours = bench.attempt(f"{name}, ours", _ours, bench, shape, policy, single, 1)
+        bench.attempt(f"{name}, ours stepwise", _stepwise, bench, shape, policy, single)
         theirs = bench.attempt(f"{name}, generate", _generate, bench, shape, plain, single)
         _compare(bench, name, ours, theirs)
         bench.attempt(
@@ -40,11 +42,23 @@ def generation(bench: Bench) -> None:
 
 def _ours(bench: Bench, shape: Shape, policy: Policy, prompts: list[Prompt], samples: int) -> Row:
     sizes = bench.sizes
+    with policy.autocast():
+        way = hf.branches_fit(policy.model, policy.autocast_dtype)
     sample(policy, prompts[:2], samples, 4, sizes.prompts)
     bench.free()
     seconds = timed(lambda: sample(policy, prompts, samples, sizes.response, sizes.prompts))
     rows = len(prompts) * samples
-    return _rates(bench, shape, len(prompts), rows, sizes.response, seconds)
+    return _rates(bench, shape, len(prompts), rows, sizes.response, seconds) | {"way": way}
+
+
+def _stepwise(bench: Bench, shape: Shape, policy: Policy, prompts: list[Prompt]) -> Row:
+    """Without a CUDA graph, by plain products."""
+    fit = hf.branches_fit
+    hf.branches_fit = lambda model, dtype: "stepwise"
+    try:
+        return _ours(bench, shape, policy, prompts, 1)
+    finally:
+        hf.branches_fit = fit
 
 
 def _generate(
@@ -57,7 +71,8 @@ def _generate(
     seconds = timed(
         lambda: made.append(_call(bench, model, prompts, bench.sizes.generate_seconds, **settings)),
     )
-    return _rates(bench, shape, len(prompts), len(prompts), made[0].shape[1], seconds)
+    length = made[0].shape[1]
+    return _rates(bench, shape, len(prompts), len(prompts), length, seconds) | {"way": "generate"}
 
 
 @torch.no_grad()
