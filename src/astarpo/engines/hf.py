@@ -19,7 +19,9 @@ from transformers import DynamicCache
 
 from astarpo.attention import attending
 from astarpo.engines.base import Request, Sampling
-from astarpo.engines.branches import NAME, BranchingCache, branches_fit, read, survivors
+from astarpo.engines.branch_attention import NAME
+from astarpo.engines.branch_cache import BranchingCache, survivors
+from astarpo.engines.decoding import branches_fit, read
 from astarpo.engines.replay import Replay
 from astarpo.engines.tokens import choose_tokens
 from astarpo.policy import Policy
