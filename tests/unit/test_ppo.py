@@ -66,6 +66,34 @@ def test_lambda_zero_gives_the_error_of_one_step():
             assert gae(rewards, values, 0.9, 0.0)[row, t].item() == pytest.approx(error.item())
 
 
+def one_error_at_a_time(rewards, values, gamma, lam):
+    """The definition of the advantages as a recursion, in double precision."""
+    advantages, running, after = [], 0.0, 0.0
+    for reward, value in zip(rewards.double().T.flip(0), values.double().T.flip(0), strict=True):
+        running = reward + gamma * after - value + gamma * lam * running
+        advantages.append(running)
+        after = value
+    return torch.stack(advantages[::-1], dim=1)
+
+
+def test_advantages_of_five_tokens_by_hand():
+    # Errors 1, 2, 3, 4, 5; each later one counts half as much as the one before it.
+    errors = doubles([[1.0, 2.0, 3.0, 4.0, 5.0]])
+    advantages = gae(errors, torch.zeros_like(errors), 1.0, 0.5)
+    assert advantages.tolist() == [[3.5625, 5.125, 6.25, 6.5, 5.0]]
+
+
+@pytest.mark.parametrize("lam", [0.0, 0.5, 0.95, 1.0])
+@pytest.mark.parametrize("gamma", [0.99, 1.0])
+@pytest.mark.parametrize("num_tokens", [1, 2, 7, 64, 1000, 4097])
+def test_advantages_follow_the_recursion_in_single_precision(num_tokens, gamma, lam):
+    generator = torch.Generator().manual_seed(num_tokens)
+    rewards, values = torch.randn(2, 3, num_tokens, generator=generator)
+    expected = one_error_at_a_time(rewards, values, gamma, lam)
+    found = gae(rewards, values, gamma, lam)
+    assert (found - expected).abs().max() < 1e-6 * expected.abs().max().clamp(min=1)
+
+
 def test_whitened_over_the_tokens_of_all_responses():
     rollout, _ = random_case(seed=3, num_sequences=5)
     whitened = whiten(100 + 7 * rollout.critic_BT, rollout.mask_BT)

@@ -142,13 +142,14 @@ def gae(rewards_BT: Tensor, values_BT: Tensor, gamma: float, lam: float) -> Tens
         [B, T] advantages, 0 on padding.
     """
     next_values_BT = torch.nn.functional.pad(values_BT[:, 1:], (0, 1))
-    errors_BT = rewards_BT + gamma * next_values_BT - values_BT
-    advantages = []
-    running_B = torch.zeros_like(errors_BT[:, 0])
-    for errors_B in reversed(errors_BT.unbind(dim=1)):
-        running_B = errors_B + gamma * lam * running_B
-        advantages.append(running_B)
-    return torch.stack(advantages[::-1], dim=1)
+    advantages_BT = rewards_BT + gamma * next_values_BT - values_BT
+    # Token by token this would be a thousand small kernels. Instead each pass doubles the errors
+    # that every token's sum covers: it adds the sum that begins where its own ends.
+    reach, num_tokens = 1, advantages_BT.shape[1]
+    while reach < num_tokens:
+        advantages_BT[:, :-reach] += (gamma * lam) ** reach * advantages_BT[:, reach:]
+        reach *= 2
+    return advantages_BT
 
 
 def whiten(values_BT: Tensor, mask_BT: Tensor) -> Tensor:
