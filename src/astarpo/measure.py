@@ -9,6 +9,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from astarpo.answer_schema import answer_row
 from astarpo.choices import has_choices, pick_choices
 from astarpo.config import EvaluateConfig
 from astarpo.engines import open_engine
@@ -139,19 +140,5 @@ def score_answers(
 
 def write_answers(path: Path, answers: Sequence[tuple[str, int, Answer]]) -> None:
     """Writes every answer with its verdict as Parquet, whole or not at all."""
-    rows = [
-        {
-            "problem_id": answer.prompt.problem.id,
-            "mode": mode,
-            "sample": k,
-            "text": answer.text,
-            "answer": answer.verdict.answer,
-            "ground_truth": answer.prompt.problem.ground_truth,
-            "reward": answer.verdict.reward,
-            "status": answer.verdict.status,
-            "num_tokens": len(answer.completion.token_ids),
-            "finish_reason": answer.completion.finish_reason,
-        }
-        for mode, k, answer in answers
-    ]
+    rows = [answer_row(answer, mode=mode, sample=k) for mode, k, answer in answers]
     write_atomic(path, lambda file: pq.write_table(pa.Table.from_pylist(rows), file))

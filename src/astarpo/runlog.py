@@ -19,6 +19,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from astarpo.answer_schema import answer_row, answer_schema
 from astarpo.config import Config
 from astarpo.files import write_atomic, write_json
 from astarpo.rollout import Answer
@@ -103,24 +104,12 @@ class RunLog:
     ) -> None:
         """Writes what the policy wrote in one step, with each prompt's V* where it is known."""
         rows = [
-            {
-                "step": step,
-                "problem_id": answer.prompt.problem.id,
-                "text": answer.text,
-                "answer": answer.verdict.answer,
-                "ground_truth": answer.prompt.problem.ground_truth,
-                "reward": answer.verdict.reward,
-                "status": answer.verdict.status,
-                "v_star": value,
-                "num_tokens": len(answer.completion.token_ids),
-                "finish_reason": answer.completion.finish_reason,
-            }
+            answer_row(answer, step=step, v_star=value)
             for answer, value in zip(answers, values or [None] * len(answers), strict=True)
         ]
-        write_atomic(
-            self.path / "samples" / f"step-{step:06d}.parquet",
-            lambda file: pq.write_table(pa.Table.from_pylist(rows, schema=_SAMPLE_SCHEMA), file),
-        )
+        table = pa.Table.from_pylist(rows, schema=answer_schema(rows[0]))
+        path = self.path / "samples" / f"step-{step:06d}.parquet"
+        write_atomic(path, lambda file: pq.write_table(table, file))
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Writes summary.json."""
@@ -149,19 +138,3 @@ class RunLog:
             if before.get(name) != now.get(name)
         ]:
             raise UserError(f"{self.path}: cannot resume: {'; '.join(differences)}")
-
-
-_SAMPLE_SCHEMA = pa.schema(
-    [
-        ("step", pa.int32()),
-        ("problem_id", pa.string()),
-        ("text", pa.string()),
-        ("answer", pa.string()),
-        ("ground_truth", pa.string()),
-        ("reward", pa.float64()),
-        ("status", pa.string()),
-        ("v_star", pa.float64()),
-        ("num_tokens", pa.int32()),
-        ("finish_reason", pa.string()),
-    ]
-)

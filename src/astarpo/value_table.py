@@ -9,7 +9,7 @@ V^* follows from raw rewards, so beta, N and filters change without sampling aga
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -18,26 +18,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from astarpo.answer_schema import answer_schema
 from astarpo.files import TEMPORARY_PREFIX, write_atomic, write_json
 from astarpo.types import Problem, UserError
 from astarpo.values import value_estimates
 
 FORMAT = 1
-
-SAMPLE_SCHEMA = pa.schema(
-    [
-        ("problem_id", pa.string()),
-        ("problem_digest", pa.string()),
-        ("sample", pa.int32()),
-        ("token_ids", pa.list_(pa.int32())),
-        ("text", pa.string()),
-        ("answer", pa.string()),
-        ("reward", pa.float64()),
-        ("status", pa.string()),
-        ("num_tokens", pa.int32()),
-        ("finish_reason", pa.string()),
-    ]
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,6 +40,9 @@ class Sample:
     status: str
     num_tokens: int
     finish_reason: str
+
+
+_SCHEMA = answer_schema({field.name for field in fields(Sample)})
 
 
 class ValueTable:
@@ -143,7 +132,7 @@ class ValueTable:
 
     def append(self, samples: Sequence[Sample]) -> None:
         """Writes finished samples as one more shard."""
-        shard = pa.Table.from_pylist([asdict(s) for s in samples], schema=SAMPLE_SCHEMA)
+        shard = pa.Table.from_pylist([asdict(s) for s in samples], schema=_SCHEMA)
         number = len(self._shards())
         write_atomic(
             self.path / f"samples-{number:05d}.parquet", lambda file: pq.write_table(shard, file)
@@ -165,7 +154,7 @@ class ValueTable:
                 ) from error
         if tables:
             return pa.concat_tables(tables)
-        return SAMPLE_SCHEMA.empty_table().select(columns or SAMPLE_SCHEMA.names)
+        return _SCHEMA.empty_table().select(columns or _SCHEMA.names)
 
     def missing_samples(self, problems: Sequence[Problem], num_samples: int) -> list[list[int]]:
         """For each problem, which of its first `num_samples` samples are not there yet.

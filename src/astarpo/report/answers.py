@@ -15,25 +15,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from astarpo.answer_schema import ANSWER_SCHEMA, answer_schema
 from astarpo.rundir import RunDirectory
 from astarpo.types import STATUSES
 
-_SCHEMA = pa.schema(
-    [
-        ("problem_id", pa.string()),
-        ("step", pa.int32()),
-        ("sample", pa.int32()),
-        ("mode", pa.string()),
-        ("text", pa.string()),
-        ("answer", pa.string()),
-        ("ground_truth", pa.string()),
-        ("reward", pa.float64()),
-        ("status", pa.string()),
-        ("v_star", pa.float64()),
-        ("num_tokens", pa.int32()),
-        ("finish_reason", pa.string()),
-    ]
-)
+_SCHEMA = answer_schema(set(ANSWER_SCHEMA.names) - {"problem_digest", "token_ids"})
 _NEEDED = {"problem_id", "text", "reward", "status"}
 
 # All text of a page, in bytes, and one answer's, in characters: browsers refuse strings of 0.5 GB.
