@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from astarpo.tasks import TASKS, get_task, grade
+from astarpo.tasks.made import new_of_split
 from astarpo.types import STATUSES, UserError
 from astarpo.verify.pool import GradingPool
 
@@ -93,6 +94,15 @@ def test_arithmetic_shows_its_work():
 def test_small_spaces_end():
     train, test = (make("multiply", 10_000, split=split, size=1) for split in ("train", "test"))
     assert len(train) + len(test) == 45  # products of two digits from 1 to 9, order aside
+
+
+def test_a_stream_ends_at_the_last_of_so_many_misses_in_a_row():
+    found = {}
+    for split in ("train", "test"):
+        drawn = iter([("same", i) for i in range(10)])
+        kept = [problem for _, problem in new_of_split(drawn, split, max_misses=3)]
+        found[tuple(kept)] = next(drawn)[1]
+    assert found == {(0,): 4, (): 3}  # what is kept, and the first problem not drawn
 
 
 @pytest.mark.parametrize(

@@ -12,15 +12,14 @@ from collections.abc import Iterator
 from typing import Any, ClassVar
 
 from astarpo.seeding import derive_seed
-from astarpo.tasks.made import digest_of, split_of
+from astarpo.tasks.made import new_of_split
 from astarpo.types import Message, Problem, UserError, Verdict
 
 PREFIX = "reasoning_gym:"
 
 INSTRUCTION = "Put the final answer between <answer> and </answer>."
 
-MAX_MISSES = 5000
-"""So many draws in a row without a new problem mean that hardly any is left."""
+_MAX_MISSES = 5000
 
 # Some of its data sets make all their items at once; this is the library's own usual number.
 _PIECE = 500
@@ -74,7 +73,8 @@ class ReasoningGym:
             raise UserError(f"{self.name} makes its own problems and takes no source and no size")
         if split not in ("train", "test"):
             raise UserError(f"{self.name} has the splits train and test, not {split!r}")
-        for index, (digest, entry) in enumerate(self._entries(split, seed)):
+        fresh = new_of_split(self._entries(seed), split, _MAX_MISSES)
+        for index, (digest, entry) in enumerate(fresh):
             yield Problem(
                 id=f"{self.name}/{split}/{digest:016x}",
                 data_source=self.name,
@@ -94,20 +94,12 @@ class ReasoningGym:
         reward = float(self._scorer.score_answer(answer=answer.strip(), entry=entry))
         return Verdict(reward, answer.strip(), "ok")
 
-    def _entries(self, split: str, seed: int) -> Iterator[tuple[int, dict[str, Any]]]:
+    def _entries(self, seed: int) -> Iterator[tuple[str, dict[str, Any]]]:
         start = derive_seed(seed, "reasoning_gym", self._dataset) % 2**31
-        seen: set[int] = set()
-        misses = 0
-        while misses < MAX_MISSES:
+        while True:
             # Its random numbers are those of seed + index, so pieces side by side do not overlap.
             for entry in self._piece(start):
-                digest = digest_of(f"{self.name}:{entry['question']}")
-                if digest in seen or split_of(digest) != split:
-                    misses += 1
-                    continue
-                misses = 0
-                seen.add(digest)
-                yield digest, entry
+                yield f"{self.name}:{entry['question']}", entry
             start += _PIECE
 
     def _piece(self, start: int) -> Any:

@@ -6,10 +6,10 @@ so that training and test problems never meet.
 
 import random
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from hashlib import blake2b
-from typing import ClassVar
+from typing import ClassVar, TypeVar
 
 from astarpo.types import Message, Problem, UserError, Verdict
 from astarpo.verify.marker import marked_answer
@@ -18,8 +18,9 @@ from astarpo.verify.numbers import parse_number
 TEST_SHARE = 8
 """One identity in this many belongs to the test split."""
 
-MAX_MISSES = 50_000
-"""So many draws in a row without a new problem mean that hardly any is left."""
+_MAX_MISSES = 50_000
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +73,9 @@ class MadeTask(ABC):
             raise UserError(
                 f"{self.name} takes sizes {self.sizes[0]} to {self.sizes[-1]}, not {size}"
             )
-        for index, draft in enumerate(self._drafts(split, size, seed)):
+        rng = random.Random(f"{self.name}/{split}/{size}/{seed}")
+        fresh = new_of_split(self._drafts(rng, size), split, _MAX_MISSES)
+        for index, (_, draft) in enumerate(fresh):
             facts = {"split": split, "index": index, "size": size, "solution": draft.solution}
             yield Problem(
                 id=f"{self.name}/{split}/{draft.label}",
@@ -82,19 +85,37 @@ class MadeTask(ABC):
                 extra=facts,
             )
 
-    def _drafts(self, split: str, size: int, seed: int) -> Iterator[Draft]:
-        rng = random.Random(f"{self.name}/{split}/{size}/{seed}")
-        seen: set[int] = set()
-        misses = 0
-        while misses < MAX_MISSES:
+    def _drafts(self, rng: random.Random, size: int) -> Iterator[tuple[str, Draft]]:
+        while True:
             draft = self.draft(rng, size)
-            digest = digest_of(f"{self.name}:{draft.identity}")
-            if digest in seen or split_of(digest) != split:
-                misses += 1
-                continue
-            misses = 0
+            yield f"{self.name}:{draft.identity}", draft
+
+
+def new_of_split(
+    drawn: Iterable[tuple[str, T]], split: str, max_misses: int
+) -> Iterator[tuple[int, T]]:
+    """Keeps the different problems of a split, until hardly any is left.
+
+    Args:
+        drawn: Identities and problems of both splits, repeats among them, without end.
+        split: `train` or `test`.
+        max_misses: So many in a row without a new one mean that hardly any is left.
+
+    Yields:
+        The digest of each new identity, and the problem.
+    """
+    seen: set[int] = set()
+    misses = 0
+    for identity, problem in drawn:
+        digest = int.from_bytes(blake2b(identity.encode(), digest_size=8).digest(), "big")
+        if digest not in seen and ("test" if digest % TEST_SHARE == 0 else "train") == split:
             seen.add(digest)
-            yield draft
+            misses = 0
+            yield digest, problem
+        else:
+            misses += 1
+            if misses == max_misses:
+                return
 
 
 def judge_marked_number(response: str, ground_truth: str) -> Verdict:
@@ -106,13 +127,3 @@ def judge_marked_number(response: str, ground_truth: str) -> Verdict:
     if value is None:
         return Verdict(reward=0.0, answer=answer, status="unparsable")
     return Verdict(float(value == parse_number(ground_truth)), answer, "ok")
-
-
-def digest_of(identity: str) -> int:
-    """Hashes what makes a problem the same as another."""
-    return int.from_bytes(blake2b(identity.encode(), digest_size=8).digest(), "big")
-
-
-def split_of(digest: int) -> str:
-    """The split that a problem's digest puts it into."""
-    return "test" if digest % TEST_SHARE == 0 else "train"
