@@ -146,21 +146,23 @@ def train_config(spec: Spec) -> TrainConfig:
             # No more rows than TRL learns from at once: else evaluation would decide the peak.
             "max_sequences": spec["sequences"] // spec["passes"],
         }
+        | spec["settings"].get("train", {})
     )
 
 
-def estimate_config(config: TrainConfig) -> EstimateConfig:
+def estimate_config(spec: Spec, config: TrainConfig) -> EstimateConfig:
     """Stage 1 of the same."""
     settings = settings_for("estimate", read_document(find_recipe("compare")), "compare")
     shared = {name: getattr(config, name) for name in ("model", "problems", "device", "seed")}
-    return EstimateConfig(**settings | shared, out=config.values)
+    settings |= shared | spec["settings"].get("estimate", {})
+    return EstimateConfig(**settings, out=config.values)
 
 
 def run_astarpo(spec: Spec, config: TrainConfig, recorder: Recorder) -> None:
     """Our two functions, watched from outside; in stage 1 also loading and drawing are timed."""
     if spec["algorithm"] == "astar_po":
         recorder.begin()
-        table = estimate(estimate_config(config))
+        table = estimate(estimate_config(spec, config))
         recorder.phases = dict(table.manifest["seconds"])
         recorder.count(len(table.samples(["sample"])), table.manifest["tokens"])
         recorder.stage1 = recorder.end()
@@ -189,7 +191,7 @@ def run_trl(spec: Spec, config: TrainConfig, recorder: Recorder) -> None:
     """TRL's trainer with our verifier, optimiser settings, schedule and evaluation."""
     from transformers import TrainerCallback
 
-    stage1 = estimate_config(config) if spec["algorithm"] == "astar_po" else None
+    stage1 = estimate_config(spec, config) if spec["algorithm"] == "astar_po" else None
     policy = load_policy(spec["model"], pick_device(spec["device"]), trainable=True)
     policy.tokenizer.padding_side = "left"
     prompts = _fit(spec["train"], policy, spec)
