@@ -1,8 +1,10 @@
 """Completions to tensors.
 
-Shapes: _B sequences, _S prompt and response together, _T response tokens.
+Shapes: _B sequences, _S prompt and response together, _T response tokens; without padding, _N
+tokens of all sequences, _R response tokens of all, _K places in the rows of attention.
 A row is its prompt, padded on the left, then its response, padded on the right, so all responses
 start in one column. Masks come from lengths, never from token ids.
+What follows from lengths is computed on the CPU: on a GPU all would have to wait for it.
 """
 
 from collections.abc import Sequence
@@ -10,6 +12,27 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Packed:
+    """Sequences one after the other, and their places in rows of their own, from column 0 on.
+
+    Attributes:
+        ids_N: [N] prompts and responses.
+        positions_N: [N], from 0 at each prompt's first token.
+        before_R: [R] which of the N tokens stands before each response token.
+        num_rows: B.
+        slot_N: [N] each token's place among the B x W, W tokens being the longest sequence.
+        token_K: [K = B x W] which of the N tokens stands at a place; where none does, any.
+    """
+
+    ids_N: Tensor
+    positions_N: Tensor
+    before_R: Tensor
+    num_rows: int
+    slot_N: Tensor
+    token_K: Tensor
 
 
 @dataclass(frozen=True)
@@ -22,6 +45,8 @@ class TokenBatch:
         position_ids_BS: [B, S], from 0 at each row's first prompt token.
         response_ids_BT: [B, T], the last T columns of `input_ids_BS`.
         mask_BT: [B, T], True on the response's own tokens.
+        cell_R: [R] each response token's place among B x T.
+        packed: The same without padding.
     """
 
     input_ids_BS: Tensor
@@ -29,6 +54,13 @@ class TokenBatch:
     position_ids_BS: Tensor
     response_ids_BT: Tensor
     mask_BT: Tensor
+    cell_R: Tensor
+    packed: Packed
+
+    def at_responses(self, values_R: Tensor) -> Tensor:
+        """[B, T]: values of the response tokens where these stand, 0 on padding."""
+        zeros = values_R.new_zeros(self.mask_BT.numel())
+        return zeros.scatter(0, self.cell_R, values_R).view(self.mask_BT.shape)
 
 
 def collate(
@@ -55,13 +87,17 @@ def collate(
     column_S = torch.arange(prompt_width + response_width)
     position_ids_BS = column_S - (prompt_width - prompt_lengths_B)[:, None]
     before_end_BS = column_S < (prompt_width + response_lengths_B)[:, None]
+    real_BS = (position_ids_BS >= 0) & before_end_BS
     input_ids_BS = torch.tensor(rows, dtype=torch.long)
+    mask_BT = before_end_BS[:, prompt_width:]
     return TokenBatch(
         input_ids_BS=input_ids_BS.to(device),
-        attention_mask_BS=((position_ids_BS >= 0) & before_end_BS).long().to(device),
+        attention_mask_BS=real_BS.long().to(device),
         position_ids_BS=position_ids_BS.clamp(min=0).to(device),
         response_ids_BT=input_ids_BS[:, prompt_width:].to(device),
-        mask_BT=before_end_BS[:, prompt_width:].to(device),
+        mask_BT=mask_BT.to(device),
+        cell_R=mask_BT.flatten().nonzero()[:, 0].to(device),
+        packed=_pack(input_ids_BS, position_ids_BS, real_BS, mask_BT, device),
     )
 
 
@@ -88,3 +124,29 @@ def micro_batches(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
 def masked_sum(values_BT: Tensor, mask_BT: Tensor) -> Tensor:
     """Sums over each response's own tokens: [B]. Outside the mask may stand anything, even nan."""
     return values_BT.masked_fill(~mask_BT, 0.0).sum(dim=-1)
+
+
+def _pack(
+    input_ids_BS: Tensor,
+    position_ids_BS: Tensor,
+    real_BS: Tensor,
+    mask_BT: Tensor,
+    device: torch.device,
+) -> Packed:
+    num_rows, response_width = mask_BT.shape
+    lengths_B = real_BS.sum(dim=-1)
+    width = int(lengths_B.max())
+    positions_N = position_ids_BS[real_BS]
+    slot_N = torch.arange(num_rows).repeat_interleave(lengths_B) * width + positions_N
+    token_K = torch.zeros(num_rows * width, dtype=torch.long)
+    token_K[slot_N] = torch.arange(len(slot_N))
+    asked_BS = torch.zeros_like(real_BS)
+    asked_BS[:, -response_width - 1 : -1] = mask_BT
+    return Packed(
+        ids_N=input_ids_BS[real_BS].to(device),
+        positions_N=positions_N.to(device),
+        before_R=asked_BS[real_BS].nonzero()[:, 0].to(device),
+        num_rows=num_rows,
+        slot_N=slot_N.to(device),
+        token_K=token_K.to(device),
+    )

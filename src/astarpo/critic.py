@@ -44,8 +44,7 @@ def load_critic(name: str, device: torch.device) -> Any:
 
 def critic_values(critic: Any, batch: TokenBatch) -> Tensor:
     """What the critic expects before each response token: [B, T] in units of reward."""
-    values_N = before_responses(critic, batch).squeeze(-1).float()
-    return values_N.new_zeros(batch.mask_BT.shape).masked_scatter(batch.mask_BT, values_N)
+    return batch.at_responses(before_responses(critic, batch).squeeze(-1).float())
 
 
 def save_critic(path: Path, critic: Any) -> None:

@@ -68,15 +68,35 @@ def score(
     Returns:
         [N] log-probs and [N] entropies, which carry no gradient and are 0 unless asked for.
     """
-    logits_NV = logits_NV.float() / temperature
-    log_normalizer_N = logits_NV.logsumexp(dim=-1)
-    logprobs_N = logits_NV.gather(-1, ids_N[:, None]).squeeze(-1) - log_normalizer_N
-    entropy_N = torch.zeros_like(log_normalizer_N)
+    logprobs_N, logprobs_NV = _Choose.apply(logits_NV, ids_N, temperature)
+    entropy_N = torch.zeros_like(logprobs_N)
     if entropy:  # last: recomputing a chunk ends when all that a gradient needs is there again
         with torch.no_grad():
-            probs_NV = logits_NV.softmax(dim=-1)
-            entropy_N = log_normalizer_N - probs_NV.mul_(logits_NV).sum(dim=-1)
+            entropy_N = -logprobs_NV.exp().mul_(logprobs_NV).sum(dim=-1)
     return logprobs_N, entropy_N
+
+
+class _Choose(torch.autograd.Function):
+    """Log-probs of the tokens, and of all; autograd's own would hold two more [N, V]."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, logits_NV: Tensor, ids_N: Tensor, temperature: float
+    ) -> tuple[Tensor, Tensor]:
+        scaled_NV = logits_NV if temperature == 1.0 else logits_NV / temperature
+        logprobs_NV = scaled_NV.log_softmax(dim=-1, dtype=torch.float32)
+        ctx.save_for_backward(logprobs_NV, ids_N)
+        ctx.mark_non_differentiable(logprobs_NV)
+        ctx.set_materialize_grads(False)  # it would be zeros for all
+        ctx.temperature, ctx.dtype = temperature, logits_NV.dtype
+        return logprobs_NV.gather(-1, ids_N[:, None]).squeeze(-1), logprobs_NV
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        logprobs_NV, ids_N = ctx.saved_tensors
+        grad_N1 = grads[0][:, None] / ctx.temperature
+        grad_NV = logprobs_NV.exp_().mul_(-grad_N1).scatter_add_(-1, ids_N[:, None], grad_N1)
+        return grad_NV.to(ctx.dtype), None, None
 
 
 @torch.no_grad()

@@ -36,11 +36,11 @@ class MicroBatch:
     """Sequences that go through a model together.
 
     Attributes:
-        indices: Which of the rollout's.
-        tokens: The same as tensors; reference, critic and policy all see these very tensors.
+        index_B: [B] which of the rollout's.
+        tokens: They as tensors; reference, critic and policy all see these very tensors.
     """
 
-    indices: list[int]
+    index_B: Tensor
     tokens: TokenBatch
 
 
@@ -126,6 +126,8 @@ class Learner:
         for number, part in enumerate(minibatches):
             with stopwatch.phase("update"), self._checkpointing():
                 self._accumulate(part, rollout, records, first=number == 0)
+                if not torch.cat(records["loss"]).isfinite().all():
+                    raise TrainingStopped(_NOT_FINITE.format("loss"))
                 for name, norm in self._apply_gradient(critic_only=critic_only).items():
                     norms[name].append(norm)
         num_on_policy = sum(len(part) for part in records["kl"])
@@ -144,7 +146,8 @@ class Learner:
             part = []
             for units in micro_batches(longest, self._config.micro_batch_tokens // coupled):
                 indices = [starts[unit] + i for unit in units for i in range(coupled)]
-                part.append(MicroBatch(indices, self._collate([answers[i] for i in indices])))
+                index_B = torch.tensor(indices, device=self.policy.device)
+                part.append(MicroBatch(index_B, self._collate([answers[i] for i in indices])))
             minibatches.append(part)
         return minibatches
 
@@ -168,8 +171,8 @@ class Learner:
         with stopwatch.phase("reference"), self._reference_at_hand(), self.reference.autocast():
             for part in parts:
                 width = part.tokens.mask_BT.shape[1]
-                mask_BT[part.indices, :width] = part.tokens.mask_BT
-                ref_BT[part.indices, :width], _ = token_logprobs(
+                mask_BT[part.index_B, :width] = part.tokens.mask_BT
+                ref_BT[part.index_B, :width], _ = token_logprobs(
                     self.reference.model, part.tokens, self._temperature
                 )
         if critic_BT is not None:
@@ -177,7 +180,7 @@ class Learner:
                 for part in parts:
                     width = part.tokens.mask_BT.shape[1]
                     with self.policy.autocast():
-                        critic_BT[part.indices, :width] = critic_values(self.critic, part.tokens)
+                        critic_BT[part.index_B, :width] = critic_values(self.critic, part.tokens)
         return self.algorithm.prepare(
             Rollout(
                 mask_BT=mask_BT,
@@ -198,21 +201,18 @@ class Learner:
         *,
         first: bool,
     ) -> None:
-        """Adds up the gradient of a mini-batch's mean loss."""
-        num_sequences = sum(len(part.indices) for part in parts)
+        """Adds up the gradient of a mini-batch's mean loss, never waiting for a GPU."""
+        num_sequences = sum(len(part.index_B) for part in parts)
         for part in parts:
             mask_BT = part.tokens.mask_BT
-            rows = rollout.rows(part.indices, mask_BT.shape[1])
+            rows = rollout.rows(part.index_B, mask_BT.shape[1])
             with self.policy.autocast():
                 logprobs_BT, entropy_BT = token_logprobs(
                     self.policy.model, part.tokens, self._temperature, entropy=True
                 )
                 critic_BT = critic_values(self.critic, part.tokens) if self.critic else None
             output = self.algorithm.loss(LossInputs(logprobs_BT, rows, critic_BT))
-            loss = output.loss_B.sum() / num_sequences
-            if not math.isfinite(loss.item()):
-                raise TrainingStopped(_NOT_FINITE.format("loss"))
-            loss.backward()
+            (output.loss_B.sum() / num_sequences).backward()
             assert entropy_BT is not None
             records["loss"].append(output.loss_B.detach())
             records["entropy"].append(masked_sum(entropy_BT, mask_BT) / mask_BT.sum(dim=-1))

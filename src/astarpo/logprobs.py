@@ -1,6 +1,6 @@
 """Log-probs of the tokens that were sampled, and the entropies that they were drawn from.
 
-Shapes: _B sequences, _T response tokens, _N response tokens of all sequences.
+Shapes: _B sequences, _T response tokens, _R response tokens of all sequences, _H hidden size.
 """
 
 from typing import Any, NamedTuple
@@ -36,14 +36,12 @@ def token_logprobs(
         temperature: What the responses were sampled at; logits are divided by it.
         entropy: Whether to compute the entropies too.
     """
-    mask_BT, ids_N = batch.mask_BT, batch.response_ids_BT[batch.mask_BT]
+    ids_R = batch.response_ids_BT.flatten()[batch.cell_R]
     if is_plain(model):
-        hidden_NH = before_responses(model.get_decoder(), batch)
+        hidden_RH = before_responses(model.get_decoder(), batch)
         head = model.get_output_embeddings()
-        scored = score_hidden(head, hidden_NH, ids_N, temperature, entropy=entropy)
+        scored = score_hidden(head, hidden_RH, ids_R, temperature, entropy=entropy)
     else:
-        scored = score(before_responses(model, batch), ids_N, temperature, entropy=entropy)
-    logprobs_BT, entropy_BT = (
-        values_N.new_zeros(mask_BT.shape).masked_scatter(mask_BT, values_N) for values_N in scored
-    )
+        scored = score(before_responses(model, batch), ids_R, temperature, entropy=entropy)
+    logprobs_BT, entropy_BT = map(batch.at_responses, scored)
     return TokenLogprobs(logprobs_BT, entropy_BT if entropy else None)

@@ -4,12 +4,13 @@ All else in a model looks at one token at a time, so there no work goes into pad
 each sequence has a row of its own from column 0 on; the causal order keeps what it attends to clear
 of the padding behind it, so that no mask is needed.
 
-Shapes: _N tokens of all sequences, _B sequences, _S the longest of them, _T response tokens, _H
-heads, _D size of a head, _X size of an output.
+Shapes: _N tokens of all sequences, _R their response tokens, _B sequences, _W the longest of them,
+_K places in all rows, _H heads, _D size of a head, _X size of an output.
 """
 
 import logging
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -17,9 +18,10 @@ import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
+from transformers.modeling_layers import GradientCheckpointingLayer
 
 from astarpo.attention import agree, attending, refuse_unknown
-from astarpo.batch import TokenBatch
+from astarpo.batch import Packed, TokenBatch, collate
 
 logger = logging.getLogger("astarpo")
 
@@ -28,40 +30,14 @@ NAME = "astarpo_packed"
 _fits: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 
 
-@dataclass(frozen=True)
-class _Layout:
-    """Where tokens stand in attention.
-
-    Attributes:
-        rows: B.
-        width: S.
-        slot_N: [N] each token's place among B x S.
-    """
-
-    rows: int
-    width: int
-    slot_N: Tensor
-
-
 def before_responses(module: Any, batch: TokenBatch) -> Tensor:
-    """A module's first output at the token before each response token: [N, X] of these N tokens.
+    """A module's first output at the token before each response token: [R, X].
 
     Args:
         module: A transformers model: a decoder, or one with a head of its own.
         batch: The sequences.
     """
-    if not packs_fit(module):
-        width = batch.response_ids_BT.shape[1]
-        return module(
-            input_ids=batch.input_ids_BS,
-            attention_mask=batch.attention_mask_BS,
-            position_ids=batch.position_ids_BS,
-            use_cache=False,
-        )[0][:, -width - 1 : -1][batch.mask_BT]
-    real_BS = batch.attention_mask_BS.bool()
-    asked_BS = torch.zeros_like(real_BS)
-    asked_BS[:, -batch.mask_BT.shape[1] - 1 : -1] = batch.mask_BT
-    return _run(module, batch)[0][asked_BS[real_BS]]
+    return (_run_packed if packs_fit(module) else _run_padded)(module, batch)
 
 
 @torch.no_grad()
@@ -113,88 +89,105 @@ def attend(
         ValueError: Something is passed that may change attention: a window, a cap, a bias.
     """
     refuse_unknown(kwargs)
-    layout: _Layout = position_ids.packing
-    rows_BHSD = [
-        _Spread.apply(states[0].transpose(0, 1), layout.slot_N, layout.rows * layout.width)
-        .unflatten(0, (layout.rows, layout.width))
+    packed: Packed = position_ids.packed
+    # Under autocast rotary embeddings are in fp32, which attention would round after the spreading.
+    rows_BHWD = [
+        _Spread.apply(states[0].transpose(0, 1).to(value.dtype), packed.slot_N, packed.token_K)
+        .unflatten(0, (packed.num_rows, -1))
         .transpose(1, 2)
         for states in (query, key, value)
     ]
-    out_BSHD, _ = sdpa_attention_forward(
-        module, *rows_BHSD, attention_mask=None, scaling=scaling, is_causal=True
+    out_BWHD, _ = sdpa_attention_forward(
+        module, *rows_BHWD, attention_mask=None, scaling=scaling, is_causal=True
     )
-    return _Collect.apply(out_BSHD.flatten(0, 1), layout.slot_N)[None], None
+    return _Collect.apply(out_BWHD.flatten(0, 1), packed.slot_N)[None], None
 
 
 AttentionInterface.register(NAME, attend)
 
 
 class _Spread(torch.autograd.Function):
-    """Puts rows at their slots among zeros; indexing would do, but its gradient is slow."""
+    """Puts rows at their slots.
+
+    What else stands at the others does not matter: no token attends to it, and it gets no gradient.
+    """
 
     @staticmethod
-    def forward(ctx: Any, values: Tensor, slot_N: Tensor, size: int) -> Tensor:
+    def forward(ctx: Any, values: Tensor, slot_N: Tensor, token_K: Tensor) -> Tensor:
         ctx.save_for_backward(slot_N)
-        spread = values.new_zeros(size, *values.shape[1:])
-        spread[slot_N] = values
-        return spread
+        return values.index_select(0, token_K)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
         (slot_N,) = ctx.saved_tensors
-        return grads[0][slot_N], None, None
+        return grads[0].index_select(0, slot_N), None, None
 
 
 class _Collect(torch.autograd.Function):
-    """Takes rows from their slots: the reverse of `_Spread`."""
+    """Takes rows from their slots; indexing would do, but its gradient is slow."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor, slot_N: Tensor) -> Tensor:
         ctx.save_for_backward(slot_N)
-        ctx.size = len(values)
-        return values[slot_N]
+        ctx.num_slots = len(values)
+        return values.index_select(0, slot_N)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None]:
         (slot_N,) = ctx.saved_tensors
-        spread = grads[0].new_zeros(ctx.size, *grads[0].shape[1:])
-        spread[slot_N] = grads[0]
-        return spread, None
+        spread = grads[0].new_zeros(ctx.num_slots, *grads[0].shape[1:])
+        return spread.index_copy_(0, slot_N, grads[0]), None
 
 
-def _run(module: Any, batch: TokenBatch) -> Tensor:
-    """A module's first output for all tokens that are no padding: [1, N, X]."""
-    real_BS = batch.attention_mask_BS.bool()
-    lengths_B = real_BS.sum(dim=-1)
-    width = int(lengths_B.max())
-    positions_N = batch.position_ids_BS[real_BS]
-    row_N = torch.arange(len(real_BS), device=real_BS.device).repeat_interleave(lengths_B)
-    position_ids: Any = positions_N[None]
+def _run_packed(module: Any, batch: TokenBatch) -> Tensor:
+    packed = batch.packed
+    position_ids: Any = packed.positions_N[None]
     # Models hand it to each layer's attention as it is, also when they compute a layer again.
-    position_ids.packing = _Layout(len(real_BS), width, row_N * width + positions_N)
-    with attending(module, NAME):
-        return module(
-            input_ids=batch.input_ids_BS[real_BS][None],
-            position_ids=position_ids,
-            use_cache=False,
-        )[0]
+    position_ids.packed = packed
+    with attending(module, NAME), _asked_alone(module, packed):
+        out = module(input_ids=packed.ids_N[None], position_ids=position_ids, use_cache=False)
+    return _Collect.apply(out[0][0], packed.before_R)
 
 
-def _try_out(module: Any) -> bool:
-    mask_BS = torch.tensor([[0, 1, 1, 1, 0], [1, 1, 1, 1, 1]], device=module.device)
-    ids_BS = torch.tensor([[0, 1, 2, 3, 0], [4, 5, 6, 7, 8]], device=module.device)
-    batch = TokenBatch(
-        input_ids_BS=ids_BS,
-        attention_mask_BS=mask_BS,
-        position_ids_BS=(mask_BS.cumsum(dim=-1) - 1).clamp(min=0),
-        response_ids_BT=ids_BS,
-        mask_BT=mask_BS.bool(),
-    )
-    padded_NX = module(
+@contextmanager
+def _asked_alone(module: Any, packed: Packed) -> Iterator[None]:
+    """Spares the last layer's feed-forward network the tokens whose outputs nobody asks for.
+
+    Attention is done with them by then. All the network adds to them is 0.
+    """
+    layers = [layer for layer in module.modules() if isinstance(layer, GradientCheckpointingLayer)]
+    network = getattr(layers[-1], "mlp", None) if layers else None
+    if network is None or layers[-1].training:  # then computed again when the hooks are gone
+        yield
+        return
+    num_tokens, asked_R = len(packed.ids_N), packed.before_R
+
+    def take(_module: nn.Module, args: tuple[Tensor]) -> Tensor:
+        return _Collect.apply(args[0][0], asked_R)[None]
+
+    def put_back(_module: nn.Module, _args: Any, out_1RH: Tensor) -> Tensor:
+        zeros_1NH = out_1RH.new_zeros(1, num_tokens, out_1RH.shape[-1])
+        return zeros_1NH.index_copy(1, asked_R, out_1RH)
+
+    hooks = [network.register_forward_pre_hook(take), network.register_forward_hook(put_back)]
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _run_padded(module: Any, batch: TokenBatch) -> Tensor:
+    width = batch.mask_BT.shape[1]
+    out_BSX = module(
         input_ids=batch.input_ids_BS,
         attention_mask=batch.attention_mask_BS,
         position_ids=batch.position_ids_BS,
         use_cache=False,
-    )[0][batch.mask_BT].float()
-    packed_NX = _run(module, batch)[0].float()
-    return agree(packed_NX, padded_NX)
+    )[0]
+    return out_BSX[:, -width - 1 : -1].flatten(0, 1).index_select(0, batch.cell_R)
+
+
+def _try_out(module: Any) -> bool:
+    batch = collate([[1], [4, 5]], [[2, 3], [6, 7, 8]], 0, module.device)
+    return agree(_run_packed(module, batch).float(), _run_padded(module, batch).float())

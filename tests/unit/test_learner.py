@@ -1,11 +1,14 @@
 import copy
 import math
+from collections import defaultdict
+from contextlib import nullcontext
+from dataclasses import fields, is_dataclass, replace
 
 import pytest
 import torch
 
 from astarpo.algorithms.astar_po import AStarPO
-from astarpo.algorithms.base import Algorithm, LossInputs, LossOutput
+from astarpo.algorithms.base import Algorithm, LossInputs, LossOutput, Rollout
 from astarpo.algorithms.grpo import GRPO
 from astarpo.algorithms.rebel import REBEL
 from astarpo.algorithms.rloo import RLOO
@@ -15,7 +18,7 @@ from astarpo.engines.hf import HFEngine
 from astarpo.head import is_plain
 from astarpo.learner import Learner, lr_scale, split
 from astarpo.packing import packs_fit
-from astarpo.policy import make_policy
+from astarpo.policy import Policy, make_policy
 from astarpo.rollout import Answer, Stopwatch
 from astarpo.types import Prompt, TrainingStopped, Verdict
 from tests.conftest import digit_problems
@@ -166,6 +169,36 @@ def test_stops_before_a_loss_that_is_not_finite_reaches_the_weights(policy):
         learner.update(make_answers(policy, 4), [0.0] * 4, 1.0, Stopwatch())
     for before, after in zip(policy.model.parameters(), trained.model.parameters(), strict=True):
         assert torch.equal(before, after)
+
+
+def test_a_micro_batch_never_waits_for_a_gpu(policy, monkeypatch):
+    # On the meta device whatever needs a value raises: .item(), nonzero, a mask as an index.
+    trained = trainable_copy(policy)
+    learner = Learner(trained, policy, AStarPO(0.1), make_config(minibatches=1), 0.7)
+    [[part]] = learner._plan(make_answers(policy, 3))
+    model = trained.model
+    assert is_plain(model)
+    assert packs_fit(model.get_decoder())
+    values_BT = torch.empty(part.tokens.mask_BT.shape, device="meta")
+    values_B = values_BT[:, 0]
+    rollout = Rollout(values_BT > 0, values_B, values_BT, values_BT, advantages=values_B)
+    model.to("meta")
+    monkeypatch.setattr(Policy, "autocast", lambda _: nullcontext())  # which knows no such device
+    records = defaultdict(list)
+    learner._accumulate([on_meta(part)], rollout, records, first=True)
+    assert all(p.grad.is_meta for p in model.parameters())
+    assert records["kl"][0].shape == (3,)
+
+
+def on_meta(batch):
+    """The same dataclass, its tensors without values."""
+    moved = {each.name: getattr(batch, each.name) for each in fields(batch)}
+    for name, value in moved.items():
+        if isinstance(value, torch.Tensor):
+            moved[name] = value.to("meta")
+        elif is_dataclass(value):
+            moved[name] = on_meta(value)
+    return replace(batch, **moved)
 
 
 def test_lr_scale():

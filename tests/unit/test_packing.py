@@ -56,6 +56,21 @@ def test_no_work_goes_into_padding():
     assert len(hidden_NH) == sum(map(len, RESPONSES))
 
 
+@pytest.mark.parametrize("kind", ["qwen3", "gpt2"])
+def test_the_last_layer_looks_only_at_tokens_before_responses_once_attention_is_done(kind):
+    model = small_model(kind)
+    decoder = model.get_decoder()
+    assert packs_fit(decoder)
+    rows = []
+    for layer in decoder.layers if kind == "qwen3" else decoder.h:
+        layer.mlp.register_forward_hook(lambda _module, args, _out: rows.append(args[0].shape[1]))
+    before_responses(decoder, BATCH)
+    num_tokens = sum(map(len, PROMPTS)) + sum(map(len, RESPONSES))
+    assert rows == [num_tokens, sum(map(len, RESPONSES))]
+    model(BATCH.input_ids_BS)  # the hooks are gone
+    assert rows[2:] == [BATCH.input_ids_BS.shape[1]] * 2
+
+
 def test_sequences_do_not_see_each_other():
     model = small_model("qwen3")
     with torch.no_grad():
@@ -83,5 +98,5 @@ def test_the_models_attention_is_its_own_again_after_an_error():
     before = model.config._attn_implementation
     model.model.layers[0].register_forward_pre_hook(lambda *_: 1 / 0)
     with pytest.raises(ZeroDivisionError):
-        packing._run(model, BATCH)
+        packing._run_packed(model, BATCH)
     assert model.config._attn_implementation == before != packing.NAME

@@ -7,7 +7,6 @@ Shapes: _B sequences, _T response tokens, right-padded.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 
 from torch import Tensor
@@ -43,13 +42,13 @@ class Rollout:
     returns_BT: Tensor | None = None
     mean_length: float = 1.0
 
-    def rows(self, indices: Sequence[int], width: int) -> "Rollout":
+    def rows(self, indices: Tensor | list[int], width: int) -> "Rollout":
         """Some of the sequences, in the order given, padded to `width` tokens."""
         cut: dict[str, Tensor] = {}
         for each in fields(self):
             value = getattr(self, each.name)
             if isinstance(value, Tensor):
-                rows = value[list(indices)]
+                rows = value[indices]
                 cut[each.name] = rows[:, :width] if rows.ndim == 2 else rows
         return replace(self, **cut)
 
