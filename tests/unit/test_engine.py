@@ -121,7 +121,7 @@ def test_draws_from_many_tokens_are_where_the_cumulative_distribution_exceeds_th
 def test_prompts_may_be_read_in_parts(policy, monkeypatch):
     requests = make_requests(policy)
     together = HFEngine(policy, 64).generate(requests, Sampling(30))
-    monkeypatch.setattr(hf, "_READ_AT_ONCE", 60)
+    monkeypatch.setitem(hf._READ_AT_ONCE, "cpu", 60)
     in_parts = HFEngine(policy, 64).generate(requests, Sampling(30))
     assert [c.token_ids for c in in_parts] == [c.token_ids for c in together]
 

@@ -90,7 +90,7 @@ def test_recorded_steps_sample_the_same(policy, monkeypatch, kind, samples):
 
     monkeypatch.setattr(hf, "Replay", RecordedReplay)
     monkeypatch.setattr(hf, "branches_fit", lambda model, dtype: "recorded")
-    monkeypatch.setattr(hf, "_LOOK_EVERY", {"cpu": 8})
+    monkeypatch.setitem(hf._LOOK_EVERY, "cpu", 8)
     monkeypatch.setattr(RecordedReplay, "played", 0)
     for sampling, done in zip(samplings, expected, strict=True):
         replayed = hf.HFEngine(other, 16).generate(requests, sampling)

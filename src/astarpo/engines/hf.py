@@ -31,9 +31,10 @@ from astarpo.types import Completion
 # Finished rows are dropped several at once: transformers' own cache copies all others to drop one.
 _COMPACT_BELOW = 0.9
 # Tokens between two looks at which rows have finished: to look, CUDA must wait for the device.
-_LOOK_EVERY = {"cuda": 8}
-# Tokens of prompts that are read at once: their activations grow with it, and a GPU is busy.
-_READ_AT_ONCE = 1 << 15
+_LOOK_EVERY = {"cpu": 1, "cuda": 8}
+# Tokens of prompts that are read at once: enough to keep a device busy, since activations grow
+# with them.
+_READ_AT_ONCE = {"cpu": 1 << 11, "cuda": 1 << 15}
 
 
 class HFEngine:
@@ -82,7 +83,7 @@ class HFEngine:
         advance = Replay(read_and_take, record=way == "recorded")
         with attending(model, NAME) if way else nullcontext():
             for count in range(1, sampling.max_new_tokens):
-                if count % _LOOK_EVERY.get(device.type, 1) == 0:
+                if count % _LOOK_EVERY[device.type] == 0:
                     num_live = int(rows.live_B.sum())
                     if num_live == 0:
                         break
@@ -111,7 +112,7 @@ class HFEngine:
         position_PL = position_PL.clamp(min=0)
         row_B = torch.tensor([place[p] for p in prompts]).to(device)
 
-        at_once = max(1, _READ_AT_ONCE // width) if way else len(distinct)
+        at_once = max(1, _READ_AT_ONCE[device.type] // width) if way else len(distinct)
         caches: list[Any] = []
         logits: list[Tensor] = []
         for part in torch.arange(len(distinct)).split(at_once):
