@@ -8,6 +8,7 @@ out, and how they divide into phases. `generate` is sampling (TRL: the calls of 
 optimiser's step, and `other` what is left.
 """
 
+import importlib
 import json
 import resource
 import sys
@@ -412,6 +413,7 @@ def main(spec: Spec) -> dict[str, Any]:
     """Runs a contender; everything that it needs is imported before its memory is counted."""
     if spec["threads"]:
         torch.set_num_threads(spec["threads"])
+    importlib.import_module("pandas")  # TRL requires it, and pyarrow loads it where it is there
     if spec["side"] == "trl":
         import trl
         import trl.experimental.a2po
