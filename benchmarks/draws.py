@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 
 import torch
+from generation import ratio
 from torch import Tensor
 
 from astarpo.engines.base import Sampling
@@ -50,10 +51,9 @@ def main(repeats: int) -> None:
         )
         times = max(1, 2_000_000 // logits_BV.numel())
         turns = [[seconds(draw, times) for draw in draws] for _ in range(repeats + 1)][1:]
-        ours, theirs = (1e3 * statistics.median(each) for each in zip(*turns, strict=True))
-        ratios = sorted(b / a for a, b in turns)
-        ratio = f"{statistics.median(ratios):.2f} [{ratios[0]:.2f}, {ratios[-1]:.2f}]"
-        print(f"{name:24}{ours:10.2f}{theirs:14.2f}{ratio:>22}", flush=True)
+        ours, theirs = zip(*turns, strict=True)
+        medians = [1e3 * statistics.median(each) for each in (ours, theirs)]
+        print(f"{name:24}{medians[0]:10.2f}{medians[1]:14.2f}{ratio(theirs, ours):>22}", flush=True)
 
 
 if __name__ == "__main__":

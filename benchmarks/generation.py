@@ -10,9 +10,10 @@ import random
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from importlib import resources
+from unittest.mock import patch
 
 import torch
 
@@ -50,12 +51,8 @@ def ours(policy: Policy, requests: list[Request]) -> int:
 
 def ours_with_their_cache(policy: Policy, requests: list[Request]) -> int:
     """Tokens that the engine sampled as it does where a model's prompts cannot be shared."""
-    fit = hf.branches_fit
-    hf.branches_fit = lambda model, dtype: None
-    try:
+    with patch.object(hf, "branches_fit", return_value=None):
         return ours(policy, requests)
-    finally:
-        hf.branches_fit = fit
 
 
 @torch.no_grad()
@@ -108,12 +105,13 @@ def main(repeats: int) -> None:
                 rates[row].append(num_tokens / (time.process_time() - started))
         print(
             f"{name:28}{statistics.median(rates[0]):9.0f}  "
-            f"{_ratio(rates[0], rates[1]):>20}  {_ratio(rates[0], rates[2]):>20}",
+            f"{ratio(rates[0], rates[1]):>20}  {ratio(rates[0], rates[2]):>20}",
             flush=True,
         )
 
 
-def _ratio(first: list[float], second: list[float]) -> str:
+def ratio(first: Sequence[float], second: Sequence[float]) -> str:
+    """Of the two within each turn: median [least, most]."""
     ratios = sorted(a / b for a, b in zip(first, second, strict=True))
     return f"{statistics.median(ratios):.2f} [{ratios[0]:.2f}, {ratios[-1]:.2f}]"
 

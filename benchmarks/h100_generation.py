@@ -4,6 +4,7 @@ import math
 from copy import deepcopy
 from dataclasses import replace
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from bench import Bench, Row
@@ -53,12 +54,8 @@ def _ours(bench: Bench, shape: Shape, policy: Policy, prompts: list[Prompt], sam
 
 def _stepwise(bench: Bench, shape: Shape, policy: Policy, prompts: list[Prompt]) -> Row:
     """Without a CUDA graph, by plain products."""
-    fit = hf.branches_fit
-    hf.branches_fit = lambda model, dtype: "stepwise"
-    try:
+    with patch.object(hf, "branches_fit", return_value="stepwise"):
         return _ours(bench, shape, policy, prompts, 1)
-    finally:
-        hf.branches_fit = fit
 
 
 def _generate(

@@ -45,28 +45,21 @@ def attend(
         ValueError: Something is passed that may change attention: a window, a cap, a bias.
     """
     refuse_unknown(kwargs)
-    plan: BranchPlan = key.branches.plan
     rows, heads, _, size = key.shape
     query_BKGD = query.to(key.dtype).reshape(rows, heads, -1, size)
-    over = _over_both_fused if plan.fixed else _over_both
+    over = _over_both_fused if key.branches.plan.fixed else _over_both
     scale = size**-0.5 if scaling is None else scaling
-    out_BKGD = over(query_BKGD, key, value, key.branches.prompts, plan, scale)
+    out_BKGD = over(query_BKGD, key, value, scale)
     return out_BKGD.reshape(rows, 1, -1, value.shape[-1]).to(query.dtype), None
 
 
 AttentionInterface.register(NAME, attend)
 
 
-def _over_both(
-    query_BKGD: Tensor,
-    key: Tensor,
-    value: Tensor,
-    prompts: list[Tensor],
-    plan: BranchPlan,
-    scale: float,
-) -> Tensor:
+def _over_both(query_BKGD: Tensor, key: Any, value: Tensor, scale: float) -> Tensor:
     """Attention by products and one softmax, the faster way on a CPU: [B, K, G, D]."""
-    prompt_key, prompt_value = prompts
+    plan: BranchPlan = key.branches.plan
+    prompt_key, prompt_value = key.branches.prompts
     length = prompt_key.shape[2]
     prompt_PKFL = _matmul(_to_prompts(query_BKGD, plan), prompt_key.transpose(2, 3))
     prompt_PKFL = prompt_PKFL + plan.prompt_bias_P11L[..., :length]
@@ -78,23 +71,18 @@ def _over_both(
     return _to_branches(out_PKFD, plan) + _matmul(own, value)
 
 
-def _over_both_fused(
-    query_BKGD: Tensor,
-    key: Tensor,
-    value: Tensor,
-    prompts: list[Tensor],
-    plan: BranchPlan,
-    scale: float,
-) -> Tensor:
+def _over_both_fused(query_BKGD: Tensor, key: Any, value: Tensor, scale: float) -> Tensor:
     """Attention by fused kernels, which read keys and values once: [B, K, G, D].
 
     They give the logarithm of their softmax's normaliser Z. With it attention over both follows:
 
         softmax over both = s own + (1 - s) prompt,  s = sigmoid(log Z_own - log Z_prompt)
     """
+    plan: BranchPlan = key.branches.plan
+    prompt_key, prompt_value = key.branches.prompts
     own_BKGD, own_norm_BKG = _fused(query_BKGD, key, value, plan.own_bias_111C, scale)
     prompt_PKFD, prompt_norm_PKF = _fused(
-        _to_prompts(query_BKGD, plan), *prompts, bias=plan.prompt_bias_P11L, scale=scale
+        _to_prompts(query_BKGD, plan), prompt_key, prompt_value, plan.prompt_bias_P11L, scale
     )
     prompt_norm_BKG1 = _to_branches(prompt_norm_PKF[..., None], plan)
     own_share_BKG1 = (own_norm_BKG[..., None] - prompt_norm_BKG1).sigmoid()

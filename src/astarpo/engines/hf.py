@@ -115,10 +115,10 @@ class HFEngine:
         at_once = max(1, _READ_AT_ONCE[device.type] // width) if way else len(distinct)
         caches: list[Any] = []
         logits: list[Tensor] = []
-        for part in torch.arange(len(distinct)).split(at_once):
-            rows = slice(int(part[0]), int(part[-1]) + 1)
+        inputs = (tensor_PL.split(at_once) for tensor_PL in (ids_PL, mask_PL, position_PL))
+        for ids, mask, position in zip(*inputs, strict=True):
             caches.append(DynamicCache(config=model.config))
-            logits.append(read(model, ids_PL[rows], mask_PL[rows], position_PL[rows], caches[-1]))
+            logits.append(read(model, ids, mask, position, caches[-1]))
         cache, logits_PV = _joined(caches), torch.cat(logits)
         if way:
             dtype, fixed = self.policy.autocast_dtype, way == "recorded"
