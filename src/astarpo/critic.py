@@ -12,8 +12,7 @@ from torch import Tensor
 
 from astarpo.batch import TokenBatch
 from astarpo.packing import before_responses
-from astarpo.policy import quiet_transformers, resolve_model
-from astarpo.types import UserError
+from astarpo.policy import load_part
 
 
 def load_critic(name: str, device: torch.device) -> Any:
@@ -28,15 +27,14 @@ def load_critic(name: str, device: torch.device) -> Any:
     """
     from transformers import AutoModelForTokenClassification
 
-    path = resolve_model(name)
-    try:
-        with quiet_transformers():
-            critic = AutoModelForTokenClassification.from_pretrained(
-                path, num_labels=1, dtype=torch.float32, use_safetensors=True
-            )
-    except Exception as error:  # A broken folder fails in as many ways as there are files in it.
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(f"{name}: cannot be made a critic ({reason})") from error
+    critic = load_part(
+        name,
+        "critic",
+        AutoModelForTokenClassification,
+        num_labels=1,
+        dtype=torch.float32,
+        use_safetensors=True,
+    )
     for parameter in _head(critic).parameters():
         torch.nn.init.zeros_(parameter)
     return critic.eval().to(device)  # eval for good: no dropout, as in the policy

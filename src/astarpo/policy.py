@@ -99,18 +99,12 @@ def load_policy(name: str, device: torch.device, *, trainable: bool = False) -> 
     Raises:
         UserError: It cannot be found or does not load.
     """
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    from transformers import AutoModelForCausalLM
 
-    path = resolve_model(name)
-    try:
-        with quiet_transformers():
-            tokenizer = AutoTokenizer.from_pretrained(path)
-            model = AutoModelForCausalLM.from_pretrained(
-                path, dtype=torch.float32, use_safetensors=True
-            )
-    except Exception as error:  # A broken folder fails in as many ways as there are files in it.
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(f"{name}: the model does not load ({reason})") from error
+    tokenizer = load_tokenizer(name)
+    model = load_part(
+        name, "model", AutoModelForCausalLM, dtype=torch.float32, use_safetensors=True
+    )
     return make_policy(model.to(device), tokenizer, trainable=trainable)
 
 
@@ -118,16 +112,41 @@ def load_tokenizer(name: str) -> Any:
     """Loads a policy's tokenizer alone.
 
     Raises:
-        UserError: It cannot be found or does not load.
+        UserError: It cannot be found, does not load or knows no text.
     """
     from transformers import AutoTokenizer
 
-    path = resolve_model(name, weights=False)
+    tokenizer = load_part(name, "tokenizer", AutoTokenizer)
+    # For some kinds of model transformers makes an empty one where the folder has none.
+    if not tokenizer.decode(tokenizer("12")["input_ids"], skip_special_tokens=True).strip():
+        raise UserError(
+            f"{name}: has no tokenizer (what transformers makes of the folder knows no text); "
+            "save the model's tokenizer there: tokenizer.save_pretrained(folder)"
+        )
+    return tokenizer
+
+
+def load_part(name: str, part: str, loader: Any, **settings: Any) -> Any:
+    """Loads what a model folder holds by one of transformers' auto classes, never running its code.
+
+    Args:
+        name: A model folder or a hub name.
+        part: What is loaded, for messages.
+        loader: Has `from_pretrained`.
+        settings: For it.
+
+    Raises:
+        UserError: It cannot be found or does not load.
+    """
+    path = resolve_model(name, weights=part != "tokenizer")
     try:
-        return AutoTokenizer.from_pretrained(path)
-    except Exception as error:  # as in `load_policy`
+        with quiet_transformers():
+            return loader.from_pretrained(path, trust_remote_code=False, **settings)
+    except Exception as error:  # A broken folder fails in as many ways as there are files in it.
         reason = str(error).strip().splitlines()[0]
-        raise UserError(f"{name}: the tokenizer does not load ({reason})") from error
+        if "trust_remote_code" in str(error):
+            reason = "it is made by Python code of its own, which is never run here"
+        raise UserError(f"{name}: the {part} does not load ({reason})") from error
 
 
 def make_policy(model: nn.Module, tokenizer: Any, *, trainable: bool = False) -> Policy:

@@ -64,5 +64,5 @@ def test_weights_survive_the_disk(critic, policy_path, tmp_path):
 
 def test_a_folder_without_weights_cannot_be_a_critic(tmp_path):
     (tmp_path / "config.json").write_text("{}", encoding="utf-8")
-    with pytest.raises(UserError, match="cannot be made a critic"):
+    with pytest.raises(UserError, match="the critic does not load"):
         load_critic(str(tmp_path), CPU)

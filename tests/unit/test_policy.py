@@ -13,6 +13,7 @@ from astarpo.policy import (
     fingerprint,
     fit_prompts,
     load_policy,
+    load_tokenizer,
     make_policy,
     render_prompt,
     round_linears,
@@ -20,6 +21,7 @@ from astarpo.policy import (
 from astarpo.types import Problem, UserError
 from astarpo.warm_start import byte_tokenizer
 from tests.conftest import digit_problems
+from tests.unit.models import small_model
 
 CPU = torch.device("cpu")
 
@@ -96,6 +98,16 @@ def test_a_folder_that_is_no_model(tmp_path):
     (tmp_path / "config.json").write_text("{}")
     with pytest.raises(UserError, match="does not load"):
         load_policy(str(tmp_path), CPU)
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt2", "gemma2", "bloom"])
+def test_a_folder_without_tokenizer_is_refused_until_it_has_one(policy, tmp_path, kind):
+    small_model(kind).save_pretrained(tmp_path)
+    for load in (lambda name: load_policy(name, CPU), load_tokenizer):
+        with pytest.raises(UserError, match=r"no tokenizer|tokenizer does not load"):
+            load(str(tmp_path))
+    policy.tokenizer.save_pretrained(tmp_path)
+    assert load_policy(str(tmp_path), CPU).stop_ids == {256}
 
 
 def test_a_hub_name_without_network_says_so(monkeypatch):
