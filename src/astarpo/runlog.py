@@ -29,7 +29,7 @@ from astarpo.types import UserError
 _FREE_ON_RESUME = {
     "resume", "steps", "epochs", "log_to", "checkpoint_every", "keep_checkpoints", "device",
     "grade_workers", "grade_timeout", "reward", "out", "values", "problems", "max_seconds",
-    "eval_problems", "profile", "reference_offload",
+    "eval_problems", "profile", "reference_offload", "health",
 }  # fmt: skip
 
 

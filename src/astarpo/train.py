@@ -65,7 +65,7 @@ def train(config: TrainConfig) -> dict[str, Any]:
 
     engine = open_engine(config, policy)
     order_seed = derive_seed(config.seed, "order")
-    watch = HealthWatch(run.begin(steps_done))
+    watch = HealthWatch(config.prompts_per_step, config.health, run.begin(steps_done))
     tracker = open_tracker(config.log_to, run.path, run.settings, steps_done)
     save = partial(save_checkpoint, run.path, learner=learner, keep=config.keep_checkpoints)
 

@@ -119,6 +119,10 @@ class TrainConfig(ComputeConfig, AlgorithmConfig):
     )
     eval_every: int = Field(10, ge=1, description="steps between such evaluations")
     eval_samples: int = Field(1, ge=1, description="sampled answers of each held-out problem")
+    health: Literal["stop", "warn", "off"] = Field(
+        "stop",
+        description="what a collapse of the reward does: ends the run, is only said, nothing",
+    )
     checkpoint_every: int = Field(50, ge=1, description="steps between checkpoints")
     keep_checkpoints: int = Field(2, ge=1, description="how many of the latest to keep")
     log_to: Literal["none", "tensorboard", "wandb", "trackio"] = Field(
