@@ -61,6 +61,11 @@ def problems_path(tmp_path_factory, problems) -> Path:
     return path
 
 
+def flipped(content: bytes, place: int) -> bytes:
+    """A file's content with one bit of one byte turned, another bit at each place."""
+    return content[:place] + bytes([content[place] ^ 1 << place % 8]) + content[place + 1 :]
+
+
 def command(*words: object) -> list[str]:
     return [sys.executable, "-m", "astarpo", *map(str, words)]
 

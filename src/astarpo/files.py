@@ -1,30 +1,83 @@
-"""Artefacts are written whole or not at all: a temporary file, fsync, rename."""
+"""Artefacts are written whole or not at all: a temporary file, fsync, rename.
 
+What the disk refuses becomes one line for the user here, and nowhere else. A temporary file has a
+name that nobody can foresee, so that no link can lie in wait for it, and is locked while its writer
+lives: what a killed process left behind can be told from what another is writing, and is removed.
+"""
+
+import errno
+import fcntl
+import hashlib
 import json
 import os
+import re
+import secrets
 import shutil
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+from astarpo.types import UserError
+
 TEMPORARY_PREFIX = ".unfinished-"
+
+_CHUNK_BYTES = 1 << 20
+_ADVICE = {
+    errno.ENOSPC: "make room and run the same command again",
+    errno.EDQUOT: "make room and run the same command again",
+    errno.EROFS: "give a path that can be written",
+    errno.EACCES: "give a path that you may use",
+    errno.EPERM: "give a path that you may use",
+    errno.ENOTDIR: "a part of this path is a file",
+    errno.EEXIST: "a part of this path is a file",
+    errno.EIO: "the disk fails",
+}
+
+
+class DamagedFileError(UserError):
+    """A file whose contents are not what was once written."""
+
+
+@contextmanager
+def disk_errors(path: Path, doing: str = "write") -> Iterator[None]:
+    """Says in one line what the disk refused.
+
+    Args:
+        path: The file or folder that the user knows.
+        doing: `write` or `read`.
+
+    Raises:
+        UserError: In place of an error of the disk inside the block.
+    """
+    try:
+        yield
+    except Exception as error:
+        number = _error_number(error)
+        if number is None:
+            raise
+        advice = f"; {_ADVICE[number]}" if number in _ADVICE else ""
+        raise UserError(f"cannot {doing} {path}: {os.strerror(number)}{advice}") from error
 
 
 def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
     """Calls `write` on a temporary path beside `path`, then moves the result into place.
 
-    A kill at any moment leaves either the old file or the new one.
+    A kill at any moment leaves either the old file or the new one. Folders that are missing are
+    made. Where `path` is a link, what it points to is replaced.
+
+    Raises:
+        UserError: The disk refuses.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{TEMPORARY_PREFIX}{os.getpid()}-{path.name}")
-    try:
-        write(temporary)
-        _fsync(temporary)
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
-    _fsync(path.parent)
+    with disk_errors(path):
+        place = path.resolve()
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with _temporary(place, is_folder=False) as temporary:
+            write(temporary)
+            _fsync(temporary)
+            os.replace(temporary, place)
+        _fsync(place.parent)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -33,28 +86,173 @@ def write_json(path: Path, value: Any) -> None:
     write_atomic(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
+def write_sealed_json(path: Path, value: Mapping[str, Any]) -> None:
+    """Writes a JSON object with a digest of its contents, so that damage does not pass unseen."""
+    write_json(path, {**value, "digest": _json_digest(value)})
+
+
+def read_sealed_json(path: Path) -> dict[str, Any]:
+    """Reads what `write_sealed_json` wrote, without its digest.
+
+    Raises:
+        DamagedFileError: It is not whole.
+        UserError: There is no such file, or the disk refuses.
+    """
+    return unseal(path, read_json_object(path))
+
+
+def read_json_object(path: Path) -> dict[str, Any]:
+    """Reads a JSON object.
+
+    Raises:
+        DamagedFileError: It is none.
+        UserError: There is no such file, or the disk refuses.
+    """
+    with disk_errors(path, "read"):
+        data = path.read_bytes()
+    try:
+        value = json.loads(data.decode("utf-8"))
+    except ValueError as error:
+        raise DamagedFileError(f"{path}: damaged: not readable as JSON ({error})") from error
+    if not isinstance(value, dict):
+        raise DamagedFileError(f"{path}: damaged: not a JSON object")
+    return value
+
+
+def unseal(path: Path, value: Mapping[str, Any]) -> dict[str, Any]:
+    """What was sealed, once its digest is known to be right; `path` is for the message.
+
+    Raises:
+        DamagedFileError: It is not, or there is none.
+    """
+    contents = {name: part for name, part in value.items() if name != "digest"}
+    if value.get("digest") != _json_digest(contents):
+        raise DamagedFileError(f"{path}: damaged: its contents do not match its digest")
+    return contents
+
+
+def file_digest(path: Path) -> str:
+    """Digest of a file's bytes, as hexadecimal digits.
+
+    Raises:
+        UserError: The disk refuses, or there is no such file.
+    """
+    digest = hashlib.blake2b(digest_size=32)
+    with disk_errors(path, "read"), path.open("rb") as file:
+        while chunk := file.read(_CHUNK_BYTES):
+            digest.update(chunk)
+    return digest.hexdigest()
+
+
 @contextmanager
 def atomic_directory(path: Path) -> Iterator[Path]:
-    """Yields a temporary folder that replaces `path` when the block ends without an error."""
-    temporary = path.with_name(f"{TEMPORARY_PREFIX}{path.name}")
-    shutil.rmtree(temporary, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    yield temporary
-    for file in sorted(temporary.rglob("*")):
-        _fsync(file)
-    _fsync(temporary)
-    remove_directory(path)
-    os.replace(temporary, path)
-    _fsync(path.parent)
+    """Yields a temporary folder that replaces `path` when the block ends without an error.
+
+    Raises:
+        UserError: The disk refuses.
+    """
+    with disk_errors(path):
+        place = path.resolve()
+        place.parent.mkdir(parents=True, exist_ok=True)
+        with _temporary(place, is_folder=True) as temporary:
+            yield temporary
+            for file in sorted(temporary.rglob("*")):
+                _fsync(file)
+            _fsync(temporary)
+            with _moved_away(place):
+                os.replace(temporary, place)
+        _fsync(place.parent)
 
 
 def remove_directory(path: Path) -> None:
-    """Removes a folder, if there is one, such that a kill never leaves half of it in its place."""
-    if path.exists():
-        doomed = path.with_name(f"{TEMPORARY_PREFIX}removed-{path.name}")
-        shutil.rmtree(doomed, ignore_errors=True)
-        os.replace(path, doomed)
-        shutil.rmtree(doomed)
+    """Removes a folder, if there is one, such that a kill never leaves half of it in its place.
+
+    Raises:
+        UserError: The disk refuses.
+    """
+    with disk_errors(path), _moved_away(path):
+        pass
+
+
+@cache
+def remove_leftovers(folder: Path) -> None:
+    """Removes the temporary files and folders that killed processes left in a folder, once."""
+    for leftover in folder.glob(f"{TEMPORARY_PREFIX}*"):
+        with suppress(OSError):  # Locked, so that another is writing it; or a link, so not ours.
+            descriptor = os.open(leftover, os.O_RDONLY | os.O_NOFOLLOW)
+            try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                _remove(leftover)
+            finally:
+                os.close(descriptor)
+
+
+def _error_number(error: Exception) -> int | None:
+    """What the disk said, None where an error is not the disk's."""
+    if isinstance(error, OSError):
+        return error.errno
+    found = re.search(r"\(os error (\d+)\)", str(error))  # so safetensors words it
+    return int(found[1]) if found else None
+
+
+@contextmanager
+def _temporary(path: Path, *, is_folder: bool) -> Iterator[Path]:
+    """Makes a file or folder beside `path`, locked while the block runs, gone when it ends."""
+    remove_leftovers(path.parent)
+    temporary, descriptor = _make_temporary(path, is_folder=is_folder)
+    try:
+        yield temporary
+    finally:
+        _remove(temporary)
+        os.close(descriptor)
+
+
+def _make_temporary(path: Path, *, is_folder: bool) -> tuple[Path, int]:
+    while True:
+        temporary = _temporary_name(path)
+        if is_folder:
+            temporary.mkdir()
+        else:
+            os.close(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666))
+        with suppress(FileNotFoundError):
+            descriptor = os.open(temporary, os.O_RDONLY | os.O_NOFOLLOW)
+            with suppress(OSError):  # Some file systems have no locks; nothing is cleaned up there.
+                fcntl.flock(descriptor, fcntl.LOCK_EX)
+            if temporary.exists():
+                return temporary, descriptor
+            os.close(descriptor)  # Another process took it for a leftover before it was locked.
+
+
+def _temporary_name(path: Path) -> Path:
+    return path.with_name(f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}-{path.name}")
+
+
+@contextmanager
+def _moved_away(path: Path) -> Iterator[None]:
+    """Gives the place of a folder free for a block, and removes the folder if that succeeds."""
+    if not os.path.lexists(path):
+        yield
+        return
+    doomed = _temporary_name(path)
+    os.replace(path, doomed)
+    try:
+        yield
+    except BaseException:
+        os.replace(doomed, path)
+        raise
+    _remove(doomed)
+
+
+def _remove(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path)
+    else:
+        path.unlink(missing_ok=True)
+
+
+def _json_digest(value: Mapping[str, Any]) -> str:
+    text = json.dumps(value, sort_keys=True, allow_nan=False)
+    return hashlib.blake2b(text.encode(), digest_size=32).hexdigest()
 
 
 def _fsync(path: Path) -> None:

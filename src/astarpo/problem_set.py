@@ -10,9 +10,8 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
-from astarpo.files import write_atomic
+from astarpo.parquet import open_parquet, write_parquet
 from astarpo.types import Message, Problem, UserError
 
 _REQUIRED = ("data_source", "prompt", "reward_model")
@@ -42,13 +41,11 @@ def write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
     """
     try:
         table = pa.Table.from_pylist(list(rows))
-        write_atomic(path, lambda temporary: pq.write_table(table, temporary))
     except UnicodeEncodeError as error:
         raise UserError(f"{path}: a problem has text that is not Unicode ({error})") from error
     except (*_UNFIT, OverflowError) as error:
         raise UserError(f"{path}: a column's values do not fit one type ({error})") from error
-    except OSError as error:
-        raise UserError(f"cannot write {path}: {error.strerror or error}") from error
+    write_parquet(path, table)
 
 
 def read_problems(path: Path, limit: int | None = None) -> list[Problem]:
@@ -93,21 +90,16 @@ def to_row(problem: Problem) -> dict[str, Any]:
 
 
 def _rows(path: Path) -> Iterator[dict[str, Any]]:
-    try:
-        with pq.ParquetFile(path) as file:
-            names = file.schema_arrow.names
-            missing = [column for column in _REQUIRED if column not in names]
-            if missing:
-                raise UserError(
-                    f"{path}: missing column {', '.join(missing)}; found {', '.join(names)}"
-                )
-            # A-PO's files carry each sample of stage 1 as a column: read only what is needed.
-            columns = [name for name in (*_REQUIRED, *_OPTIONAL) if name in names]
-            for batch in file.iter_batches(batch_size=_BATCH_ROWS, columns=columns):
-                yield from batch.to_pylist()
-    except (pa.ArrowInvalid, OSError) as error:
-        reason = str(error).splitlines()[0]
-        raise UserError(f"{path}: not a readable Parquet file ({reason})") from error
+    with open_parquet(path) as file:
+        names = file.schema_arrow.names
+        if missing := [column for column in _REQUIRED if column not in names]:
+            raise UserError(
+                f"{path}: missing column {', '.join(missing)}; found {', '.join(names)}"
+            )
+        # A-PO's files carry each sample of stage 1 as a column: read only what is needed.
+        columns = [name for name in (*_REQUIRED, *_OPTIONAL) if name in names]
+        for batch in file.iter_batches(batch_size=_BATCH_ROWS, columns=columns):
+            yield from batch.to_pylist()
 
 
 def read_row(row: Mapping[str, Any], used: set[str], where: str, number: int) -> Problem:

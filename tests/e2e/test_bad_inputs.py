@@ -155,7 +155,7 @@ CASES = {
     "report in_use": "in_use: not a run",
     "report broken": "broken: not a run",
     "report started --out started/page.txt": "--out is a file that ends in .html",
-    "report started --out good.parquet/report.html": "cannot be written",
+    "report started --out good.parquet/report.html": "a part of this path is a file",
     "report started --max-answers -1": "max_answers: Input should be greater than or equal to 0",
     "runs": "runs: no such folder",
     "runs in_use": "in_use: no run of astarpo train or astarpo run in it",

@@ -1,11 +1,14 @@
 import json
+from contextlib import suppress
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from astarpo.files import DamagedFileError
 from astarpo.problem_set import read_problems, write_problems
 from astarpo.types import Message, Problem, UserError
+from tests.conftest import flipped
 
 PROMPT = [{"role": "user", "content": "How many?"}]
 
@@ -125,7 +128,7 @@ def test_missing_empty_and_broken_files(tmp_path):
     content = (tmp_path / "set.parquet").read_bytes()
     for broken in (b"", b"PAR1", content[:-20], content[50:]):
         (tmp_path / "broken.parquet").write_bytes(broken)
-        with pytest.raises(UserError, match="not a readable Parquet file"):
+        with pytest.raises(UserError, match="damaged, or not a readable Parquet file"):
             read_problems(tmp_path / "broken.parquet")
 
 
@@ -140,3 +143,14 @@ def test_unfit_sets_are_not_written(tmp_path):
     assert list(tmp_path.iterdir()) == []
     with pytest.raises(UserError, match="cannot write"):
         write_problems(tmp_path, [problem("a")])
+
+
+def test_a_flipped_byte_is_seen_or_changes_nothing(tmp_path):
+    path = tmp_path / "set.parquet"
+    problems = [problem("a", split="train"), problem("b", split="train")]
+    write_problems(path, problems)
+    whole = path.read_bytes()
+    for place in range(0, len(whole), 7):
+        path.write_bytes(flipped(whole, place))
+        with suppress(DamagedFileError):
+            assert read_problems(path) == problems

@@ -57,12 +57,9 @@ def report(config: ReportConfig) -> str:
         "num_shown": num_shown,
     }
     page = render_page(", ".join(names), data, answers)
-    try:
-        write_atomic(out, lambda file: file.write_text(page, encoding="utf-8"))
-        if config.markdown:
-            write_markdown(out.with_suffix(".md"), collected)
-    except OSError as error:
-        raise UserError(f"{out}: cannot be written ({error.strerror or error})") from error
+    write_atomic(out, lambda file: file.write_text(page, encoding="utf-8"))
+    if config.markdown:
+        write_markdown(out.with_suffix(".md"), collected)
     return (
         f"{out}: {len(runs)} run{'s' * (len(runs) > 1)}, {num_shown:,} of {num_all:,} answers, "
         f"{len(page) / 1e6:.1f} MB"

@@ -13,9 +13,9 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from astarpo.answer_schema import ANSWER_SCHEMA, answer_schema
+from astarpo.parquet import open_parquet
 from astarpo.rundir import RunDirectory
 from astarpo.types import STATUSES
 
@@ -140,7 +140,7 @@ def shorten(text: str | None, limit: int = _MAX_CHARACTERS) -> str:
 
 def _read(path: Path, notes: list[str]) -> pa.Table | None:
     try:
-        with pq.ParquetFile(path) as file:
+        with open_parquet(path) as file:
             found = set(file.schema_arrow.names)
             if missing := _NEEDED - found:
                 raise ValueError(f"no column {', '.join(sorted(missing))}")

@@ -11,6 +11,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from astarpo.parquet import open_parquet
 from astarpo.problem_set import read_problems
 from astarpo.types import Problem, UserError
 
@@ -216,7 +217,7 @@ def _column_names(path: Path) -> list[str]:
 
 
 def _parquet_rows(path: Path) -> Iterator[Row]:
-    with pq.ParquetFile(path) as file:
+    with open_parquet(path) as file:
         rows = (fields for batch in file.iter_batches() for fields in batch.to_pylist())
         for index, fields in enumerate(rows):
             yield Row(f"{path}, row {index}", index, fields)

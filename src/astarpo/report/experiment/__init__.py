@@ -20,7 +20,6 @@ from astarpo.report.experiment.style import DPI, MAX_LINES
 from astarpo.report.experiment.sweeps import plot_sweep, plot_value_error
 from astarpo.report.experiment.tables import headline_tables, run_table, settings_tables
 from astarpo.report.page import asset, content_hash
-from astarpo.types import UserError
 
 _CAPTIONS = {
     "sweep.png": (
@@ -64,12 +63,9 @@ def write_experiment(out: Path) -> str:
         UserError: The results cannot be read, or nothing can be written.
     """
     experiment = read_results(out)
-    try:
-        pictures = _draw(out, experiment)
-        page = _render(out, experiment, pictures)
-        write_atomic(out / "report.html", lambda file: file.write_text(page, encoding="utf-8"))
-    except OSError as error:
-        raise UserError(f"{out}: cannot be written ({error.strerror or error})") from error
+    pictures = _draw(out, experiment)
+    page = _render(out, experiment, pictures)
+    write_atomic(out / "report.html", lambda file: file.write_text(page, encoding="utf-8"))
     count = len(experiment.rows)
     names = ", ".join(["report.html", *pictures])
     return f"{out}: {names}: {count} run{'s' * (count != 1)}, {len(page) / 1e6:.1f} MB"
