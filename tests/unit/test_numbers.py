@@ -3,7 +3,7 @@ from fractions import Fraction
 
 import pytest
 
-from astarpo.verify.numbers import MAX_NUMBER_CHARS, first_number, last_number, parse_number
+from astarpo.verify.numbers import MAX_NUMBER_CHARS, last_number, parse_number, stated_number
 
 
 @pytest.mark.parametrize(
@@ -65,30 +65,42 @@ def test_refuses_what_is_not_one_number(text):
 
 
 @pytest.mark.parametrize(
-    ("text", "first", "last"),
+    ("text", "number", "value"),
     [
-        ("10-3", "10", "3"),
-        ("it is -3.", "-3", "-3"),
-        ("(2)-5", "2", "5"),
-        ("she pays $1,234.50, then", "1,234.50", "1,234.50"),
-        ("-$5 or 6", "-$5", "6"),
-        ("1,2 and 3,4", "1", "4"),
-        ("between 18, and 20,", "18", "20"),
-        ("48/2=24", "48/2", "24"),
-        ("3/4", "3/4", "3/4"),
-        ("1e3 meters", "1e3", "1e3"),
-        ("no number", None, None),
-        ("", None, None),
+        ("10-3", "3", 3),
+        ("it is -3.", "-3", -3),
+        ("(2)-5", "5", 5),
+        ("she pays $1,234.50, then", "1,234.50", Fraction(2469, 2)),
+        ("-$5 and -$6", "-$6", -6),
+        ("between 18, and 20,", "20", 20),
+        ("48/2=24", "24", 24),
+        ("3/4", "3/4", Fraction(3, 4)),
+        ("1e3 meters", "1e3", 1000),
+        ("1,2 and 3,4", "3,4", None),
+        ("-5 or 6", "-5 or 6", None),
+        ("5 apples or 6 pears", "5 apples or 6", None),
+        ("Take 5 or so. It is 6", "6", 6),
+        ("-2 1/2", "-2 1/2", Fraction(-5, 2)),
+        ("-10^2", "-10^2", -100),
+        ("3 x 10^-2", "3 * 10^-2", Fraction(3, 100)),
     ],
 )
-def test_finds_numbers_in_text(text, first, last):
-    assert (first_number(text), last_number(text)) == (first, last)
+def test_finds_the_last_number_in_a_text(text, number, value):
+    assert last_number(text) == (number, value)
 
 
-@pytest.mark.parametrize("piece", ["1", "1,", "1,111", "-", "1/", "1e", ".", "$", "1.", "-$", "1 "])
+def test_a_text_without_numbers_has_none():
+    assert last_number("no number") is last_number("") is stated_number("none") is None
+
+
+PIECES = ["1", "1,", "1,111", "-", "1/", "1e", ".", "$", "1.", "-$", "1 "]
+PIECES += ["1 000 ", "10^3", "1=", "1 or ", r"\frac{1", r"\text{", "\u00b3", "1 million ", "1  *"]
+
+
+@pytest.mark.parametrize("piece", PIECES)
 def test_long_texts_take_linear_time(piece):
     text = piece * (400_000 // len(piece))
     start = time.monotonic()
-    for find in (first_number, last_number, parse_number):
+    for find in (stated_number, last_number, parse_number):
         find(text)
     assert time.monotonic() - start < 3

@@ -14,7 +14,7 @@ class Arithmetic(MadeTask):
     """Sums of `size` terms from 1 to 9, added or subtracted."""
 
     name = "arithmetic"
-    version = "1"
+    version = "2"
     default_size = 4
     sizes = range(2, 101)
 

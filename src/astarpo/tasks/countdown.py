@@ -12,6 +12,7 @@ from astarpo.tasks.made import Draft, MadeTask
 from astarpo.types import Verdict
 from astarpo.verify.expressions import ExpressionError, parse_expression
 from astarpo.verify.marker import marked_answer
+from astarpo.verify.numbers import parse_number
 
 MAX_PRODUCT = 200
 """Keeps targets within mental arithmetic."""
@@ -27,7 +28,7 @@ class Countdown(MadeTask):
     """
 
     name = "countdown"
-    version = "1"
+    version = "2"
     default_size = 4
     sizes = range(2, 11)
 
@@ -46,19 +47,28 @@ class Countdown(MadeTask):
         )
 
     def grade(self, response: str, ground_truth: str) -> Verdict:
-        """Judges the expression after the last `####`: its value and the numbers it uses."""
+        """Judges the expression after the last `####`: its value and the numbers it uses.
+
+        It may be an equation whose other side is the value: `8*3/1 = 24`.
+        """
         answer = marked_answer(response)
         if answer is None:
             return Verdict(reward=0.0, answer=None, status="no_answer")
+        left, equals, right = map(str.strip, answer.partition("="))
+        stated, text = (right, left) if right.isdecimal() else (left, right)
+        if not equals or not stated.isdecimal():
+            stated, text = "", answer
         try:
-            expression = parse_expression(answer)
+            expression = parse_expression(text)
         except ExpressionError:
             return Verdict(reward=0.0, answer=answer, status="unparsable")
         gold = json.loads(ground_truth)
-        right = expression.value == gold["target"] and sorted(expression.numbers) == sorted(
-            gold["numbers"]
+        is_right = (
+            expression.value == gold["target"]
+            and sorted(expression.numbers) == sorted(gold["numbers"])
+            and (not stated or expression.value == parse_number(stated))
         )
-        return Verdict(float(right), answer, "ok")
+        return Verdict(float(is_right), answer, "ok")
 
 
 def _question(target: int, numbers: Sequence[int]) -> str:

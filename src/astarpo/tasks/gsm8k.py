@@ -7,7 +7,7 @@ from typing import ClassVar
 from astarpo.tasks.sources import PublishedData, Row
 from astarpo.types import Message, Problem, UserError, Verdict
 from astarpo.verify.marker import MARKER, marked_answer
-from astarpo.verify.numbers import first_number, last_number, parse_number
+from astarpo.verify.numbers import last_number, parse_number, stated_number
 
 INSTRUCTION = 'Let\'s think step by step and output the final answer after "####".'
 
@@ -19,7 +19,7 @@ class Gsm8k:
 
     name: ClassVar[str] = "gsm8k"
     aliases: ClassVar[tuple[str, ...]] = ("openai/gsm8k",)
-    version: ClassVar[str] = "1"
+    version: ClassVar[str] = "2"
     isolated: ClassVar[bool] = False
 
     def problems(
@@ -39,19 +39,19 @@ class Gsm8k:
     def grade(self, response: str, ground_truth: str) -> Verdict:
         """Judges the number after the last `####`; in a response without one, the last number.
 
-        Numbers are compared by value: `18.` is `18`, and `1,000` is `1000`.
+        Numbers are compared by value: `18.` is `18`, and `1,000` is `1000`. A line that states no
+        number or several is unparsable; see `verify.numbers.stated_number`.
         """
-        stated = marked_answer(response)
-        if stated is None:
-            answer = None if MARKER in response else last_number(response)
-            if answer is None:
+        line = marked_answer(response)
+        if line is None:
+            number = None if MARKER in response else last_number(response)
+            if number is None:
                 return Verdict(reward=0.0, answer=None, status="no_answer")
         else:
-            answer = first_number(stated)
-        value = parse_number(answer) if answer else None
-        if value is None:
-            return Verdict(reward=0.0, answer=answer or stated, status="unparsable")
-        return Verdict(float(value == parse_number(ground_truth)), answer, "ok")
+            number = stated_number(line)
+        if number is None or number.value is None:
+            return Verdict(0.0, number.text if number else line, "unparsable")
+        return Verdict(float(number.value == parse_number(ground_truth)), number.text, "ok")
 
 
 def _problem(row: Row, split: str) -> Problem:

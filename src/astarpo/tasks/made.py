@@ -13,7 +13,7 @@ from typing import ClassVar, TypeVar
 
 from astarpo.types import Message, Problem, UserError, Verdict
 from astarpo.verify.marker import marked_answer
-from astarpo.verify.numbers import parse_number
+from astarpo.verify.numbers import parse_number, plain_notation
 
 TEST_SHARE = 8
 """One identity in this many belongs to the test split."""
@@ -123,7 +123,7 @@ def judge_marked_number(response: str, ground_truth: str) -> Verdict:
     answer = marked_answer(response)
     if answer is None:
         return Verdict(reward=0.0, answer=None, status="no_answer")
-    value = parse_number(answer)
+    value = parse_number(plain_notation(answer))
     if value is None:
         return Verdict(reward=0.0, answer=answer, status="unparsable")
     return Verdict(float(value == parse_number(ground_truth)), answer, "ok")

@@ -13,7 +13,7 @@ class Multiply(MadeTask):
     """Products of two factors with `size` digits each."""
 
     name = "multiply"
-    version = "1"
+    version = "2"
     default_size = 2
     sizes = range(1, 101)
 

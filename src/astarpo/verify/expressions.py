@@ -1,7 +1,8 @@
-"""Integer arithmetic from text: `8*(3-1)/2` to an exact value, parsed by hand and never evaluated.
+r"""Integer arithmetic from text: `8*(3-1)/2` to an exact value, parsed by hand and never evaluated.
 
-Operators are + - * /, unary minus and parentheses. There is no power, so a value has no more digits
-than its text; there is no recursion, so depth costs nothing.
+Operators are + - * /, unary minus, parentheses and square brackets; LaTeX's `\times`, `\div`,
+`\frac{}{}` and their like mean the same. There is no power, so a value has no more digits than its
+text; there is no recursion, so depth costs nothing.
 """
 
 import operator
@@ -12,8 +13,12 @@ from fractions import Fraction
 
 MAX_EXPRESSION_CHARS = 1000
 
-_TOKEN = re.compile(r"\s*([0-9]+|[-+*/()])")
-_TYPOGRAPHIC = str.maketrans("×·÷\u2212", "**/-")  # noqa: RUF001
+_TOKEN = re.compile(r"\s*([0-9]+|[-+*/()\[\]])")
+_TYPOGRAPHIC = str.maketrans("×·⋅xX÷\u2212", "*****/-")  # noqa: RUF001
+_LATEX = {r"\times": "*", r"\cdot": "*", r"\*": "*", r"\div": "/", r"\left": "", r"\right": ""}
+_COMMAND = re.compile(r"\\(?:[A-Za-z]+|\*)")
+_FRACTION = re.compile(r"\\[dtc]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}")
+_CLOSING = {"(": ")", "[": "]"}
 _BINARY: dict[str, Callable[[Fraction, Fraction], Fraction]] = {
     "+": operator.add,
     "-": operator.sub,
@@ -56,7 +61,7 @@ def parse_expression(text: str) -> Expression:
             if token.isdigit():
                 values.append(Fraction(int(token)))
                 operand_next = False
-            elif token == "(":
+            elif token in _CLOSING:
                 operators.append(token)
             elif token == "-":
                 operators.append(_NEGATE)
@@ -66,11 +71,10 @@ def parse_expression(text: str) -> Expression:
             _reduce(values, operators, _PRECEDENCE[token])
             operators.append(token)
             operand_next = True
-        elif token == ")":
+        elif token in _CLOSING.values():
             _reduce(values, operators, 0)
-            if not operators:
+            if not operators or _CLOSING[operators.pop()] != token:
                 raise ExpressionError("a parenthesis closes that was never opened")
-            operators.pop()
         else:
             raise ExpressionError(f"an operator should stand before {token!r}")
     if operand_next:
@@ -84,7 +88,7 @@ def parse_expression(text: str) -> Expression:
 def _tokens(text: str) -> list[str]:
     if len(text) > MAX_EXPRESSION_CHARS:
         raise ExpressionError(f"longer than {MAX_EXPRESSION_CHARS} characters")
-    text = text.translate(_TYPOGRAPHIC).rstrip()
+    text = _without_latex(text).translate(_TYPOGRAPHIC).rstrip()
     tokens: list[str] = []
     position = 0
     while position < len(text):
@@ -96,9 +100,17 @@ def _tokens(text: str) -> list[str]:
     return tokens
 
 
+def _without_latex(text: str) -> str:
+    """Writes fractions, from the inside out, as quotients, and other commands as operators."""
+    replaced = True
+    while replaced:
+        text, replaced = _FRACTION.subn(r"((\1)/(\2))", text)
+    return _COMMAND.sub(lambda match: _LATEX.get(match[0], match[0]), text)
+
+
 def _reduce(values: list[Fraction], operators: list[str], precedence: int) -> None:
     """Applies the waiting operators that bind at least this tightly, back to a parenthesis."""
-    while operators and operators[-1] != "(" and _PRECEDENCE[operators[-1]] >= precedence:
+    while operators and operators[-1] not in _CLOSING and _PRECEDENCE[operators[-1]] >= precedence:
         name = operators.pop()
         if name == _NEGATE:
             values.append(-values.pop())
