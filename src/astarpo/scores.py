@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 
 _Z95 = 1.959963984540054
 
+# Means of equal rewards may differ by this much.
+_ROUNDING = 1e-9
+
 # Rewards of 0 and 1 give N + 1 levels; many more come from rewards of any size.
 _MAX_LEVELS = 40
 _NUM_BINS = 20
@@ -32,7 +35,7 @@ def mean_score(scores: Sequence[float] | NDArray[np.float64]) -> Score:
     Scores in [0, 1] get a Wilson interval at the sample size that a coin of the same mean would
     need for the same variance: the ordinary Wilson interval where scores are 0 or 1, a narrower one
     for averages of several samples, and never an empty one at 0 or 1. Other scores get the normal
-    interval.
+    interval. Scores that are all equal show no spread to go by: see `_unseen`.
 
     Args:
         scores: [P], one number a problem.
@@ -45,16 +48,54 @@ def mean_score(scores: Sequence[float] | NDArray[np.float64]) -> Score:
         raise ValueError("no scores")
     count = scores_P.size
     mean = float(scores_P.mean())
+    least, most = min(0.0, float(scores_P.min())), max(1.0, float(scores_P.max()))
+    if math.isclose(scores_P.min(), scores_P.max(), abs_tol=_ROUNDING):
+        return _unseen(mean, count, least, most)
     variance = float(scores_P.var())
-    if scores_P.min() < 0 or scores_P.max() > 1:
-        margin = _Z95 * math.sqrt(variance / max(1, count - 1))
+    if least < 0 or most > 1:
+        margin = _Z95 * math.sqrt(variance / (count - 1))
         return Score(mean, mean - margin, mean + margin)
-    effective = count * mean * (1 - mean) / variance if variance > 0 else count
+    effective = count * mean * (1 - mean) / variance
     shrink = 1 + _Z95**2 / effective
     center = (mean + _Z95**2 / (2 * effective)) / shrink
     spread = math.sqrt(mean * (1 - mean) / effective + _Z95**2 / (4 * effective**2))
     margin = _Z95 * spread / shrink
     return Score(mean, max(0.0, center - margin), min(1.0, center + margin))
+
+
+def mean_change(before: Sequence[float], after: Sequence[float]) -> Score:
+    """Mean change of per-problem scores with a 95% interval of the pairs.
+
+    It is the normal one. Where all changes are equal, as when nothing changes, see `_unseen`: a
+    score in [0, 1] changes by -1 to 1.
+
+    Args:
+        before: [P], one number a problem.
+        after: [P], of the same problems.
+
+    Raises:
+        ValueError: There is none.
+    """
+    changes_P = np.asarray(after, dtype=np.float64) - np.asarray(before, dtype=np.float64)
+    if changes_P.size == 0:
+        raise ValueError("no scores")
+    count, mean = changes_P.size, float(changes_P.mean())
+    largest = max(1.0, float(np.abs(changes_P).max()))
+    if math.isclose(changes_P.min(), changes_P.max(), abs_tol=_ROUNDING):
+        return _unseen(mean, count, -largest, largest)
+    margin = _Z95 * float(changes_P.std(ddof=1)) / math.sqrt(count)
+    return Score(mean, mean - margin, mean + margin)
+
+
+def _unseen(mean: float, count: int, least: float, most: float) -> Score:
+    """The interval around `count` equal scores: what else the problems not drawn may hold.
+
+    A kind of problem that is not among `count` drawn ones may still make up a share of
+    z^2 / (z^2 + count) of all, by the Wilson interval of 0 out of `count`. Its score is `least` or
+    `most` at the worst.
+    """
+    share = _Z95**2 / (_Z95**2 + count)
+    return Score(mean, mean - share * (mean - least), mean + share * (most - mean))
 
 
 def level_counts(means: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:

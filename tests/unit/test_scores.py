@@ -3,7 +3,7 @@ import itertools
 import numpy as np
 import pytest
 
-from astarpo.scores import level_counts, majority_right, mean_score, pass_at_k
+from astarpo.scores import level_counts, majority_right, mean_change, mean_score, pass_at_k
 
 
 def test_wilson_interval_by_hand():
@@ -38,6 +38,43 @@ def test_scores_outside_0_1_get_the_normal_interval():
     score = mean_score([-1.0, 0.0, 1.0, 2.0])
     assert score.value == 0.5
     assert score.high - score.value == pytest.approx(1.96 * np.std([-1, 0, 1, 2], ddof=1) / 2, 1e-3)
+
+
+@pytest.mark.parametrize(
+    ("score", "count", "low", "high"),
+    [
+        # z^2 / (z^2 + 30) = .11352: by so much the mean may be drawn to 0 or to 1.
+        (0.3, 30, 0.3 * (1 - 0.11352), 0.3 + 0.11352 * 0.7),
+        (0.1 + 0.2, 30, 0.3 * (1 - 0.11352), 0.3 + 0.11352 * 0.7),
+        (0.0, 30, 0.0, 0.11352),
+        (1.0, 30, 1 - 0.11352, 1.0),
+        # Rewards from -1 to 1, and one of a size that no other tells of.
+        (-1.0, 30, -1.0, -1 + 0.11352 * 2),
+        (5.0, 30, 5 * (1 - 0.11352), 5.0),
+        (0.5, 1, 0.5 * (1 - 0.79346), 0.5 + 0.79346 * 0.5),
+    ],
+)
+def test_equal_scores_leave_room_for_what_was_not_seen(score, count, low, high):
+    got = mean_score([score] * count)
+    assert (got.value, got.low, got.high) == pytest.approx((score, low, high), abs=1e-4)
+
+
+def test_no_change_in_any_pair_leaves_room_for_some():
+    # z^2 / (z^2 + 50) = .07135 of the problems may change by 1 one way or the other.
+    assert mean_change([0, 1] * 25, [0, 1] * 25) == pytest.approx((0, -0.07135, 0.07135), abs=1e-5)
+    # One of four changes by 1: mean .25, deviation .5, margin 1.96 * .5 / 2.
+    assert mean_change([0, 0, 0, 1], [0, 0, 1, 1]) == pytest.approx((0.25, -0.24, 0.74), abs=1e-3)
+
+
+@pytest.mark.parametrize("rare", [0.0, 1.0])
+def test_equal_scores_cover_a_mean_that_rare_problems_move(rare):
+    """Problems score .3, but one in fifty scores `rare`: of 30 drawn, half show only .3."""
+    rng = np.random.default_rng(0)
+    truth = 0.98 * 0.3 + 0.02 * rare
+    drawn = np.where(rng.random((1000, 30)) < 0.02, rare, 0.3)
+    scores = [mean_score(row) for row in drawn if np.ptp(row) == 0]
+    assert len(scores) > 300
+    assert all(score.low <= truth <= score.high for score in scores)
 
 
 @pytest.mark.parametrize(

@@ -12,10 +12,10 @@ from astarpo.problem_set import read_problems
 from astarpo.report.answers import Source, verdict_counts
 from astarpo.report.stage1 import summarize_stage1
 from astarpo.rundir import RunDirectory, read_json, state_of
+from astarpo.scores import mean_change
 from astarpo.types import Problem, UserError
 
 _CURVES = ("reward", "kl", "length_mean", "loss", "entropy", "grad_norm")
-_Z95 = 1.959963984540054
 
 
 def collect_run(
@@ -163,17 +163,14 @@ def _changes(tables: Mapping[str, pa.Table]) -> dict[str, dict[str, float]]:
     changes = {}
     for name, mode in modes.items():
         before, after = (_mean_rewards(tables[kind], mode) for kind in ("reference", "trained"))
-        differences = np.array([after[p] - before[p] for p in before.keys() & after.keys()])
-        if len(differences) < 2:
+        shared = sorted(before.keys() & after.keys())
+        if not shared:
             continue
-        margin = _Z95 * differences.std(ddof=1) / math.sqrt(len(differences))
-        mean = float(differences.mean())
+        pairs = [(before[problem], after[problem]) for problem in shared]
         changes[name] = {
-            "value": mean,
-            "low": mean - margin,
-            "high": mean + margin,
-            "better": int((differences > 0).sum()),
-            "worse": int((differences < 0).sum()),
+            **mean_change(*zip(*pairs, strict=True))._asdict(),
+            "better": sum(after > before for before, after in pairs),
+            "worse": sum(after < before for before, after in pairs),
         }
     return changes
 
