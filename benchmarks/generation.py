@@ -19,6 +19,7 @@ import torch
 
 from astarpo.engines import hf
 from astarpo.engines.base import Request, Sampling
+from astarpo.engines.decoding import Plan
 from astarpo.policy import Policy, load_policy
 from astarpo.tasks.arithmetic import Arithmetic
 
@@ -51,7 +52,7 @@ def ours(policy: Policy, requests: list[Request]) -> int:
 
 def ours_with_their_cache(policy: Policy, requests: list[Request]) -> int:
     """Tokens that the engine sampled as it does where a model's prompts cannot be shared."""
-    with patch.object(hf, "branches_fit", return_value=None):
+    with patch.object(hf, "make_plan", return_value=Plan("cached", ["cached"])):
         return ours(policy, requests)
 
 

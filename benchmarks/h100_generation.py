@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from workload import Shape, frozen_copy, make_prompts, random_policy, sample, timed
 
 from astarpo.engines import hf
+from astarpo.engines.decoding import Plan
 from astarpo.policy import Policy
 from astarpo.types import Prompt
 
@@ -44,7 +45,8 @@ def generation(bench: Bench) -> None:
 def _ours(bench: Bench, shape: Shape, policy: Policy, prompts: list[Prompt], samples: int) -> Row:
     sizes = bench.sizes
     with policy.autocast():
-        way = hf.branches_fit(policy.model, policy.autocast_dtype)
+        ids = [prompt.token_ids for prompt in prompts]
+        way = hf.make_plan(policy, ids, sizes.response, own_loop=True).ways[0]
     sample(policy, prompts[:2], samples, 4, sizes.prompts)
     bench.free()
     seconds = timed(lambda: sample(policy, prompts, samples, sizes.response, sizes.prompts))
@@ -54,7 +56,7 @@ def _ours(bench: Bench, shape: Shape, policy: Policy, prompts: list[Prompt], sam
 
 def _stepwise(bench: Bench, shape: Shape, policy: Policy, prompts: list[Prompt]) -> Row:
     """Without a CUDA graph, by plain products."""
-    with patch.object(hf, "branches_fit", return_value="stepwise"):
+    with patch.object(hf, "make_plan", return_value=Plan("stepwise", ["stepwise"])):
         return _ours(bench, shape, policy, prompts, 1)
 
 

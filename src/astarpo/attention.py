@@ -8,7 +8,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Any
 
-from torch import Tensor
+from transformers import DynamicCache
+from transformers.cache_utils import DynamicLayer
 
 # What models pass to attention besides, without a meaning in evaluation mode.
 _HARMLESS = {"dropout", "position_ids", "cache_position", "use_cache"}
@@ -49,6 +50,12 @@ def refuse_unknown(kwargs: Mapping[str, Any]) -> None:
         raise ValueError(f"attention with {', '.join(sorted(unknown))} is not known")
 
 
-def agree(ours: Tensor, theirs: Tensor) -> bool:
-    """Whether two ways to compute the same outputs differ by rounding only, be it that of bf16."""
-    return bool((ours - theirs).abs().mean() <= 0.05 * theirs.std())
+def refuse_states(model: Any) -> None:
+    """Sees to it that all that a token takes from those before it is their keys and values.
+
+    Raises:
+        ValueError: A layer carries a state from token to token, or keeps the last tokens only.
+    """
+    for layer in DynamicCache(config=model.config).layers:
+        if type(layer) is not DynamicLayer:
+            raise ValueError(f"a layer that needs a {type(layer).__name__} is not known")

@@ -47,6 +47,8 @@ class TokenBatch:
         mask_BT: [B, T], True on the response's own tokens.
         cell_R: [R] each response token's place among B x T.
         packed: The same without padding.
+        sequences: B, the same as plain numbers, prompt and response.
+        starts: B, where in it each response begins.
     """
 
     input_ids_BS: Tensor
@@ -56,6 +58,8 @@ class TokenBatch:
     mask_BT: Tensor
     cell_R: Tensor
     packed: Packed
+    sequences: tuple[tuple[int, ...], ...]
+    starts: tuple[int, ...]
 
     def at_responses(self, values_R: Tensor) -> Tensor:
         """[B, T]: values of the response tokens where these stand, 0 on padding."""
@@ -98,6 +102,8 @@ def collate(
         mask_BT=mask_BT.to(device),
         cell_R=mask_BT.flatten().nonzero()[:, 0].to(device),
         packed=_pack(input_ids_BS, position_ids_BS, real_BS, mask_BT, device),
+        sequences=tuple((*p, *r) for p, r in zip(prompts, responses, strict=True)),
+        starts=tuple(map(len, prompts)),
     )
 
 

@@ -3,16 +3,17 @@
 Shapes: _B sequences, _T response tokens.
 """
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from astarpo.batch import TokenBatch
-from astarpo.packing import before_responses
 from astarpo.policy import load_part
+from astarpo.ways import Way, before_responses, fitting_way
 
 
 def load_critic(name: str, device: torch.device) -> Any:
@@ -42,7 +43,8 @@ def load_critic(name: str, device: torch.device) -> Any:
 
 def critic_values(critic: Any, batch: TokenBatch) -> Tensor:
     """What the critic expects before each response token: [B, T] in units of reward."""
-    return batch.at_responses(before_responses(critic, batch).squeeze(-1).float())
+    way = fitting_way(critic, batch, partial(_features, critic))
+    return batch.at_responses(before_responses(critic, batch, way).squeeze(-1).float())
 
 
 def save_critic(path: Path, critic: Any) -> None:
@@ -58,3 +60,9 @@ def restore_critic(path: Path, critic: Any) -> None:
 def _head(critic: Any) -> Any:
     """Token classifiers call their last layer `score` or `classifier`."""
     return critic.score if hasattr(critic, "score") else critic.classifier
+
+
+def _features(critic: Any, batch: TokenBatch, way: Way) -> Tensor:
+    """What its head reads, scaled to a mean square of 1; the head itself says 0 at first."""
+    hidden_RH = before_responses(critic.base_model, batch, way).float()
+    return nn.functional.rms_norm(hidden_RH, hidden_RH.shape[-1:])

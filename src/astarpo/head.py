@@ -14,8 +14,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
+from astarpo.agreement import gap, tolerance
+
 # 512 MB of fp32. Smaller chunks add up the weight's gradient more often.
 MAX_LOGITS = 1 << 27
+
+# Tokens that tell, and values that are large for hidden states and logits alike.
+_TRIED, _LARGE = 8, 100.0
 
 _plain: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 
@@ -23,7 +28,7 @@ _plain: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 def is_plain(model: Any) -> bool:
     """Whether a model's logits are its output layer over its decoder's last hidden states.
 
-    Some models cap or scale them besides. One forward pass over one token tells, for good.
+    Some models cap or scale them besides. Forward passes over a few tokens tell, for good.
     """
     if model not in _plain:
         _plain[model] = _try_out(model)
@@ -104,22 +109,44 @@ def _try_out(model: Any) -> bool:
     head, decoder = model.get_output_embeddings(), model.get_decoder()
     if not isinstance(head, nn.Linear) or decoder is None or decoder is model:
         return False
-    seen: dict[str, Tensor] = {}
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(head.out_features, (1, _TRIED), generator=generator).to(head.weight.device)
+    theirs_NV = model(input_ids=ids, use_cache=False).logits[0]
+    ours_NV = head(decoder(input_ids=ids, use_cache=False)[0])[0]
+    if ours_NV.shape != theirs_NV.shape:
+        return False
+    ours_N, theirs_N = (score(each, ids[0], 1.0, entropy=False)[0] for each in (ours_NV, theirs_NV))
+    return gap(ours_N, theirs_N, [_TRIED]) <= tolerance(model) and _passes_on(model, ids)
+
+
+def _passes_on(model: Any, ids: Tensor) -> bool:
+    """Whether a model hands hidden states and logits on as they are, be they small or large.
+
+    Small logits show no cap, and weights of zero no scale. So what the decoder and the output layer
+    return is overwritten, and looked for where it has to arrive.
+    """
+    written: dict[str, Tensor] = {}
+    arrived: dict[str, Tensor] = {}
+
+    def overwrite(name: str, values: Tensor) -> None:
+        values.copy_(torch.linspace(-_LARGE, _LARGE, values.numel()).view(values.shape))
+        written[name] = values.clone()
 
     def at_decoder(_module: nn.Module, _args: Any, output: Any) -> None:
-        seen["hidden"] = output[0]
+        overwrite("hidden", output[0])
 
     def at_head(_module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
-        seen["input"], seen["logits"] = args[0], output.clone()
+        arrived["hidden"] = args[0].clone()
+        overwrite("logits", output)
 
+    head, decoder = model.get_output_embeddings(), model.get_decoder()
     hooks = [decoder.register_forward_hook(at_decoder), head.register_forward_hook(at_head)]
     try:
-        ids = torch.zeros((1, 1), dtype=torch.long, device=head.weight.device)
         logits = model(input_ids=ids, use_cache=False).logits
     finally:
         for hook in hooks:
             hook.remove()
-    if seen.keys() != {"hidden", "input", "logits"} or seen["hidden"].dtype != seen["input"].dtype:
+    if written.keys() != {"hidden", "logits"} or written["hidden"].dtype != arrived["hidden"].dtype:
         return False
-    same_input = torch.equal(seen["hidden"], seen["input"])
-    return same_input and torch.equal(seen["logits"].to(logits.dtype), logits)
+    same_input = torch.equal(written["hidden"], arrived["hidden"])
+    return same_input and torch.equal(written["logits"].to(logits.dtype), logits)

@@ -6,6 +6,7 @@ add up to a difference.
 Shapes: _B sequences, _T response tokens.
 """
 
+import logging
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -18,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from astarpo.agreement import tolerance
 from astarpo.algorithms.base import Algorithm, LossInputs, Rollout
 from astarpo.attention import same_again
 from astarpo.batch import TokenBatch, collate, masked_sum, micro_batches
@@ -29,6 +31,8 @@ from astarpo.optimizers import make_optimizer
 from astarpo.policy import Policy
 from astarpo.rollout import Answer, Stopwatch
 from astarpo.types import TrainingStopped
+
+logger = logging.getLogger("astarpo")
 
 
 @dataclass(frozen=True)
@@ -81,6 +85,7 @@ class Learner:
             self.parameters |= {f"critic.{name}": p for name, p in critic.named_parameters()}
         self.optimizer = make_optimizer(config.optimizer, groups, config.lr, config.weight_decay)
         self._parked = ParkedWeights(reference.model) if config.reference_offload else None
+        self._warned = False
         self._recomputed = []  # layers whose activations are not kept but computed again
         if config.gradient_checkpointing:
             for model in (policy.model, critic) if critic is not None else (policy.model,):
@@ -133,6 +138,7 @@ class Learner:
         num_on_policy = sum(len(part) for part in records["kl"])
         summary = summarize(records)
         summary["kl_se"] = summary["kl_std"] / math.sqrt(num_on_policy)
+        self._warn_of_engine(summary, rollout.mean_length)
         return summary | {name: sum(each) / len(each) for name, each in norms.items()}
 
     def _plan(self, answers: Sequence[Answer]) -> list[list[MicroBatch]]:
@@ -242,6 +248,19 @@ class Learner:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)  # while sampling, their memory is the cache's
         return norms
+
+    def _warn_of_engine(self, summary: dict[str, float], mean_length: float) -> None:
+        """Says once that what was sampled from is not what is trained."""
+        apart = math.hypot(summary["engine_kl"], summary["engine_kl_std"])
+        with self.policy.autocast():
+            explained = tolerance(self.policy.model) * mean_length
+        if apart > explained and not self._warned:
+            self._warned = True
+            logger.warning(
+                f"{type(self.policy.model).__name__}: log-probs of a response differ by "
+                f"{apart:.2g} nats between sampling and training (engine_kl), where rounding "
+                f"explains {explained:.2g}: what is learnt is not what was sampled"
+            )
 
     def _reference_at_hand(self) -> AbstractContextManager[None]:
         return self._parked.in_use() if self._parked else nullcontext()

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from astarpo.batch import TokenBatch
 from astarpo.head import is_plain, score, score_hidden
-from astarpo.packing import before_responses
+from astarpo.ways import Way, before_responses, fitting_way
 
 
 class TokenLogprobs(NamedTuple):
@@ -35,13 +35,30 @@ def token_logprobs(
         batch: The sequences.
         temperature: What the responses were sampled at; logits are divided by it.
         entropy: Whether to compute the entropies too.
+
+    Raises:
+        UserError: The model is none to sample from: it sees the tokens that it is to predict.
     """
-    ids_R = batch.response_ids_BT.flatten()[batch.cell_R]
-    if is_plain(model):
-        hidden_RH = before_responses(model.get_decoder(), batch)
-        head = model.get_output_embeddings()
-        scored = score_hidden(head, hidden_RH, ids_R, temperature, entropy=entropy)
-    else:
-        scored = score(before_responses(model, batch), ids_R, temperature, entropy=entropy)
+    way = fitting_way(
+        model, batch, lambda part, way: _score(model, part, 1.0, way, entropy=False)[0]
+    )
+    scored = _score(model, batch, temperature, way, entropy=entropy)
     logprobs_BT, entropy_BT = map(batch.at_responses, scored)
     return TokenLogprobs(logprobs_BT, entropy_BT if entropy else None)
+
+
+def logprobs_alone(model: Any, batch: TokenBatch, temperature: float) -> Tensor:
+    """Log-probs of response tokens, each sequence going through the model alone: [R]."""
+    return _score(model, batch, temperature, "alone", entropy=False)[0]
+
+
+def _score(
+    model: Any, batch: TokenBatch, temperature: float, way: Way, *, entropy: bool
+) -> tuple[Tensor, Tensor]:
+    """See `score`."""
+    ids_R = batch.response_ids_BT.flatten()[batch.cell_R]
+    if not is_plain(model):
+        return score(before_responses(model, batch, way), ids_R, temperature, entropy=entropy)
+    hidden_RH = before_responses(model.get_decoder(), batch, way)
+    head = model.get_output_embeddings()
+    return score_hidden(head, hidden_RH, ids_R, temperature, entropy=entropy)

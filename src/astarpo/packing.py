@@ -8,11 +8,9 @@ Shapes: _N tokens of all sequences, _R their response tokens, _B sequences, _W t
 _K places in all rows, _H heads, _D size of a head, _X size of an output.
 """
 
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
-from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -20,42 +18,30 @@ from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from astarpo.attention import agree, attending, refuse_unknown
-from astarpo.batch import Packed, TokenBatch, collate
-
-logger = logging.getLogger("astarpo")
+from astarpo.attention import attending, refuse_states, refuse_unknown
+from astarpo.batch import Packed, TokenBatch
 
 NAME = "astarpo_packed"
 
-_fits: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 
-
-def before_responses(module: Any, batch: TokenBatch) -> Tensor:
+def run_packed(module: Any, batch: TokenBatch) -> Tensor:
     """A module's first output at the token before each response token: [R, X].
 
     Args:
         module: A transformers model: a decoder, or one with a head of its own.
         batch: The sequences.
+
+    Raises:
+        ValueError: The model does more than let tokens attend to all before them.
     """
-    return (_run_packed if packs_fit(module) else _run_padded)(module, batch)
-
-
-@torch.no_grad()
-def packs_fit(module: Any) -> bool:
-    """Whether a module gives the same for packed sequences as for padded ones.
-
-    It does where all layers attend to all tokens before through transformers' attention interface,
-    with neither caps nor biases. Two short sequences tell, once for each module.
-    """
-    if module not in _fits:
-        try:
-            _fits[module] = _try_out(module)
-        except Exception:  # Models differ in too many ways to foresee how one does not fit.
-            _fits[module] = False
-        torch.clear_autocast_cache()  # of casts that carry no gradient
-        if not _fits[module]:
-            logger.info(f"{type(module).__name__}: sequences are padded to a common length")
-    return _fits[module]
+    refuse_states(module)
+    packed = batch.packed
+    position_ids: Any = packed.positions_N[None]
+    # Models hand it to each layer's attention as it is, also when they compute a layer again.
+    position_ids.packed = packed
+    with attending(module, NAME), _asked_alone(module, packed):
+        out = module(input_ids=packed.ids_N[None], position_ids=position_ids, use_cache=False)
+    return _Collect.apply(out[0][0], packed.before_R)
 
 
 def attend(
@@ -63,7 +49,7 @@ def attend(
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    attention_mask: None,
+    attention_mask: Tensor | None,
     scaling: float | None = None,
     position_ids: Any = None,
     **kwargs: Any,
@@ -77,7 +63,7 @@ def attend(
         query: [1, H, N, D].
         key: [1, H, N, D], or fewer heads.
         value: [1, H, N, D] likewise.
-        attention_mask: None.
+        attention_mask: None; a mask that a model makes by itself is refused.
         scaling: Of the scores; 1 / sqrt(D) unless given.
         position_ids: Carries the layout.
         kwargs: What else a model passes.
@@ -86,9 +72,9 @@ def attend(
         [1, N, H, D], and no weights.
 
     Raises:
-        ValueError: Something is passed that may change attention: a window, a cap, a bias.
+        ValueError: Something is passed that may change attention: a mask, a window, a cap, a bias.
     """
-    refuse_unknown(kwargs)
+    refuse_unknown(kwargs | {"attention_mask": attention_mask})
     packed: Packed = position_ids.packed
     # Under autocast rotary embeddings are in fp32, which attention would round after the spreading.
     rows_BHWD = [
@@ -139,16 +125,6 @@ class _Collect(torch.autograd.Function):
         return spread.index_copy_(0, slot_N, grads[0]), None
 
 
-def _run_packed(module: Any, batch: TokenBatch) -> Tensor:
-    packed = batch.packed
-    position_ids: Any = packed.positions_N[None]
-    # Models hand it to each layer's attention as it is, also when they compute a layer again.
-    position_ids.packed = packed
-    with attending(module, NAME), _asked_alone(module, packed):
-        out = module(input_ids=packed.ids_N[None], position_ids=position_ids, use_cache=False)
-    return _Collect.apply(out[0][0], packed.before_R)
-
-
 @contextmanager
 def _asked_alone(module: Any, packed: Packed) -> Iterator[None]:
     """Spares the last layer's feed-forward network the tokens whose outputs nobody asks for.
@@ -175,19 +151,3 @@ def _asked_alone(module: Any, packed: Packed) -> Iterator[None]:
     finally:
         for hook in hooks:
             hook.remove()
-
-
-def _run_padded(module: Any, batch: TokenBatch) -> Tensor:
-    width = batch.mask_BT.shape[1]
-    out_BSX = module(
-        input_ids=batch.input_ids_BS,
-        attention_mask=batch.attention_mask_BS,
-        position_ids=batch.position_ids_BS,
-        use_cache=False,
-    )[0]
-    return out_BSX[:, -width - 1 : -1].flatten(0, 1).index_select(0, batch.cell_R)
-
-
-def _try_out(module: Any) -> bool:
-    batch = collate([[1], [4, 5]], [[2, 3], [6, 7, 8]], 0, module.device)
-    return agree(_run_packed(module, batch).float(), _run_padded(module, batch).float())

@@ -9,7 +9,7 @@ from astarpo.batch import collate
 from astarpo.engines.base import Request, Sampling
 from astarpo.engines.branch_attention import NAME
 from astarpo.engines.branch_cache import BranchingCache, survivors
-from astarpo.engines.decoding import branches_fit, read
+from astarpo.engines.decoding import own_way, read
 from astarpo.engines.hf import HFEngine
 from astarpo.logprobs import token_logprobs
 from astarpo.policy import make_policy
@@ -20,11 +20,15 @@ PROMPTS = torch.tensor([[1, 2, 3, 4], [0, 0, 5, 6], [0, 7, 8, 9]])
 MASK = torch.tensor([[1, 1, 1, 1], [0, 0, 1, 1], [0, 1, 1, 1]])
 
 
+def way_of(model):
+    return own_way(model, None, [(1, 2, 3), (4, 5)], 64)
+
+
 @pytest.mark.parametrize("samples", [1, 3])
 @pytest.mark.parametrize("kind", KINDS)
 def test_decoding_agrees_with_the_whole_sequence_whatever_the_model(policy, kind, samples):
     other = make_policy(small_model(kind), policy.tokenizer)
-    assert branches_fit(other.model, None) == (None if kind in WITHOUT else "stepwise")
+    assert way_of(other.model) == ("cached" if kind in WITHOUT else "stepwise")
     texts = [f"Item {i // samples}" + " more" * (i // samples % 2) for i in range(24)]
     requests = [
         Request(tuple(policy.tokenizer(text)["input_ids"]), i) for i, text in enumerate(texts)
@@ -95,11 +99,11 @@ def test_a_prompt_is_held_once_and_a_token_does_not_copy_those_before_it():
 )
 def test_another_attention_is_not_taken_for_ours(odd):
     model = small_model("llama")
-    assert branches_fit(model, None)
+    assert way_of(model) == "stepwise"
     model = small_model("llama")
     attention = model.model.layers[1].self_attn
     attention.forward = partial(attention.forward, **odd)
-    assert not branches_fit(model, None)
+    assert way_of(model) != "stepwise"
 
 
 @pytest.mark.parametrize("live", [[1, 1, 1], [0, 1, 1, 0, 1], [0, 0, 1], [1, 0, 0], [0]])

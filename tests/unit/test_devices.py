@@ -8,7 +8,7 @@ import torch
 
 from astarpo.batch import collate
 from astarpo.engines.base import Request, Sampling
-from astarpo.engines.decoding import branches_fit
+from astarpo.engines.decoding import own_way
 from astarpo.engines.hf import HFEngine
 from astarpo.logprobs import token_logprobs
 from astarpo.policy import load_policy
@@ -57,5 +57,5 @@ def test_in_bf16_the_engine_gives_the_trainers_logprobs_but_for_rounding(shipped
 
 def test_a_gpu_decodes_by_recorded_steps(shipped):
     with shipped.autocast():
-        way = branches_fit(shipped.model, shipped.autocast_dtype)
+        way = own_way(shipped.model, shipped.autocast_dtype, [(1, 2, 3), (4,)], 64)
     assert way == ("recorded" if shipped.device.type == "cuda" else "stepwise")

@@ -1,3 +1,4 @@
+import copy
 import dataclasses
 import math
 
@@ -8,10 +9,10 @@ import torch
 from astarpo.batch import collate
 from astarpo.engines import hf
 from astarpo.engines.base import Request, Sampling
-from astarpo.engines.generate import GenerateEngine
-from astarpo.engines.hf import HFEngine
+from astarpo.engines.hf import GenerateEngine, HFEngine
 from astarpo.engines.tokens import choose_tokens
 from astarpo.logprobs import token_logprobs
+from astarpo.policy import make_policy
 from astarpo.seeding import derive_seed, uniforms
 from astarpo.types import UserError
 
@@ -143,21 +144,22 @@ def test_uniforms_are_streams_of_their_own():
     assert many.max() < 1
 
 
-@pytest.mark.parametrize("temperature", [1.0, 0.6, 0.0])
-def test_generate_gives_the_same_kind_of_completions(policy, temperature):
-    sampling = Sampling(20, temperature)
+@pytest.mark.parametrize(("temperature", "top_p"), [(1.0, 1.0), (0.6, 1.0), (0.0, 1.0), (1.0, 0.8)])
+def test_generate_gives_the_same_completions(policy, temperature, top_p):
+    sampling = Sampling(20, temperature, top_p)
     requests = make_requests(policy, 12)
     engine = GenerateEngine(policy, 5)
     done = engine.generate(requests, sampling)
     assert done == engine.generate(requests, sampling)
-    if temperature == 0:
-        expected = HFEngine(policy, 5).generate(requests, sampling)
-        assert [c.token_ids for c in done] == [c.token_ids for c in expected]
+    expected = HFEngine(policy, 5).generate(requests, sampling)
+    assert [c.token_ids for c in done] == [c.token_ids for c in expected]
     batch = collate([r.prompt_ids for r in requests], [c.token_ids for c in done], 0, policy.device)
     with torch.no_grad():
         logprobs_BT, _ = token_logprobs(policy.model, batch, temperature or 1.0)
     for completion, row in zip(done, logprobs_BT, strict=True):
-        assert completion.logprobs == pytest.approx(row[: len(completion.token_ids)].tolist())
+        if top_p == 1:
+            own = row[: len(completion.token_ids)].tolist()
+            assert completion.logprobs == pytest.approx(own, abs=1e-4)
         ended = completion.token_ids[-1] in policy.stop_ids
         assert completion.finish_reason == ("stop" if ended else "length")
         assert ended or len(completion.token_ids) == 20
@@ -170,5 +172,41 @@ def test_generate_samples_the_models_distribution(policy):
     done = GenerateEngine(policy, 4000).generate(requests, Sampling(1))
     shares = torch.bincount(torch.tensor([c.token_ids[0] for c in done]), minlength=258) / 4000
     assert (shares - chances).abs().max() < 0.03
-    with pytest.raises(UserError, match="top_p"):
-        GenerateEngine(policy, 8).generate(requests, Sampling(1, top_p=0.9))
+
+
+def test_generate_adds_no_penalty_that_a_model_folder_asks_for(policy):
+    requests, sampling = make_requests(policy, 6), Sampling(20)
+    model = copy.deepcopy(policy.model)
+    model.generation_config.repetition_penalty = 9.0
+    done = GenerateEngine(make_policy(model, policy.tokenizer), 8).generate(requests, sampling)
+    assert done == GenerateEngine(policy, 8).generate(requests, sampling)
+    assert model.generation_config.repetition_penalty == 9.0
+
+
+def wrong(decode):
+    def decode_wrongly(*given, **named):
+        return [
+            dataclasses.replace(c, logprobs=tuple(x - 0.01 for x in c.logprobs))
+            for c in decode(*given, **named)
+        ]
+
+    return decode_wrongly
+
+
+def test_sampling_that_does_not_agree_goes_on_by_a_slower_way(policy, monkeypatch, caplog):
+    other = make_policy(copy.deepcopy(policy.model), policy.tokenizer)
+    requests, sampling = make_requests(other, 6), Sampling(20)
+    expected = GenerateEngine(other, 8).generate(requests, sampling)
+    monkeypatch.setattr(HFEngine, "_step", wrong(HFEngine._step))
+    assert HFEngine(other, 8).generate(requests, sampling) == expected
+    said = [record.message for record in caplog.records if record.levelname == "WARNING"]
+    assert [message.split()[3] for message in said] == ["stepwise", "cached"]
+    assert all("LlamaForCausalLM" in message and "0.01 nats" in message for message in said)
+    assert "transformers' generate" in said[-1]
+
+
+def test_a_model_that_no_way_agrees_on_is_refused_by_name(policy, monkeypatch):
+    other = make_policy(copy.deepcopy(policy.model), policy.tokenizer)
+    monkeypatch.setattr(HFEngine, "_decode", wrong(HFEngine._decode))
+    with pytest.raises(UserError, match=r"LlamaForCausalLM: cannot be sampled from: .* 0\.01 nats"):
+        HFEngine(other, 8).generate(make_requests(other, 6), Sampling(20))

@@ -5,8 +5,11 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from astarpo import head
 from astarpo.batch import collate, masked_sum
+from astarpo.engines.base import Request, Sampling
+from astarpo.engines.hf import HFEngine
 from astarpo.head import is_plain
 from astarpo.logprobs import token_logprobs
+from astarpo.policy import Policy
 from tests.unit.models import small_model
 from tests.unit.test_batch import unpadded_logprobs
 
@@ -92,7 +95,7 @@ def test_nothing_is_computed_for_padding():
     model.get_output_embeddings().register_forward_hook(
         lambda _module, args, _output: rows.append(args[0].numel() // 32)
     )
-    assert is_plain(model)
+    token_logprobs(model, BATCH, 1.0)  # which tries the model out, once
     rows.clear()
     token_logprobs(model, BATCH, 1.0)
     assert rows == [sum(map(len, RESPONSES))]
@@ -103,3 +106,22 @@ def test_models_without_an_output_layer_of_their_own_take_the_plain_path():
     model.set_output_embeddings(nn.Sequential(model.get_output_embeddings()))
     assert not is_plain(model)
     token_logprobs(model, BATCH, 1.0)
+
+
+@pytest.mark.parametrize("kind", sorted(CAPPED))
+def test_caps_and_scales_are_seen_though_logits_are_small_or_zero(kind):
+    for size in (0.0, 1e-3):
+        model = small_model(kind, **KINDS[kind])
+        model.get_output_embeddings().weight.data *= size
+        assert not is_plain(model)
+
+
+def test_a_vocabulary_may_have_fewer_tokens_than_are_tried():
+    model = small_model("llama", vocab_size=5)
+    assert is_plain(model)
+    prompts, policy = [(1, 2), (3,)], Policy(model, None, frozenset({4}), pad_id=0)
+    done = HFEngine(policy, 2).generate([Request(p, 0) for p in prompts], Sampling(8))
+    batch = collate(prompts, [completion.token_ids for completion in done], 0, model.device)
+    scored_BT, _ = token_logprobs(model, batch, 1.0)
+    for completion, row_T in zip(done, scored_BT.tolist(), strict=True):
+        assert completion.logprobs == pytest.approx(row_T[: len(completion.token_ids)], abs=1e-5)

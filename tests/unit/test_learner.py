@@ -12,12 +12,12 @@ from astarpo.algorithms.base import Algorithm, LossInputs, LossOutput, Rollout
 from astarpo.algorithms.grpo import GRPO
 from astarpo.algorithms.rebel import REBEL
 from astarpo.algorithms.rloo import RLOO
+from astarpo.batch import collate
 from astarpo.config import TrainConfig
 from astarpo.engines.base import Request, Sampling
 from astarpo.engines.hf import HFEngine
-from astarpo.head import is_plain
 from astarpo.learner import Learner, lr_scale, split
-from astarpo.packing import packs_fit
+from astarpo.logprobs import token_logprobs
 from astarpo.policy import Policy, make_policy
 from astarpo.rollout import Answer, Stopwatch
 from astarpo.types import Prompt, TrainingStopped, Verdict
@@ -40,6 +40,16 @@ def make_answers(policy, count=12) -> list[Answer]:
         Answer(prompt, completion, "", Verdict(float(i % 3 == 0), None, "ok"))
         for i, (prompt, completion) in enumerate(zip(prompts, done, strict=True))
     ]
+
+
+def try_out(policy, answers):
+    """Has a model tried out on what it will be trained on, once, so not again later."""
+    prompts, responses = (
+        [a.prompt.token_ids for a in answers],
+        [a.completion.token_ids for a in answers],
+    )
+    with torch.no_grad():
+        token_logprobs(policy.model, collate(prompts, responses, 0, policy.device), 1.0)
 
 
 def trainable_copy(policy):
@@ -145,8 +155,7 @@ def test_gradient_checkpointing_computes_a_layer_twice_and_sampling_still_works(
 ):
     answers = make_answers(policy, 4)
     trained = trainable_copy(policy)
-    assert is_plain(trained.model)  # tries the model out, once, so not below
-    assert packs_fit(trained.model.get_decoder())
+    try_out(trained, answers)
     calls = []
     trained.model.model.layers[0].self_attn.register_forward_hook(lambda *_: calls.append(1))
     config = make_config(minibatches=1, gradient_checkpointing=checkpointing)
@@ -175,10 +184,10 @@ def test_a_micro_batch_never_waits_for_a_gpu(policy, monkeypatch):
     # On the meta device whatever needs a value raises: .item(), nonzero, a mask as an index.
     trained = trainable_copy(policy)
     learner = Learner(trained, policy, AStarPO(0.1), make_config(minibatches=1), 0.7)
-    [[part]] = learner._plan(make_answers(policy, 3))
+    answers = make_answers(policy, 3)
+    [[part]] = learner._plan(answers)
     model = trained.model
-    assert is_plain(model)
-    assert packs_fit(model.get_decoder())
+    try_out(trained, answers)
     values_BT = torch.empty(part.tokens.mask_BT.shape, device="meta")
     values_B = values_BT[:, 0]
     rollout = Rollout(values_BT > 0, values_B, values_BT, values_BT, advantages=values_B)
@@ -216,3 +225,22 @@ def test_lr_scale():
 def test_split():
     assert [list(part) for part in split(5, 2)] == [[0, 1], [2, 3, 4]]
     assert split(2, 8) == [range(0, 1), range(1, 2)]
+
+
+@pytest.mark.parametrize(("apart", "warnings"), [(0.0, 0), (1e-6, 0), (0.01, 1)])
+def test_training_on_what_was_not_sampled_is_said_once(policy, caplog, apart, warnings):
+    answers = [
+        replace(
+            a,
+            completion=replace(
+                a.completion, logprobs=tuple(x + apart for x in a.completion.logprobs)
+            ),
+        )
+        for a in make_answers(policy, 4)
+    ]
+    learner = Learner(trainable_copy(policy), policy, AStarPO(0.1), make_config(), temperature=1.0)
+    for _ in range(2):
+        learner.update(answers, [0.4] * 4, 0.0, Stopwatch())
+    said = [r.message for r in caplog.records if r.levelname == "WARNING"]
+    assert len(said) == warnings
+    assert all("LlamaForCausalLM" in message and "engine_kl" in message for message in said)

@@ -15,6 +15,7 @@ from torch.utils._pytree import tree_leaves
 
 from astarpo.engines import hf
 from astarpo.engines.base import Request, Sampling
+from astarpo.engines.decoding import Plan
 from astarpo.policy import make_policy
 from tests.unit.models import small_model
 
@@ -89,7 +90,7 @@ def test_recorded_steps_sample_the_same(policy, monkeypatch, kind, samples):
     expected = [hf.HFEngine(other, 16).generate(requests, sampling) for sampling in samplings]
 
     monkeypatch.setattr(hf, "Replay", RecordedReplay)
-    monkeypatch.setattr(hf, "branches_fit", lambda model, dtype: "recorded")
+    monkeypatch.setattr(hf, "make_plan", lambda *_, **__: Plan("recorded", ["recorded"]))
     monkeypatch.setitem(hf._LOOK_EVERY, "cpu", 8)
     monkeypatch.setattr(RecordedReplay, "played", 0)
     for sampling, done in zip(samplings, expected, strict=True):

@@ -2,8 +2,7 @@
 
 from astarpo.config import ComputeConfig
 from astarpo.engines.base import Engine
-from astarpo.engines.generate import GenerateEngine
-from astarpo.engines.hf import HFEngine
+from astarpo.engines.hf import GenerateEngine, HFEngine
 from astarpo.policy import Policy
 
 ENGINES = {"hf": HFEngine, "generate": GenerateEngine}

@@ -21,7 +21,7 @@ def attend(
     query: Tensor,
     key: Any,
     value: Tensor,
-    attention_mask: None,
+    attention_mask: Tensor | None,
     scaling: float | None = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
@@ -34,7 +34,8 @@ def attend(
         query: [B, H, 1, D].
         key: [B, K, L, D] the branches' own, as the cache returned it.
         value: [B, K, L, D] likewise.
-        attention_mask: None: the cache knows what is padding.
+        attention_mask: None, as the cache knows what is padding; a mask that a model makes by
+            itself is refused.
         scaling: Of the scores; 1 / sqrt(D) unless given.
         kwargs: What else a model passes.
 
@@ -42,9 +43,9 @@ def attend(
         [B, 1, H, D], and no weights.
 
     Raises:
-        ValueError: Something is passed that may change attention: a window, a cap, a bias.
+        ValueError: Something is passed that may change attention: a mask, a window, a cap, a bias.
     """
-    refuse_unknown(kwargs)
+    refuse_unknown(kwargs | {"attention_mask": attention_mask})
     rows, heads, _, size = key.shape
     query_BKGD = query.to(key.dtype).reshape(rows, heads, -1, size)
     over = _over_both_fused if key.branches.plan.fixed else _over_both

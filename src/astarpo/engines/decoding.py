@@ -1,66 +1,142 @@
-"""How a model can be decoded: found out by trying."""
+"""How a model can be decoded: found out by trying.
+
+Shapes: _P prompts, _L their columns, _B continuations of them, _T their tokens, _V vocabulary.
+"""
 
 import logging
+from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import dataclass
 from typing import Any, Literal
 from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
-from transformers.cache_utils import DynamicLayer
 
-from astarpo.attention import agree, attending
+from astarpo.agreement import gap, reach, tolerance
+from astarpo.attention import attending, refuse_states
+from astarpo.batch import collate
 from astarpo.engines.branch_attention import NAME
 from astarpo.engines.branch_cache import BranchingCache
 from astarpo.engines.replay import Replay
+from astarpo.logprobs import logprobs_alone
+from astarpo.policy import Policy
+from astarpo.types import UserError
 
 logger = logging.getLogger("astarpo")
 
 # Tokens decoded to try a model out: one to warm up, one to record, two to replay.
 _TRIED = 4
 
-Way = Literal["recorded", "stepwise"]
+DecodingWay = Literal["recorded", "stepwise", "cached", "generate", "generate_alike"]
+"""With a cache of ours, recorded as a CUDA graph or not; with the library's; by the library's
+`generate`, all prompts together or those of one length at a time."""
 
-_fits: WeakKeyDictionary[nn.Module, Way | None] = WeakKeyDictionary()
+_OWN: list[DecodingWay] = ["recorded", "stepwise", "cached"]
+
+_SAMPLING_BY: dict[DecodingWay, str] = {
+    "stepwise": "decoding steps are not recorded as CUDA graphs",
+    "cached": "a prompt is held once for each of its samples",
+    "generate": "it is sampled from by transformers' generate, which is slower",
+    "generate_alike": "it is sampled from by transformers' generate, one length of prompt at a "
+    "time, which is slower",
+}
+
+
+@dataclass
+class Plan:
+    """How to decode a model's completions of some length.
+
+    Attributes:
+        name: The model's class.
+        ways: That are not ruled out, the fastest first.
+        proven: The longest sequence whose log-probs have been held against a forward pass.
+    """
+
+    name: str
+    ways: list[DecodingWay]
+    proven: int = 0
+
+    def rule_out(self, reason: str) -> None:
+        """Goes on with the next way.
+
+        Raises:
+            UserError: There is none.
+        """
+        way = self.ways.pop(0)
+        if not self.ways:
+            raise UserError(
+                f"{self.name}: cannot be sampled from: decoding by {way} {reason}, and the faster "
+                "ways do not agree with one either; take another model"
+            )
+        logger.warning(f"{self.name}: decoding by {way} {reason}; {_SAMPLING_BY[self.ways[0]]}")
+
+
+_plans: WeakKeyDictionary[nn.Module, dict[tuple[int, bool], Plan]] = WeakKeyDictionary()
+
+
+def make_plan(
+    policy: Policy, prompts: Sequence[tuple[int, ...]], max_new_tokens: int, *, own_loop: bool
+) -> Plan:
+    """How to decode a policy, found out once for each order of length.
+
+    Args:
+        policy: The model, and the dtype of cached keys and values.
+        prompts: The shortest and the longest are tried out.
+        max_new_tokens: Limit of a response.
+        own_loop: Whether to try our own loop at all.
+    """
+    model = policy.model
+    plans = _plans.setdefault(model, {})
+    length = reach(model, max(map(len, prompts)) + max_new_tokens)
+    if (length, own_loop) not in plans:
+        ways: list[DecodingWay] = ["generate", "generate_alike"]
+        if own_loop:
+            way = own_way(model, policy.autocast_dtype, prompts, length)
+            ways = [*(_OWN[_OWN.index(way) :] if way else []), *ways]
+            torch.clear_autocast_cache()  # of casts that carry no gradient
+        plans[length, own_loop] = Plan(type(model).__name__, ways)
+    return plans[length, own_loop]
 
 
 @torch.no_grad()
-def branches_fit(model: Any, dtype: torch.dtype | None) -> Way | None:
-    """How a model decodes with `BranchingCache` as it does with transformers' own cache.
-
-    It can where all layers attend to all tokens through transformers' attention interface, with
-    neither caps nor biases. Two short prompts of two branches each tell, once for each model.
+def own_way(
+    model: Any, dtype: torch.dtype | None, prompts: Sequence[tuple[int, ...]], length: int
+) -> DecodingWay | None:
+    """Our own loop's fastest way that gives the log-probs of a forward pass, if one does.
 
     Args:
         model: A transformers causal language model.
         dtype: Of cached keys and values, see `BranchingCache`.
-
-    Returns:
-        `recorded` where a step of it can be replayed as a CUDA graph, `stepwise` where it cannot,
-        None where another cache is needed.
+        prompts: The longest, repeated, and the shortest are each continued twice.
+        length: Of the longest sequence to try.
     """
-    if model not in _fits:
-        _fits[model] = None
-        theirs = _try_out(model, dtype, None)
-        ways: list[Way] = ["recorded", "stepwise"] if model.device.type == "cuda" else ["stepwise"]
-        for way in ways:
-            try:
-                fits = agree(_try_out(model, dtype, way), theirs)
-            except Exception:  # Models differ in too many ways to foresee how one does not fit.
-                fits = False
-            torch.clear_autocast_cache()  # of casts that carry no gradient
-            if fits:
-                _fits[model] = way
-                break
-            logger.info(f"{type(model).__name__}: {_WITHOUT[way]}")
-    return _fits[model]
-
-
-_WITHOUT: dict[Way, str] = {
-    "recorded": "decoding steps are not recorded as CUDA graphs",
-    "stepwise": "a prompt is held once for each of its samples",
-}
+    longest, shortest = max(prompts, key=len), min(prompts, key=len)
+    stretched = (longest * (length // len(longest) + 1))[: length - _TRIED - 1]
+    few = [stretched, shortest]
+    tokens = stretched * 2 + longest * _TRIED
+    rows = [tokens[row : row + _TRIED + 1] for row in range(4)]
+    batch = collate([stretched, stretched, shortest, shortest], rows, 0, model.device)
+    theirs_R = logprobs_alone(model, batch, 1.0)
+    for way in _OWN if model.device.type == "cuda" else _OWN[1:]:
+        following = _SAMPLING_BY["generate" if way == "cached" else _OWN[_OWN.index(way) + 1]]
+        try:
+            ours_BT = _try_out(model, dtype, few, batch.response_ids_BT, way)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # Models differ in too many ways to foresee how one fails.
+            logger.debug(f"{type(model).__name__}: not {way} ({error})")
+            logger.info(f"{type(model).__name__}: {following}")
+            continue
+        apart = gap(ours_BT.flatten(), theirs_R, [_TRIED + 1] * 4)
+        if apart <= tolerance(model):
+            return way
+        logger.warning(
+            f"{type(model).__name__}: decoding by {way} gives log-probs {apart:.2g} nats a token "
+            f"from a forward pass; {following}"
+        )
+    return None
 
 
 def read(
@@ -85,39 +161,49 @@ def read(
     ).logits[:, -1]
 
 
-def _try_out(model: Any, dtype: torch.dtype | None, way: Way | None) -> Tensor:
-    """Logits of the last of some tokens after two prompts of unlike length, each continued twice.
+def _try_out(
+    model: Any,
+    dtype: torch.dtype | None,
+    prompts: Sequence[tuple[int, ...]],
+    chosen_BT: Tensor,
+    way: DecodingWay,
+) -> Tensor:
+    """Log-probs of given tokens after two prompts, each continued twice: [B, T].
 
     Args:
         model: The model.
         dtype: Of cached keys and values.
-        way: How to decode; None takes transformers' own cache.
+        prompts: P.
+        chosen_BT: [B, T] the tokens.
+        way: How to decode.
     """
-    mask_PL = torch.tensor([[1, 1, 1], [0, 1, 1]], device=model.device)
-    ids_PL = torch.tensor([[1, 2, 3], [0, 4, 5]], device=model.device)
-    prompt_B = torch.tensor([0, 0, 1, 1], device=model.device)
-    ids_B1 = torch.tensor([[6], [7], [8], [9]], device=model.device)
+    batch = collate(prompts, [()] * len(prompts), 0, model.device)
+    mask_PL, ours = batch.attention_mask_BS, way != "cached"
+    prompt_B = torch.arange(len(prompts), device=model.device).repeat_interleave(2)
     cache: Any = DynamicCache(config=model.config)
-    positions_PL = (mask_PL.cumsum(dim=-1) - 1).clamp(min=0)
-    logits_BV = read(model, ids_PL, mask_PL, positions_PL, cache)[prompt_B]
+    logits_BV = read(model, batch.input_ids_BS, mask_PL, batch.position_ids_BS, cache)[prompt_B]
     mask_BL = nn.functional.pad(mask_PL[prompt_B], (0, _TRIED), value=1)
     position_B1 = mask_PL.sum(dim=-1, keepdim=True)[prompt_B]
-    if way is None:
-        cache.batch_select_indices(prompt_B)
-    elif any(type(layer) is not DynamicLayer for layer in cache.layers):
-        raise ValueError("a layer does not keep all keys and values")
-    else:
+    if ours:
+        refuse_states(model)
         cache = BranchingCache(cache, mask_PL, prompt_B, dtype, fixed=way == "recorded")
+    else:
+        cache.batch_select_indices(prompt_B)
+    ids_B1 = chosen_BT[:, :1].clone()
 
     def step() -> None:
-        seen_BL = None if way else mask_BL[:, : cache.get_seq_length() + 1]
+        seen_BL = None if ours else mask_BL[:, : cache.get_seq_length() + 1]
         logits_BV.copy_(read(model, ids_B1, seen_BL, position_B1, cache))
         position_B1.add_(1)
 
     advance = Replay(step, record=way == "recorded")
-    with attending(model, NAME) if way else nullcontext():
-        for _ in range(_TRIED):
-            if way and cache.open_column():
+    found = [logits_BV.float().log_softmax(dim=-1).gather(-1, chosen_BT[:, :1])]
+    with attending(model, NAME) if ours else nullcontext():
+        for column in range(1, chosen_BT.shape[1]):
+            ids_B1.copy_(chosen_BT[:, column - 1 : column])
+            if ours and cache.open_column():
                 advance.renew()
             advance()
-    return logits_BV.float()
+            next_B1 = chosen_BT[:, column : column + 1]
+            found.append(logits_BV.float().log_softmax(dim=-1).gather(-1, next_B1))
+    return torch.cat(found, dim=-1)

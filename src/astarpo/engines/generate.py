@@ -1,90 +1,81 @@
-"""Sampling with transformers' own `generate`: slower than `hf.py`, for models it cannot decode.
+"""Sampling with transformers' own `generate`, for models that our own loop cannot decode.
 
-`generate` keeps no log-probs unless it keeps all logits, so those of its tokens are computed in a
-second pass. Its random numbers are one stream for a batch: a completion depends on its company.
+It brings caches of all kinds. The tokens are drawn here, as in our own loop: `generate` is told to
+take the one that was drawn.
+
+Shapes: _B rows being decoded, _V vocabulary.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import groupby
+from typing import Any
 
 import torch
+from torch import Tensor
+from transformers import GenerationConfig, LogitsProcessor
 
 from astarpo.batch import collate
 from astarpo.engines.base import Request, Sampling
-from astarpo.logprobs import token_logprobs
-from astarpo.policy import Policy
-from astarpo.seeding import derive_seed
-from astarpo.types import Completion, FinishReason, UserError
+from astarpo.engines.rows import Rows
+from astarpo.policy import Policy, quiet_transformers
+from astarpo.types import Completion
 
 
-class GenerateEngine:
-    """Calls `generate` on batches of similar prompt length.
+def complete(
+    policy: Policy, requests: Sequence[Request], sampling: Sampling, *, alike: bool
+) -> list[Completion]:
+    """Completes requests that are in the order of their prompts' lengths.
 
-    Attributes:
-        policy: Sampled from as it is at each call.
-        max_sequences: Rows decoded at once.
+    Args:
+        policy: Sampled from.
+        requests: What to complete.
+        sampling: The distribution.
+        alike: Whether to take prompts of one length at a time, so that nothing is padded.
     """
-
-    def __init__(self, policy: Policy, max_sequences: int) -> None:
-        self.policy = policy
-        self.max_sequences = max_sequences
-
-    @torch.no_grad()
-    def generate(
-        self,
-        requests: Sequence[Request],
-        sampling: Sampling,
-        on_progress: Callable[[int], None] | None = None,
-    ) -> list[Completion]:
-        """Completes every request, in order; see `Engine.generate`.
-
-        Raises:
-            UserError: A nucleus is asked for; its log-probs are not computed here.
-        """
-        if sampling.top_p < 1:
-            raise UserError("engine generate: top_p below 1 needs engine hf")
-        by_length = sorted(range(len(requests)), key=lambda i: len(requests[i].prompt_ids))
-        completions: dict[int, Completion] = {}
-        for start in range(0, len(by_length), self.max_sequences):
-            indices = by_length[start : start + self.max_sequences]
-            done = self._complete([requests[i] for i in indices], sampling)
-            completions.update(zip(indices, done, strict=True))
-            if on_progress:
-                on_progress(len(indices))
-        return [completions[i] for i in range(len(requests))]
-
-    def _complete(self, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
-        policy, prompts = self.policy, [request.prompt_ids for request in requests]
-        batch = collate(prompts, [()] * len(prompts), policy.pad_id, policy.device)
-        draw = {"do_sample": True, "temperature": sampling.temperature, "top_k": 0, "top_p": 1.0}
-        # Outside this block random numbers stay as they were.
-        with policy.autocast(), torch.random.fork_rng():
-            torch.manual_seed(derive_seed(0, "generate", *(request.seed for request in requests)))
-            new_BT = policy.model.generate(
-                batch.input_ids_BS,
-                attention_mask=batch.attention_mask_BS,
-                max_new_tokens=sampling.max_new_tokens,
-                eos_token_id=sorted(policy.stop_ids),
-                pad_token_id=policy.pad_id,
-                repetition_penalty=1.0,
-                **(draw if sampling.temperature else {"do_sample": False}),
-            )[:, batch.input_ids_BS.shape[1] :]
-        responses = [_cut(ids, policy.stop_ids) for ids in new_BT.tolist()]
-        batch = collate(prompts, responses, policy.pad_id, policy.device)
-        with policy.autocast():
-            logprobs_BT, _ = token_logprobs(policy.model, batch, sampling.temperature or 1.0)
-        return [
-            Completion(ids, tuple(row[: len(ids)]), _reason(ids, policy.stop_ids))
-            for ids, row in zip(responses, logprobs_BT.tolist(), strict=True)
-        ]
+    if not alike:
+        return _complete(policy, requests, sampling)
+    groups = groupby(requests, key=lambda request: len(request.prompt_ids))
+    return [done for _, group in groups for done in _complete(policy, list(group), sampling)]
 
 
-def _reason(ids: Sequence[int], stop_ids: frozenset[int]) -> FinishReason:
-    return "stop" if ids[-1] in stop_ids else "length"
+class _Draw(LogitsProcessor):
+    """Draws a token for each row and leaves `generate` no other to take."""
+
+    def __init__(self, rows: Rows) -> None:
+        self.rows = rows
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        self.rows.take(scores)
+        chosen_BV = torch.full_like(scores, -torch.inf)
+        return chosen_BV.scatter_(1, self.rows.token_B[:, None], 0.0)
 
 
-def _cut(ids: Sequence[int], stop_ids: frozenset[int]) -> tuple[int, ...]:
-    """A response up to its first stop id; what follows is padding."""
-    for end, token in enumerate(ids):
-        if token in stop_ids:
-            return tuple(ids[: end + 1])
-    return tuple(ids)
+def _complete(policy: Policy, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
+    prompts = [request.prompt_ids for request in requests]
+    batch = collate(prompts, [()] * len(prompts), policy.pad_id, policy.device)
+    mask_BL = batch.attention_mask_BS
+    stop_ids = torch.tensor(sorted(policy.stop_ids), device=policy.device)
+    rows = Rows([request.seed for request in requests], mask_BL, stop_ids, sampling)
+    # Of a model with an adapter the layers have it, and peft would change settings for good.
+    model = policy.model.get_base_model() if policy.adapter else policy.model
+    settings = GenerationConfig(
+        max_new_tokens=sampling.max_new_tokens,
+        eos_token_id=sorted(policy.stop_ids),
+        pad_token_id=policy.pad_id,
+    )
+    padded = {} if bool(mask_BL.all()) else {"attention_mask": mask_BL}
+    with quiet_transformers(), _settings_of(model, settings):
+        model.generate(batch.input_ids_BS, logits_processor=[_Draw(rows)], **padded)
+    return rows.completions()
+
+
+@contextmanager
+def _settings_of(model: Any, settings: GenerationConfig) -> Iterator[None]:
+    """Sets aside a model's own: `generate` takes penalties from there that nobody asked for."""
+    before = model.generation_config
+    model.generation_config = settings
+    try:
+        yield
+    finally:
+        model.generation_config = before

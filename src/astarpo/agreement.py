@@ -1,0 +1,55 @@
+"""How far two ways to compute the same log-probs may part, and how far they do.
+
+Shapes: _R values of some sequences' response tokens, one sequence after the other.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+# Nats a token, in the mean over a response. Rounding makes about 1e-6 of it in fp32, and up to
+# .02 in bf16.
+_TOLERANCE = {torch.float64: 1e-4, torch.float32: 1e-4}
+_COARSE_TOLERANCE = 0.05
+
+# Shorter sequences are not told apart by their length.
+_SHORTEST = 64
+
+# What configs call the longest sequence that a model has positions for.
+_LIMITS = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "context_length")
+
+
+def tolerance(model: Any) -> float:
+    """Nats a token that the dtype a model computes in explains, be it that of autocast."""
+    kind = model.device.type
+    dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else model.dtype
+    return _TOLERANCE.get(dtype, _COARSE_TOLERANCE)
+
+
+def gap(ours_R: Tensor, theirs_R: Tensor, lengths: Sequence[int]) -> float:
+    """The mean difference of a token, in the sequence where it is largest.
+
+    Args:
+        ours_R: [R] log-probs, or [R, X].
+        theirs_R: The same, computed in another way.
+        lengths: How many of the R each sequence has.
+    """
+    apart = (ours_R.float() - theirs_R.float()).abs().split(list(lengths))
+    worst = max((float(part.mean()) for part in apart if part.numel()), default=0.0)
+    return float("inf") if worst != worst else worst
+
+
+def reach(model: Any, longest: int) -> int:
+    """The length at which to try a model out before it meets sequences of up to `longest`.
+
+    A window or a change of positions that a model has shows only in sequences long enough, so
+    lengths are told apart by powers of two, up to what the model has positions for.
+    """
+    config = model.config.get_text_config()
+    limits = [getattr(config, name, None) for name in _LIMITS]
+    limit = next((n for n in limits if isinstance(n, int) and n >= longest), longest)
+    if not any(isinstance(n, int) for n in limits):
+        limit = 2 * longest
+    return min(max(_SHORTEST, 1 << (longest - 1).bit_length()), max(limit, longest))

@@ -1,0 +1,74 @@
+"""What is known of completions while they are decoded, whatever decodes them.
+
+Shapes: _B rows being decoded, _R requests, _T tokens of a response, _L columns of prompts,
+_V vocabulary.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from astarpo.engines.base import Sampling
+from astarpo.engines.tokens import choose_tokens
+from astarpo.seeding import uniforms
+from astarpo.types import Completion
+
+
+class Rows:
+    """What a decoding loop knows of its rows, on the device and in place for a CUDA graph's sake.
+
+    Attributes:
+        token_B: [B] the newest token.
+        position_B: [B] where it stands.
+        live_B: [B] whether it is no stop id, nor one before it.
+    """
+
+    def __init__(
+        self, seeds: Sequence[int], mask_BL: Tensor, stop_ids: Tensor, sampling: Sampling
+    ) -> None:
+        device, limit = mask_BL.device, sampling.max_new_tokens
+        self._sampling = sampling
+        self._stop_ids = stop_ids
+        self._noise_RT = torch.from_numpy(np.stack([uniforms(s, limit) for s in seeds])).to(device)
+        self._tokens_RT = torch.zeros(self._noise_RT.shape, dtype=torch.long, device=device)
+        self._logprobs_RT = torch.zeros(self._noise_RT.shape, device=device)
+        self._column_1 = torch.zeros(1, dtype=torch.long, device=device)
+        self._request_B = torch.arange(len(seeds), device=device)
+        self._mask_BL = nn.functional.pad(mask_BL, (0, limit), value=1)  # what is generated is seen
+        self.token_B = torch.zeros_like(self._request_B)
+        self.position_B = mask_BL.sum(dim=-1) - 1
+        self.live_B = torch.ones_like(self._request_B, dtype=torch.bool)
+
+    def take(self, logits_BV: Tensor) -> None:
+        """Draws each row's next token."""
+        at = (self._request_B, self._column_1)
+        token_B, logprob_B = choose_tokens(logits_BV, self._noise_RT[at], self._sampling)
+        self._tokens_RT[at] = token_B
+        self._logprobs_RT[at] = logprob_B
+        self.token_B.copy_(token_B)
+        self.live_B &= (token_B[:, None] != self._stop_ids).all(dim=-1)
+        self.position_B += 1
+        self._column_1 += 1
+
+    def keep(self, keep: Tensor) -> None:
+        """Goes on with these rows, in this order."""
+        for name in ("_request_B", "_mask_BL", "token_B", "position_B", "live_B"):
+            setattr(self, name, getattr(self, name)[keep])
+
+    def seen(self, width: int) -> Tensor:
+        """The mask of that many columns: [B, width]."""
+        return self._mask_BL[:, :width]
+
+    def completions(self) -> list[Completion]:
+        """Every request's tokens up to its first stop id."""
+        stops_RT = torch.isin(self._tokens_RT, self._stop_ids)
+        stopped_R = stops_RT.any(dim=-1)
+        limit = self._tokens_RT.shape[1]
+        lengths_R = torch.where(stopped_R, stops_RT.int().argmax(dim=-1) + 1, limit)
+        values = (self._tokens_RT, self._logprobs_RT, lengths_R, stopped_R)
+        return [
+            Completion(tuple(ids[:n]), tuple(logprobs[:n]), "stop" if stopped else "length")
+            for ids, logprobs, n, stopped in zip(*(v.tolist() for v in values), strict=True)
+        ]
