@@ -243,4 +243,4 @@ def test_training_on_what_was_not_sampled_is_said_once(policy, caplog, apart, wa
         learner.update(answers, [0.4] * 4, 0.0, Stopwatch())
     said = [r.message for r in caplog.records if r.levelname == "WARNING"]
     assert len(said) == warnings
-    assert all("LlamaForCausalLM" in message and "engine_kl" in message for message in said)
+    assert all("Qwen2ForCausalLM" in message and "engine_kl" in message for message in said)
