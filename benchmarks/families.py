@@ -39,7 +39,8 @@ def row(name: str) -> list[str]:
     try:
         with torch.no_grad():
             token_logprobs(model, collate(PROMPTS, RESPONSES, 0, policy.device), 1.0)
-        HFEngine(policy, 8).generate([Request(p, 0) for p in PROMPTS], Sampling(2 * WINDOW))
+        requests = [Request(prompt, seed) for prompt in PROMPTS for seed in range(2)]
+        HFEngine(policy, 8).generate(requests, Sampling(2 * WINDOW))
     except UserError as error:
         reason = str(error).removeprefix(f"{type(model).__name__}: ")
         reason = re.split(r" \(|: ", reason)[0]
