@@ -135,9 +135,10 @@ class Learner:
                     raise TrainingStopped(_NOT_FINITE.format("loss"))
                 for name, norm in self._apply_gradient(critic_only=critic_only).items():
                     norms[name].append(norm)
-        num_on_policy = sum(len(part) for part in records["kl"])
+        index_B = torch.cat([part.index_B for part in minibatches[0]])
+        group_B = index_B // self.algorithm.samples_per_prompt
         summary = summarize(records)
-        summary["kl_se"] = summary["kl_std"] / math.sqrt(num_on_policy)
+        summary["kl_se"] = standard_error(torch.cat(records["kl"]), group_B)
         self._warn_of_engine(summary, rollout.mean_length)
         return summary | {name: sum(each) / len(each) for name, each in norms.items()}
 
@@ -327,6 +328,26 @@ def split(count: int, parts: int) -> list[range]:
     parts = min(parts, count)
     edges = [count * i // parts for i in range(parts + 1)]
     return [range(start, end) for start, end in pairwise(edges)]
+
+
+def standard_error(values_B: Tensor, group_B: Tensor) -> float:
+    """Standard error of a mean where values of one group, as of one prompt, depend on each other.
+
+    Groups are independent of each other and of one size. With a single one there is nothing else to
+    go by than the values, as if they were independent.
+
+    Args:
+        values_B: [B].
+        group_B: [B] which group each belongs to.
+    """
+    values_B = values_B.double()
+    _, group_B = group_B.unique(return_inverse=True)
+    sizes_G = group_B.bincount()
+    if len(sizes_G) > 1:
+        values_B = values_B.new_zeros(len(sizes_G)).index_add_(0, group_B, values_B) / sizes_G
+    if len(values_B) == 1:
+        return 0.0
+    return values_B.std().item() / math.sqrt(len(values_B))
 
 
 def summarize(records: dict[str, list[Tensor]]) -> dict[str, float]:

@@ -43,15 +43,34 @@ def optimal_values(rewards: ArrayLike, beta: float) -> Floats:
     Raises:
         ValueError: beta is negative or NaN, a reward is not finite, or there is no sample.
     """
-    return value_estimates(rewards, beta).v_star_P
+    rewards_PN = np.asarray(rewards, dtype=np.float64)
+    if rewards_PN.ndim == 0 or rewards_PN.shape[-1] == 0:
+        raise ValueError(f"rewards need a sample a problem, got shape {rewards_PN.shape}")
+    if not np.isfinite(rewards_PN).all():
+        raise ValueError("rewards must be finite")
+    if math.isnan(beta) or beta < 0:
+        raise ValueError(f"beta must be 0 or more (inf is the mean), got {beta}")
+
+    max_P = rewards_PN.max(axis=-1)
+    if beta == 0:
+        return max_P
+    if math.isinf(beta):
+        return rewards_PN.mean(axis=-1)
+    # exp(x) - 1 of the shifted rewards: no overflow at small beta, and at large beta none of the
+    # digits that 1 + x would lose.
+    with np.errstate(over="ignore", under="ignore"):
+        excess_PN = np.expm1((rewards_PN - max_P[..., None]) / beta)
+    return max_P + beta * np.log1p(excess_PN.mean(axis=-1))
 
 
 def value_estimates(rewards: ArrayLike, beta: float) -> ValueEstimate:
-    """Estimates V* with its standard error, by the delta method on the mean of exp(r / beta).
+    """Estimates V* with its standard error, by the jackknife.
 
-    The standard error is beta * sd(e) / (mean(e) sqrt(N)) with e = exp(r / beta) and the unbiased
-    variance. Where all N rewards are equal it is 0: the sample shows no spread, no more than that.
-    At beta = 0 the estimate is a maximum, which has no such error: NaN.
+    The standard error is the root of (N - 1) / N times the sum over i of the squared deviations of
+    V^ without sample i. At beta = inf that is the mean's, sd / sqrt(N). The delta method would give
+    a fifth less at N = 8, beta = 0.5 where one sample in twenty succeeds. Where all N rewards are
+    equal it is 0: the sample shows no spread, no more than that. At beta = 0 the estimate is a
+    maximum, which has no such error: NaN.
 
     Args:
         rewards: As in `optimal_values`.
@@ -61,31 +80,11 @@ def value_estimates(rewards: ArrayLike, beta: float) -> ValueEstimate:
         ValueError: As in `optimal_values`.
     """
     rewards_PN = np.asarray(rewards, dtype=np.float64)
-    if rewards_PN.ndim == 0 or rewards_PN.shape[-1] == 0:
-        raise ValueError(f"rewards need a sample a problem, got shape {rewards_PN.shape}")
-    if not np.isfinite(rewards_PN).all():
-        raise ValueError("rewards must be finite")
-    if math.isnan(beta) or beta < 0:
-        raise ValueError(f"beta must be 0 or more (inf is the mean), got {beta}")
-
+    v_star_P = optimal_values(rewards_PN, beta)
     num_samples = rewards_PN.shape[-1]
-    max_P = rewards_PN.max(axis=-1)
-    if beta == 0:
-        return ValueEstimate(max_P, np.full_like(max_P, np.nan))
-    if math.isinf(beta):
-        scale, excess_PN = 1.0, rewards_PN
-        v_star_P = rewards_PN.mean(axis=-1)
-        mean_weight_P = np.ones_like(v_star_P)
-    else:
-        # exp(x) - 1 of the shifted rewards: no overflow at small beta, and at large beta none of
-        # the digits that 1 + x would lose.
-        scale = beta
-        with np.errstate(over="ignore", under="ignore"):
-            excess_PN = np.expm1((rewards_PN - max_P[..., None]) / beta)
-        mean_excess_P = excess_PN.mean(axis=-1)
-        v_star_P = max_P + beta * np.log1p(mean_excess_P)
-        mean_weight_P = 1.0 + mean_excess_P
-    if num_samples == 1:
+    if beta == 0 or num_samples == 1:
         return ValueEstimate(v_star_P, np.full_like(v_star_P, np.nan))
-    spread_P = excess_PN.std(axis=-1, ddof=1)
-    return ValueEstimate(v_star_P, scale * spread_P / (mean_weight_P * math.sqrt(num_samples)))
+    without_NP = np.stack(
+        [optimal_values(np.delete(rewards_PN, i, axis=-1), beta) for i in range(num_samples)]
+    )
+    return ValueEstimate(v_star_P, math.sqrt(num_samples - 1) * without_NP.std(axis=0))

@@ -16,7 +16,7 @@ from astarpo.batch import collate
 from astarpo.config import TrainConfig
 from astarpo.engines.base import Request, Sampling
 from astarpo.engines.hf import HFEngine
-from astarpo.learner import Learner, lr_scale, split
+from astarpo.learner import Learner, lr_scale, split, standard_error
 from astarpo.logprobs import token_logprobs
 from astarpo.policy import Policy, make_policy
 from astarpo.rollout import Answer, Stopwatch
@@ -133,6 +133,40 @@ def test_kl_to_the_reference_is_not_negative_on_own_samples(policy):
     learner = Learner(moved, policy, AStarPO(1e-3), make_config(minibatches=1), temperature=1.0)
     metrics = learner.update(answers, [0.0] * 200, 1.0, Stopwatch())
     assert metrics["kl"] > 5 * metrics["kl_se"] > 0
+
+
+def test_standard_error_takes_the_samples_of_a_prompt_together():
+    values, groups = torch.tensor([1.0, 5.0, 3.0, 7.0]), torch.tensor([4, 9, 4, 9])
+    # Means 2 and 6: their deviation is sqrt(8), the error of their mean sqrt(8 / 2). The four as if
+    # independent: sqrt(20 / 3 / 4).
+    assert standard_error(values, groups) == pytest.approx(2.0)
+    assert standard_error(values, torch.arange(4)) == pytest.approx(math.sqrt(20 / 3 / 4))
+    assert standard_error(values, torch.zeros(4, dtype=int)) == pytest.approx(math.sqrt(5 / 3))
+    assert standard_error(values[:1], groups[:1]) == 0
+
+
+def test_standard_error_is_how_far_means_of_groups_spread():
+    generator = torch.Generator().manual_seed(0)
+    of_prompt = torch.randn(2000, 16, 1, generator=generator)
+    values = (0.5 * of_prompt + torch.randn(2000, 16, 8, generator=generator)).flatten(1)
+    groups = torch.arange(128) // 8
+    errors = torch.tensor([standard_error(each, groups) for each in values])
+    assert errors.square().mean().sqrt() == pytest.approx(values.mean(dim=1).std(), rel=0.05)
+    as_if_independent = values.std(dim=1).square().mean().sqrt() / math.sqrt(128)
+    assert as_if_independent < 0.7 * errors.mean()
+
+
+def test_kl_se_of_groups_is_clustered(policy):
+    answers = [answer for answer in make_answers(policy, 3) for _ in range(4)]
+    moved = trainable_copy(policy)
+    with torch.no_grad():
+        for parameter in moved.model.parameters():
+            parameter *= 1.01
+    config = make_config(minibatches=1, micro_batch_tokens=60)
+    learner = Learner(moved, policy, GROUPED[1], config, temperature=1.0)
+    metrics = learner.update(answers, None, 1.0, Stopwatch())
+    # Equal samples of three prompts are three numbers, not twelve.
+    assert metrics["kl_se"] == pytest.approx(metrics["kl_std"] / math.sqrt(3 - 1), rel=1e-3)
 
 
 def test_minibatches_are_separate_updates(policy):

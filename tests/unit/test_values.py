@@ -74,8 +74,30 @@ def test_standard_error_by_simulation(beta):
     assert errors.mean() == pytest.approx(estimates.std(), rel=0.05)
 
 
+@pytest.mark.parametrize("beta", [0.25, 0.5, 1.0, math.inf])
+@pytest.mark.parametrize("chance", [0.02, 0.05, 0.1, 0.2])
+def test_standard_error_of_few_samples_where_successes_are_rare(beta, chance):
+    """Exactly: the root mean square over all outcomes of 8 samples, against the true deviation.
+
+    By the delta method it would be .79 of it at beta = .5 and a chance of .05.
+    """
+    chances = np.array([math.comb(8, k) * chance**k * (1 - chance) ** (8 - k) for k in range(9)])
+    estimates, errors = value_estimates([binary(k) for k in range(9)], beta)
+    mean = chances @ estimates
+    deviation = math.sqrt(chances @ (estimates - mean) ** 2)
+    assert math.sqrt(chances @ errors**2) == pytest.approx(deviation, rel=0.16)
+
+
+def test_standard_error_by_hand():
+    # One success of two: V^ is .5 ln((1 + e^2) / 2) = .7169; without one of them 0 or 1.
+    assert value_estimates([1.0, 0.0], 0.5) == pytest.approx((0.71689, 0.5), abs=1e-5)
+    # The mean of 0, 0, 1: sd / sqrt(3) with sd = sqrt(1/3).
+    assert value_estimates([0.0, 0.0, 1.0], math.inf).standard_error_P == pytest.approx(1 / 3)
+
+
 def test_standard_error_edges():
-    assert value_estimates(binary(0), 0.5).standard_error_P == 0
+    assert value_estimates(binary(0), 0.5).standard_error_P == pytest.approx(0, abs=1e-12)
+    assert value_estimates([1.0, 0.0], 1e-6).standard_error_P == pytest.approx(0.5)
     assert math.isnan(value_estimates([1.0], 0.5).standard_error_P)
     assert math.isnan(value_estimates([1.0, 0.0], 0).standard_error_P)
 
