@@ -5,6 +5,8 @@ from collections.abc import Sequence
 from types import TracebackType
 
 from astarpo.tasks import Verifier, get_verifier
+from astarpo.tasks.base import Task
+from astarpo.tasks.gym import ReasoningGym
 from astarpo.tasks.reward import PREFIX, RewardFunction
 from astarpo.types import Problem, UserError, Verdict
 from astarpo.verify.pool import GradingPool
@@ -83,7 +85,8 @@ def verifier_fingerprint(problems: Sequence[Problem], reward: str | None = None)
 
     Raises:
         UserError: A problem asks for a function that the user did not name, nothing judges one of
-            them, or a function cannot: it does not load, or lacks a column that it asks for.
+            them, a function cannot (it does not load, or lacks a column that it asks for), or a
+            task cannot judge against a reference answer.
     """
     sources = {problem.data_source for problem in problems}
     for source in sorted(sources):
@@ -93,8 +96,20 @@ def verifier_fingerprint(problems: Sequence[Problem], reward: str | None = None)
     for source, verifier in verifiers.items():
         if isinstance(verifier, RewardFunction):
             verifier.check_columns(p for p in problems if p.data_source == source)
+        else:
+            _refuse_unjudgeable(verifier, [p for p in problems if p.data_source == source])
     versions = {verifier.name: verifier.version for verifier in verifiers.values()}
     return {f"verifier of {name}": version for name, version in sorted(versions.items())}
+
+
+def _refuse_unjudgeable(task: Task | ReasoningGym, problems: Sequence[Problem]) -> None:
+    wrong = [problem for problem in problems if not task.can_judge(problem.ground_truth)]
+    if wrong:
+        raise UserError(
+            f"{task.name} cannot judge against {len(wrong)} of {len(problems)} reference answers, "
+            f"the first {wrong[0].ground_truth!r:.80} of {wrong[0].id}: it wants {task.gold_form}; "
+            "mend them, leave these problems out, or judge by a function of yours (--reward)"
+        )
 
 
 def _let_pass(reward: str | None) -> set[str]:

@@ -15,12 +15,14 @@ class Task(Protocol):
         version: Version of the verifier. It is part of a value table's fingerprint: raise it
             whenever a verdict could change.
         isolated: Whether judging runs in killable worker processes (anything that may hang).
+        gold_form: What a reference answer looks like, for messages.
     """
 
     name: ClassVar[str]
     aliases: ClassVar[tuple[str, ...]]
     version: ClassVar[str]
     isolated: ClassVar[bool]
+    gold_form: ClassVar[str]
 
     def problems(
         self, *, source: str | None, split: str, size: int | None, seed: int
@@ -37,6 +39,13 @@ class Task(Protocol):
 
         Raises:
             UserError: The source cannot be read or has other columns, or the split is unknown.
+        """
+        ...
+
+    def can_judge(self, ground_truth: str) -> bool:
+        """Says whether `grade` can judge against a reference answer. Cheap: asked of every problem.
+
+        What a task cannot tell without much work, as that LaTeX can be parsed, it lets pass.
         """
         ...
 

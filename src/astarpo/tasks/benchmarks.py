@@ -57,6 +57,7 @@ class BoxedBenchmark:
     aliases: ClassVar[tuple[str, ...]]
     version: ClassVar[str] = f"1, math {Math.version}"
     isolated: ClassVar[bool] = True
+    gold_form: ClassVar[str] = "LaTeX with braces that match, or a JSON list of such answers"
     copies: ClassVar[tuple[HubCopy, ...]]
     answers: ClassVar[range | None] = None
     subset: ClassVar[dict[str, str]] = {}
@@ -64,6 +65,8 @@ class BoxedBenchmark:
     def __init_subclass__(cls) -> None:
         """Names of copies serve as `data_source` as well."""
         cls.aliases = tuple(dict.fromkeys(copy.name for copy in cls.copies))
+        if cls.answers is not None:
+            cls.gold_form = f"a whole number from {cls.answers[0]} to {cls.answers[-1]}"
 
     def problems(
         self, *, source: str | None, split: str, size: int | None, seed: int
@@ -79,9 +82,13 @@ class BoxedBenchmark:
             hub_name=copy.name,
             hub_config=copy.config,
             convert=self._problem,
-            readable=lambda gold: all(map(self._is_answer, accepted_answers(gold))),
+            readable=self.can_judge,
             published_split=copy.split if named or source is None else None,
         ).problems(source, split)
+
+    def can_judge(self, ground_truth: str) -> bool:
+        """See `Task.can_judge`."""
+        return all(map(self._is_answer, accepted_answers(ground_truth)))
 
     def grade(self, response: str, ground_truth: str) -> Verdict:
         """Judges the answer that MATH's rules find, against each that is accepted.

@@ -31,6 +31,7 @@ class Countdown(MadeTask):
     version = "2"
     default_size = 4
     sizes = range(2, 11)
+    gold_form = 'JSON of whole numbers, such as {"target": 24, "numbers": [3, 8, 1]}'
 
     def draft(self, rng: random.Random, size: int) -> Draft:
         """Makes one problem from a random expression, so that it has a solution."""
@@ -45,6 +46,16 @@ class Countdown(MadeTask):
             ground_truth=json.dumps({"target": target, "numbers": numbers}),
             solution=f"{'; '.join(steps)}\n#### {expression.text}",
         )
+
+    def can_judge(self, ground_truth: str) -> bool:
+        """See `Task.can_judge`."""
+        try:
+            gold = json.loads(ground_truth)
+        except (ValueError, RecursionError):
+            return False
+        if not isinstance(gold, dict) or not isinstance(gold.get("numbers"), list):
+            return False
+        return all(type(number) is int for number in (gold.get("target"), *gold["numbers"]))
 
     def grade(self, response: str, ground_truth: str) -> Verdict:
         """Judges the expression after the last `####`: its value and the numbers it uses.

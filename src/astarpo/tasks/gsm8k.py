@@ -21,6 +21,7 @@ class Gsm8k:
     aliases: ClassVar[tuple[str, ...]] = ("openai/gsm8k",)
     version: ClassVar[str] = "2"
     isolated: ClassVar[bool] = False
+    gold_form: ClassVar[str] = "one number alone, such as 18"
 
     def problems(
         self, *, source: str | None, split: str, size: int | None, seed: int
@@ -33,8 +34,12 @@ class Gsm8k:
             hub_name="openai/gsm8k",
             hub_config="main",
             convert=_problem,
-            readable=lambda gold: parse_number(gold) is not None,
+            readable=self.can_judge,
         ).problems(source, split)
+
+    def can_judge(self, ground_truth: str) -> bool:
+        """See `Task.can_judge`."""
+        return parse_number(ground_truth) is not None
 
     def grade(self, response: str, ground_truth: str) -> Verdict:
         """Judges the number after the last `####`; in a response without one, the last number.

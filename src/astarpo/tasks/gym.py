@@ -37,6 +37,7 @@ class ReasoningGym:
 
     aliases: ClassVar[tuple[str, ...]] = ()
     isolated: ClassVar[bool] = True
+    gold_form: ClassVar[str] = "the library's whole entry as JSON, as astarpo data writes it"
 
     def __init__(self, data_source: str) -> None:
         """Opens a data set.
@@ -83,6 +84,14 @@ class ReasoningGym:
                 ability="reasoning",
                 extra={"split": split, "index": index},
             )
+
+    def can_judge(self, ground_truth: str) -> bool:
+        """See `Task.can_judge`."""
+        try:
+            entry = json.loads(ground_truth)
+        except (ValueError, RecursionError):
+            return False
+        return isinstance(entry, dict) and "answer" in entry
 
     def grade(self, response: str, ground_truth: str) -> Verdict:
         """Scores what stands in the last `<answer>...</answer>`."""

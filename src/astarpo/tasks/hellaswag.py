@@ -29,6 +29,7 @@ class HellaSwag:
     aliases: ClassVar[tuple[str, ...]] = ("Rowan/hellaswag",)
     version: ClassVar[str] = "1"
     isolated: ClassVar[bool] = False
+    gold_form: ClassVar[str] = "the number of an ending, 0 to 3"
 
     def problems(
         self, *, source: str | None, split: str, size: int | None, seed: int
@@ -42,9 +43,13 @@ class HellaSwag:
             hub_name="Rowan/hellaswag",
             hub_config=None,
             convert=_problem,
-            readable=lambda gold: gold in _LABELS,
+            readable=self.can_judge,
             published_split="validation",
         ).problems(source, split)
+
+    def can_judge(self, ground_truth: str) -> bool:
+        """See `Task.can_judge`."""
+        return ground_truth in _LABELS
 
     def grade(self, response: str, ground_truth: str) -> Verdict:
         """Judges the number of an ending, from 0, as `choices.py` states it."""

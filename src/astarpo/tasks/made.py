@@ -49,6 +49,7 @@ class MadeTask(ABC):
     aliases: ClassVar[tuple[str, ...]] = ()
     version: ClassVar[str]
     isolated: ClassVar[bool] = False
+    gold_form: ClassVar[str] = "one number alone, such as 18"
     default_size: ClassVar[int]
     sizes: ClassVar[range]
 
@@ -59,6 +60,10 @@ class MadeTask(ABC):
     @abstractmethod
     def grade(self, response: str, ground_truth: str) -> Verdict:
         """Judges what follows the last `####` of a response."""
+
+    def can_judge(self, ground_truth: str) -> bool:
+        """See `Task.can_judge`."""
+        return parse_number(ground_truth) is not None
 
     def problems(
         self, *, source: str | None, split: str, size: int | None, seed: int

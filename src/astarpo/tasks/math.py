@@ -38,6 +38,7 @@ class Math:
         for package in ("math-verify", "latex2sympy2_extended", "sympy")
     )
     isolated: ClassVar[bool] = True
+    gold_form: ClassVar[str] = "LaTeX, such as \\frac{1}{2}"
 
     def problems(
         self, *, source: str | None, split: str, size: int | None, seed: int
@@ -50,8 +51,12 @@ class Math:
             hub_name="DigitalLearningGmbH/MATH-lighteval",
             hub_config=None,
             convert=_problem,
-            readable=lambda gold: bool(gold.strip()),
+            readable=self.can_judge,
         ).problems(source, split)
+
+    def can_judge(self, ground_truth: str) -> bool:
+        """See `Task.can_judge`."""
+        return bool(ground_truth.strip())
 
     def grade(self, response: str, ground_truth: str) -> Verdict:
         r"""Judges the last box of a response, or else the answer that its end announces.
