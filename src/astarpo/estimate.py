@@ -28,6 +28,7 @@ from astarpo.scores import level_counts
 from astarpo.seeding import derive_seed
 from astarpo.types import Problem, Prompt, UserError
 from astarpo.value_table import Sample, ValueTable
+from astarpo.verdicts import warn_of_verdicts
 
 logger = logging.getLogger("astarpo")
 
@@ -78,6 +79,7 @@ def estimate(config: EstimateConfig) -> ValueTable:
     table.write_values(kept, config.samples, config.beta1)
     plot_values(config.out / "values.png", table.rewards(kept), config.beta1)
     logger.info(describe(table, kept, config.max_new_tokens))
+    warn_of_samples("stage 1", table)
     table.set_facts(
         tokens=sum(table.samples(["num_tokens"])["num_tokens"].to_pylist()),
         max_prompt_tokens=config.max_prompt_tokens,
@@ -146,6 +148,12 @@ def describe(table: ValueTable, problems: Sequence[Problem], max_new_tokens: int
             f"{max_new_tokens}; truncated {truncated:.1%}; verdicts: {verdicts}",
         ]
     )
+
+
+def warn_of_samples(what: str, table: ValueTable) -> None:
+    """Warns where much of a table was not judged or cut off."""
+    reasons, statuses = table.samples(["finish_reason", "status"]).to_pydict().values()
+    warn_of_verdicts(what, Counter(statuses), reasons.count("length") / len(reasons))
 
 
 def _row(answer: Answer, number: int) -> Sample:

@@ -19,6 +19,7 @@ from astarpo.rollout import Answer, Stopwatch
 from astarpo.scores import Score, mean_score
 from astarpo.suite import evaluate_suite
 from astarpo.types import UserError
+from astarpo.verdicts import tell_verdicts
 
 logger = logging.getLogger("astarpo")
 
@@ -80,6 +81,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     write_json(config.out, result)
     for name, score in measured.scores.items():
         logger.info(f"{name:>13}  {score.value:.4f}  [{score.low:.4f}, {score.high:.4f}]")
+    tell_verdicts("evaluate", result["statuses"], result["truncated_share"])
     return result
 
 

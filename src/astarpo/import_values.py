@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from astarpo.config import ImportValuesConfig
-from astarpo.estimate import describe, sampling_fingerprint
+from astarpo.estimate import describe, sampling_fingerprint, warn_of_samples
 from astarpo.grading import Grader, package_version
 from astarpo.plots import plot_values
 from astarpo.policy import load_tokenizer
@@ -159,5 +159,6 @@ def _finish(table: ValueTable, published: Sequence[Published], config: ImportVal
         num_set_aside=0,
     )
     logger.info(describe(table, problems, config.max_new_tokens))
+    warn_of_samples("import", table)
     if agreement is not None:
         logger.info(f"our verifier agrees with {agreement:.1%} of {len(pairs)} published verdicts")

@@ -20,6 +20,7 @@ from astarpo.rollout import Stopwatch
 from astarpo.tasks import get_task
 from astarpo.tasks.benchmarks import SPLIT
 from astarpo.types import Problem, Prompt, UserError
+from astarpo.verdicts import tell_verdicts
 
 logger = logging.getLogger("astarpo")
 
@@ -83,6 +84,7 @@ def evaluate_suite(config: EvaluateConfig) -> dict[str, Any]:
                 entry = _run(name, prompts[name], policy, config, grader)
                 finished[name] = _identity(name, problems[name]) | entry
                 write_json(config.out, result)
+                tell_verdicts(name, entry["statuses"], entry["truncated_share"])
     logger.info(table(result))
     return result
 

@@ -6,6 +6,7 @@ each step:  prompts -> completions (one each for A*-PO) -> verdicts r
 """
 
 import logging
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -37,7 +38,8 @@ from astarpo.runlog import RunLog
 from astarpo.seeding import derive_seed, epoch_stream
 from astarpo.stopping import StopSignal
 from astarpo.trackers import open_tracker, require_tracker
-from astarpo.types import TrainingStopped
+from astarpo.types import STATUSES, TrainingStopped
+from astarpo.verdicts import tell_verdicts
 
 logger = logging.getLogger("astarpo")
 
@@ -180,6 +182,12 @@ def _finish(run: RunLog, policy: Policy, name: str, *, completed: bool) -> dict[
                 save_model(path, policy)
     else:
         logger.warning(f"stopped after {len(rows)} steps; go on with --resume")
+    if rows:
+        counts = Counter({s: sum(row[f"status_{s}"] for row in rows) for s in STATUSES})
+        truncated = sum(
+            row["truncated_share"] * sum(row[f"status_{s}"] for s in STATUSES) for row in rows
+        )
+        tell_verdicts("training", counts, truncated / counts.total())
     summary = _summary(rows, completed=completed)
     run.write_summary(summary)
     return summary
