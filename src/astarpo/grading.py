@@ -1,10 +1,10 @@
 """Judging responses: one way for stage 1, stage 2 and evaluation."""
 
 import importlib.metadata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from types import TracebackType
 
-from astarpo.tasks import Verifier, get_verifier
+from astarpo.tasks import Verifier, check_scorer, get_verifier
 from astarpo.tasks.base import Task
 from astarpo.tasks.gym import ReasoningGym
 from astarpo.tasks.reward import PREFIX, RewardFunction
@@ -41,10 +41,21 @@ class Grader:
     ) -> None:
         self._pool.close()
 
-    def grade(self, problems: Sequence[Problem], responses: Sequence[str]) -> list[Verdict]:
+    def grade(
+        self,
+        problems: Sequence[Problem],
+        responses: Sequence[str],
+        should_stop: Callable[[], bool] = lambda: False,
+    ) -> list[Verdict]:
         """Judges each response against its problem, in order.
 
+        Args:
+            problems: What was asked.
+            responses: What was answered.
+            should_stop: Asked a few times a second; where it says so, the call is given up.
+
         Raises:
+            GradingStopped: `should_stop` said so.
             UserError: A problem asks for another reward function than the grader's, or its verifier
                 cannot be loaded.
         """
@@ -59,7 +70,7 @@ class Grader:
             else:
                 verdicts[i] = verifier.grade(response, problem.ground_truth)
         for (i, _), verdict in zip(
-            pooled, self._pool.grade([request for _, request in pooled]), strict=True
+            pooled, self._pool.grade([request for _, request in pooled], should_stop), strict=True
         ):
             verdicts[i] = verdict
         assert None not in verdicts
@@ -85,8 +96,9 @@ def verifier_fingerprint(problems: Sequence[Problem], reward: str | None = None)
 
     Raises:
         UserError: A problem asks for a function that the user did not name, nothing judges one of
-            them, a function cannot (it does not load, or lacks a column that it asks for), or a
-            task cannot judge against a reference answer.
+            them, a function cannot (it does not load, or lacks a column that it asks for), a task
+            cannot judge against a reference answer, or the scorer of a data set of reasoning-gym
+            does not work here.
     """
     sources = {problem.data_source for problem in problems}
     for source in sorted(sources):
@@ -97,6 +109,8 @@ def verifier_fingerprint(problems: Sequence[Problem], reward: str | None = None)
         if isinstance(verifier, RewardFunction):
             verifier.check_columns(p for p in problems if p.data_source == source)
         else:
+            if isinstance(verifier, ReasoningGym):
+                check_scorer(source)
             _refuse_unjudgeable(verifier, [p for p in problems if p.data_source == source])
     versions = {verifier.name: verifier.version for verifier in verifiers.values()}
     return {f"verifier of {name}": version for name, version in sorted(versions.items())}

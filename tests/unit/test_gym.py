@@ -1,15 +1,20 @@
 """Tasks of reasoning-gym: the library's scores, our splits."""
 
+import json
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+from reasoning_gym.factory import DATASETS
 
 from astarpo.config import DataConfig
 from astarpo.data import data
 from astarpo.grading import verifier_fingerprint
 from astarpo.problem_set import read_problems
 from astarpo.tasks import get_task, grade
-from astarpo.types import UserError
+from astarpo.tasks.gym import right_response
+from astarpo.types import Problem, UserError
 
 
 def test_without_the_package_the_message_says_what_to_install(monkeypatch):
@@ -59,6 +64,73 @@ def test_partial_credit_is_passed_on():
     assert 0 < reward.reward < 1
 
 
+LOAD_ALL = """
+import json, sys
+from reasoning_gym.factory import DATASETS
+from astarpo.tasks import gym
+from astarpo.verify import worker
+gym._PIECE = gym._NUM_CHECKED = 1
+sys.addaudithook(worker._refuse_code_from_text)
+outcomes = {}
+for name in sorted(DATASETS):
+    try:
+        outcomes[name] = worker._load({}, {"load": gym.PREFIX + name, "own_rewards": False})
+    except gym.UserError as error:
+        outcomes[name] = str(error)
+print("\\n" + json.dumps(outcomes))
+"""
+
+REFUSED = {
+    "runs answers as code": {
+        "bitwise_arithmetic", "countdown", "intermediate_integration", "number_sorting",
+        "polynomial_multiplication", "puzzle24", "simple_integration",
+    },
+    "states no right answers": {
+        "boxnet", "graph_color", "propositional_logic", "rubiks_cube", "rush_hour",
+    },
+    "cannot make it": {"composite"},
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def outcomes():
+    """Of every data set of the library: its version where a worker takes it, or why it does not."""
+    done = subprocess.run(
+        [sys.executable, "-c", LOAD_ALL], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+@pytest.mark.parametrize("name", sorted(DATASETS))
+def test_every_data_set_pays_a_right_answer_or_is_refused(outcomes, name):
+    reasons = [reason for reason, names in REFUSED.items() if name in names]
+    if reasons:
+        assert reasons[0] in outcomes[name]
+    else:
+        assert "reasoning-gym" in outcomes[name]["version"]
+
+
+@pytest.mark.parametrize("name", ["arc_agi", "chain_sum"])
+def test_scorers_get_entries_as_the_library_made_them(name):
+    """JSON alone would make lists of the tuples in `arc_agi`, whose scorer then pays .05."""
+    (problem,) = taken("train", 0, name, 1)
+    response = right_response(problem.ground_truth)
+    assert grade(problem.data_source, response, problem.ground_truth).reward == 1.0
+
+
+def test_the_docs_count_the_data_sets():
+    refused = set().union(*REFUSED.values())
+    docs = (Path(__file__).parents[2] / "docs" / "tasks.md").read_text()
+    assert f"Of its {len(DATASETS)} data sets {len(DATASETS) - len(refused)} are taken" in docs
+
+
+def test_a_refused_data_set_is_found_before_anything_is_sampled():
+    problem = Problem("p", "reasoning_gym:countdown", ({"role": "user", "content": "Q"},), "{}")
+    with pytest.raises(UserError, match="runs answers as code"):
+        verifier_fingerprint([problem])
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [
@@ -66,8 +138,14 @@ def test_partial_credit_is_passed_on():
         ({"task": "reasoning_gym:composite"}, "cannot make it"),
         ({"task": "reasoning_gym:gcd", "size": 3}, "no size"),
         ({"task": "reasoning_gym:gcd", "split": "dev"}, "not 'dev'"),
-        # Its scorer evaluates the answer as code, which workers refuse.
-        ({"task": "reasoning_gym:countdown", "limit": 2}, "cannot judge 2 of 2 reference answers"),
+        (
+            {"task": "reasoning_gym:countdown", "limit": 2},
+            "runs answers as code, which is refused here; take another data set$",
+        ),
+        (
+            {"task": "reasoning_gym:rush_hour", "limit": 2},
+            "states no right answers to its questions; take another data set$",
+        ),
     ],
 )
 def test_mistakes(tmp_path, settings, message):

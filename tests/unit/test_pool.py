@@ -1,3 +1,4 @@
+import json
 import os
 import signal
 import subprocess
@@ -11,36 +12,74 @@ import pytest
 
 from astarpo.types import UserError, Verdict
 from astarpo.verify import pool as pool_module
-from astarpo.verify.pool import GradingPool
+from astarpo.verify import processes
+from astarpo.verify.pool import GradingPool, GradingStopped
 
-HANG = ("math", r"\boxed{9^{9^{9^9}}}", "7")
+SLOW = """
+import json, time
+
+def judge(completions, log):
+    kind, seconds = completions[0].split()[:2]
+    with open(log[0], "a") as file:
+        file.write(kind[0])
+    if kind == "sleep":
+        time.sleep(float(seconds))
+    end = time.process_time() + float(seconds)
+    while kind == "work" and time.process_time() < end:
+        pass
+    with open(log[0], "a") as file:
+        file.write(kind[0].upper())
+    return [1.0]
+"""
+
 RIGHT = ("math", r"\boxed{x/2}", r"\frac{x}{2}")
 WRONG = ("math", r"\boxed{x/3}", r"\frac{x}{2}")
 
 
 @pytest.fixture(scope="module")
+def log(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("slow")
+    (folder / "slow.py").write_text(SLOW)
+    return folder / "log"
+
+
+@pytest.fixture
+def slow(log):
+    """Makes requests that work or sleep for so many seconds, and tells the log."""
+    log.write_text("")
+
+    def request(what):
+        asked = json.dumps({"prompt": "Q", "columns": {"log": str(log)}})
+        return (f"reward:{log.parent / 'slow.py'}:judge", what, asked)
+
+    return request
+
+
+@pytest.fixture(scope="module")
 def pool():
-    with GradingPool(num_workers=2, timeout_s=1.0) as shared:
+    with GradingPool(num_workers=2, timeout_s=0.6, own_rewards=True) as shared:
         yield shared
 
 
 @pytest.fixture(scope="module")
 def patient():
     """A pool of one worker that only its own tests use."""
-    with GradingPool(num_workers=1, timeout_s=20.0) as shared:
+    with GradingPool(num_workers=1, timeout_s=20.0, own_rewards=True) as shared:
         yield shared
 
 
 def worker_pid(pool: GradingPool) -> int:
     assert pool.grade([RIGHT])[0].status == "ok"
     (worker,) = pool._workers
-    return worker._process.pid
+    return worker.pid
 
 
-def worker_pids() -> set[int]:
-    children = Path(f"/proc/{os.getpid()}/task").glob("*/children")
+def worker_pids(parent: int | None = None) -> set[int]:
+    """The servers that this process started, and the workers that they did."""
+    children = Path(f"/proc/{parent or os.getpid()}/task").glob("*/children")
     pids = {int(pid) for listed in children for pid in listed.read_text().split()}
-    return {pid for pid in pids if "astarpo.verify.worker" in _command(pid)}
+    ours = {pid for pid in pids if "astarpo.verify.worker" in _command(pid)}
+    return ours.union(*map(worker_pids, ours))
 
 
 def _command(pid: int) -> str:
@@ -59,13 +98,66 @@ def test_answers_keep_their_order(pool):
     assert [v.reward for v in verdicts] == [0.0 if n == 7 else 1.0 for n in range(40)]
 
 
-def test_a_hang_costs_its_own_answer_only(pool):
-    start = time.monotonic()
-    verdicts = pool.grade([RIGHT, HANG, RIGHT, WRONG, HANG, RIGHT])
-    assert time.monotonic() - start < 15
+def test_a_hang_costs_its_own_answer_only(pool, slow):
+    hangs = [slow("work 60 a"), slow("work 60 b")]
+    verdicts = pool.grade([RIGHT, hangs[0], RIGHT, WRONG, hangs[1], RIGHT])
     assert [v.status for v in verdicts] == ["ok", "timeout", "ok", "ok", "timeout", "ok"]
     assert [v.reward for v in verdicts] == [1.0, 0.0, 1.0, 0.0, 0.0, 1.0]
     assert verdicts[1] == Verdict(reward=0.0, answer=None, status="timeout")
+
+
+def test_equal_answers_are_judged_once_and_those_that_hang_are_remembered(pool, slow, log):
+    requests = [slow("work 0 c"), slow("work 60 c"), slow("work 0 c"), slow("work 60 c")]
+    expected = ["ok", "timeout", "ok", "timeout"]
+    assert [v.status for v in pool.grade(requests)] == expected
+    assert sorted(log.read_text()) == ["W", "w", "w"]
+    assert [v.status for v in pool.grade(requests)] == expected
+    assert sorted(log.read_text()) == ["W", "W", "w", "w", "w"]
+
+
+def test_a_right_answer_does_not_time_out_on_a_busy_machine(pool, slow):
+    """Its CPU time is within the limit, its time by the clock is not."""
+    busy = [
+        subprocess.Popen([sys.executable, "-c", "while True: pass"])
+        for _ in range(4 * (os.cpu_count() or 1))
+    ]
+    try:
+        start = time.monotonic()
+        assert pool.grade([slow("work 0.4 d")])[0].status == "ok"
+        assert time.monotonic() - start > 0.6
+    finally:
+        for process in busy:
+            process.kill()
+            process.wait()
+
+
+def test_others_pass_an_answer_that_takes_long(patient, slow, log):
+    requests = [slow("sleep 2 e"), slow("sleep 2 f"), slow("work 0 e")]
+    assert [v.status for v in patient.grade(requests)] == ["ok"] * 3
+    assert log.read_text() == "sswWSS"
+    assert len(patient._workers) == 1
+
+
+def test_what_sleeps_for_ever_meets_a_limit_by_the_clock(slow, monkeypatch):
+    monkeypatch.setattr(pool_module, "WALL_LIMIT_S", 0.5)
+    with GradingPool(num_workers=1, timeout_s=0.1, own_rewards=True) as strict:
+        (verdict,) = strict.grade([slow("sleep 60 g")])
+    assert verdict.status == "timeout"
+
+
+def test_a_worker_that_is_stuck_is_replaced_without_another_start(pool, slow):
+    server = pool._server
+    verdicts = pool.grade([slow(f"work 60 h{n}") for n in range(3)])
+    assert [v.status for v in verdicts] == ["timeout"] * 3
+    assert pool._server is server
+
+
+def test_a_call_can_be_given_up(pool, slow):
+    until = time.monotonic() + 0.5
+    with pytest.raises(GradingStopped, match="1 answers are not judged yet"):
+        pool.grade([slow("sleep 60 i")], lambda: time.monotonic() > until)
+    assert time.monotonic() - until < 20
+    assert pool.grade([RIGHT])[0].reward == 1.0
 
 
 def test_no_requests_start_nothing():
@@ -83,16 +175,19 @@ def test_an_error_in_the_verifier_is_counted_and_told_once(pool, caplog):
 
 
 @pytest.mark.skipif(not Path("/proc").exists(), reason="finds the workers in /proc")
-def test_ctrl_c_belongs_to_the_parent(patient):
+@pytest.mark.parametrize("sent", [signal.SIGINT, signal.SIGTERM])
+def test_signals_to_all_processes_are_the_parents_business(patient, slow, sent):
+    """An answer under way is judged to its end; the parent decides when to stop."""
     pid = worker_pid(patient)
-    os.kill(pid, signal.SIGINT)
-    time.sleep(0.2)
+    family = worker_pids()
+    assert pid in family
+    threading.Timer(0.3, lambda: [os.kill(member, sent) for member in family]).start()
+    assert patient.grade([slow("sleep 1")])[0].status == "ok"
     assert worker_pid(patient) == pid
-    assert pid in worker_pids()
 
 
 @pytest.mark.skipif(not Path("/proc").exists(), reason="finds the workers in /proc")
-def test_workers_killed_from_outside(patient):
+def test_workers_killed_from_outside(patient, slow):
     before = worker_pids()
     pid = worker_pid(patient)
     os.kill(pid, signal.SIGKILL)  # while idle: noticed and replaced
@@ -100,7 +195,7 @@ def test_workers_killed_from_outside(patient):
     replaced = worker_pid(patient)
     assert replaced != pid
     threading.Timer(0.3, os.kill, (replaced, signal.SIGKILL)).start()  # while it judges
-    verdicts = patient.grade([HANG, RIGHT])
+    verdicts = patient.grade([slow("sleep 60 j"), RIGHT])
     assert [v.status for v in verdicts] == ["error", "ok"]
     patient.close()
     assert worker_pids() <= before - {pid}
@@ -113,7 +208,7 @@ def test_workers_end_with_a_killed_parent(tmp_path):
         from astarpo.verify.pool import GradingPool
         pool = GradingPool(num_workers=1, timeout_s=60)
         pool.grade([{RIGHT!r}])
-        print(pool._workers[0]._process.pid, flush=True)
+        print(pool._workers[0].pid, flush=True)
         os.kill(os.getpid(), 9)
     """
     done = subprocess.run(
@@ -127,7 +222,7 @@ def test_workers_end_with_a_killed_parent(tmp_path):
 
 
 def test_a_worker_that_cannot_start_is_one_clear_error(monkeypatch):
-    monkeypatch.setattr(pool_module, "_BOOTSTRAP", "import no_such_module_anywhere")
+    monkeypatch.setattr(processes, "_BOOTSTRAP", "import no_such_module_anywhere")
     with (
         GradingPool(num_workers=2, timeout_s=1.0) as broken,
         pytest.raises(UserError, match=r"does not start.*no_such_module_anywhere"),
@@ -136,8 +231,8 @@ def test_a_worker_that_cannot_start_is_one_clear_error(monkeypatch):
 
 
 def test_a_worker_that_is_never_ready_is_one_clear_error(monkeypatch):
-    monkeypatch.setattr(pool_module, "_BOOTSTRAP", "import time; time.sleep(60)")
-    monkeypatch.setattr(pool_module, "START_LIMIT_S", 0.5)
+    monkeypatch.setattr(processes, "_BOOTSTRAP", "import time; time.sleep(60)")
+    monkeypatch.setattr(processes, "START_LIMIT_S", 0.5)
     with (
         GradingPool(num_workers=1, timeout_s=1.0) as broken,
         pytest.raises(UserError, match="not ready after"),
@@ -152,15 +247,18 @@ def test_a_hoarder_meets_the_memory_limit(pool):
     assert time.monotonic() - start < 10
 
 
-# These two come last of those that share the pool: they end its workers.
+# This comes last of those that share the pool: it ends its workers.
 def test_a_verifier_that_does_not_load_is_one_clear_error(pool):
     with pytest.raises(UserError, match=r"no such task cannot be loaded.*unknown task"):
         pool.grade([("no such task", "5", "5")])
 
 
-def test_a_pool_runs_no_reward_function_unless_it_is_made_to(pool):
-    with pytest.raises(UserError, match="unknown task"):
-        pool.grade([("reward:textwrap:dedent", "", "{}")])
+def test_a_pool_runs_no_reward_function_unless_it_is_made_to():
+    with (
+        GradingPool(num_workers=1, timeout_s=1.0) as careful,
+        pytest.raises(UserError, match="unknown task"),
+    ):
+        careful.grade([("reward:textwrap:dedent", "", "{}")])
 
 
 EXPLOIT = r"""
@@ -190,3 +288,29 @@ def test_workers_refuse_code_made_from_text():
     assert printed["guarded"] == ""
     # Should this fail, a release of math-verify or sympy has closed the hole itself.
     assert printed["bare"].strip() == "7"
+
+
+SWALLOWED = """
+import sys
+from astarpo.types import Verdict
+from astarpo.verify import worker
+
+class Scorer:
+    def grade(self, response, ground_truth):
+        try:
+            return Verdict(float(eval(response)), response, "ok")
+        except Exception:
+            return Verdict(0.01, response, "ok")
+
+sys.addaudithook(worker._refuse_code_from_text)
+request = {"verifier": "scorer", "response": "1", "ground_truth": ""}
+print(worker._judge({"scorer": Scorer()}, request))
+"""
+
+
+def test_a_refusal_is_an_error_though_the_scorer_swallows_it():
+    done = subprocess.run(
+        [sys.executable, "-c", SWALLOWED], capture_output=True, text=True, check=True
+    )
+    assert "'reward': 0.0, 'answer': None, 'status': 'error'" in done.stdout
+    assert "does not run code made from text" in done.stdout

@@ -195,9 +195,7 @@ def test_the_source_file_is_part_of_the_fingerprint(tmp_path, monkeypatch):
         assert one.grade(asked, [""])[0].reward == 0.0
         file.write_text("def f(**c): return [1]\n")
         assert verifier_fingerprint(asked, "r.py:f") != before
-        process = one._pool._workers[0]._process  # the next worker would load the new one
-        process.kill()
-        process.wait()
+        one._pool._end(one._pool._workers[0])  # the next worker would load the new one
         with pytest.raises(UserError, match="changed while answers were judged"):
             one.grade(asked, [""])
 

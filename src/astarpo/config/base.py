@@ -60,5 +60,5 @@ class ComputeConfig(Config):
     )
     max_sequences: int = Field(256, ge=1, description="completions decoded at once")
     grade_workers: int = Field(2, ge=1, description="processes that judge answers")
-    grade_timeout: float = Field(5.0, gt=0, description="seconds to judge one answer")
+    grade_timeout: float = Field(5.0, gt=0, description="CPU seconds to judge one answer")
     reward: RewardReference = Field(None, description=OWN_REWARD)

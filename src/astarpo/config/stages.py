@@ -89,7 +89,7 @@ class ImportValuesConfig(PromptConfig):
     temperature: float = Field(1.0, gt=0, description="that they were sampled at")
     limit: int | None = Field(None, ge=1, description="only the first problems")
     grade_workers: int = Field(2, ge=1, description="processes that judge answers")
-    grade_timeout: float = Field(5.0, gt=0, description="seconds to judge one answer")
+    grade_timeout: float = Field(5.0, gt=0, description="CPU seconds to judge one answer")
     reward: RewardReference = Field(None, description=OWN_REWARD)
 
 

@@ -93,6 +93,15 @@ def grade(task: str, response: str, gold: str) -> Verdict:
     return judge.grade(response, gold)
 
 
+def check_scorer(data_set: str) -> None:
+    """Sees to it that a data set of reasoning-gym can be judged where model output is.
+
+    Raises:
+        UserError: It cannot.
+    """
+    _pool_of_one().load(data_set)
+
+
 @cache
 def _pool_of_one() -> GradingPool:
     pool = GradingPool(num_workers=1, timeout_s=GRADE_TIMEOUT_S)

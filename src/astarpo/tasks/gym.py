@@ -8,7 +8,8 @@ import difflib
 import importlib
 import importlib.metadata
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import Any, ClassVar
 
 from astarpo.seeding import derive_seed
@@ -24,11 +25,17 @@ _MAX_MISSES = 5000
 # Some of its data sets make all their items at once; this is the library's own usual number.
 _PIECE = 500
 
+_NUM_CHECKED = 2
+
+_TUPLE = "tuple"
+"""JSON has no tuples, and some scorers tell them from lists: this key marks one."""
+
 
 class ReasoningGym:
     """One data set of reasoning-gym. Rewards are its scorer's: some give partial credit.
 
-    The ground truth is the library's whole entry as JSON, since scorers read its metadata.
+    The ground truth is the library's whole entry as JSON, since scorers read its metadata. Not all
+    scorers work where model output is judged: `check` tells.
 
     Attributes:
         name: `reasoning_gym:` and the library's name for the data set.
@@ -59,7 +66,7 @@ class ReasoningGym:
             close = difflib.get_close_matches(self._dataset, factory.DATASETS)
             near = ", ".join(close) or "chain_sum"
             raise UserError(f"{data_source}: reasoning-gym has no such data set; it has {near}")
-        self.version = f"1, reasoning-gym {importlib.metadata.version('reasoning-gym')}"
+        self.version = f"2, reasoning-gym {importlib.metadata.version('reasoning-gym')}"
         self._make = library.create_dataset
         try:
             self._scorer = self._piece(0)
@@ -80,7 +87,7 @@ class ReasoningGym:
                 id=f"{self.name}/{split}/{digest:016x}",
                 data_source=self.name,
                 prompt=(Message(role="user", content=f"{entry['question']}\n{INSTRUCTION}"),),
-                ground_truth=json.dumps(entry, default=str),
+                ground_truth=_to_json(entry),
                 ability="reasoning",
                 extra={"split": split, "index": index},
             )
@@ -99,9 +106,34 @@ class ReasoningGym:
         answer, closed, _ = rest.partition("</answer>")
         if not opened or not closed:
             return Verdict(reward=0.0, answer=None, status="no_answer")
-        entry = json.loads(ground_truth)
+        entry = _from_json(ground_truth)
         reward = float(self._scorer.score_answer(answer=answer.strip(), entry=entry))
         return Verdict(reward, answer.strip(), "ok")
+
+    def examples(self) -> list[dict[str, Any]]:
+        """A few of the library's entries. Making them may run code that the library makes."""
+        return list(islice(self._scorer, _NUM_CHECKED))
+
+    def check(self, examples: Iterable[dict[str, Any]]) -> None:
+        """Judges the library's own answers to its questions, as those of a model are.
+
+        Args:
+            examples: Entries.
+
+        Raises:
+            UserError: One does not get reward 1, so no model could earn it.
+        """
+        for entry in examples:
+            stated = f"its own answer {entry['answer']!r:.80}"
+            if entry["answer"] is None:
+                raise UserError("reasoning-gym states no right answers to its questions")
+            ground_truth = _to_json(entry)
+            try:
+                reward = self.grade(right_response(ground_truth), ground_truth).reward
+            except Exception as error:  # scorers fail in many ways
+                raise UserError(f"reasoning-gym's scorer fails on {stated}: {error!r}") from error
+            if reward < 1:
+                raise UserError(f"reasoning-gym's scorer gives {stated} {reward:g} instead of 1")
 
     def _entries(self, seed: int) -> Iterator[tuple[str, dict[str, Any]]]:
         start = derive_seed(seed, "reasoning_gym", self._dataset) % 2**31
@@ -117,4 +149,25 @@ class ReasoningGym:
 
 def right_response(ground_truth: str) -> str:
     """A response that states the library's own answer."""
-    return f"<answer>{json.loads(ground_truth)['answer']}</answer>"
+    return f"<answer>{_from_json(ground_truth)['answer']}</answer>"
+
+
+def _to_json(entry: dict[str, Any]) -> str:
+    return json.dumps(_marked(entry), default=str)
+
+
+def _marked(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _marked(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        items = [_marked(item) for item in value]
+        return {_TUPLE: items} if isinstance(value, tuple) else items
+    return value
+
+
+def _from_json(text: str) -> dict[str, Any]:
+    return json.loads(text, object_hook=_unmarked)
+
+
+def _unmarked(value: dict[str, Any]) -> Any:
+    return tuple(value[_TUPLE]) if value.keys() == {_TUPLE} else value

@@ -1,52 +1,54 @@
 """The pool of verifier workers: each answer has a time limit that really holds.
 
 Equality of mathematical expressions can take for ever, or for ever within one C call that no alarm
-interrupts. So answers are judged in processes that are killed at the limit and started again.
-Workers are plain subprocesses that talk JSON lines over pipes: nothing is forked, so neither CUDA
-nor threads of the caller matter; nothing is pickled; the caller's `__main__` is not imported.
+interrupts. So answers are judged in processes that end at the limit and are replaced. The limit is
+CPU time, which the kernel counts: how busy the machine is does not decide what is right.
 """
 
-import json
 import logging
-import os
-import queue
-import subprocess
-import sys
-import tempfile
 import threading
-from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
-from pathlib import Path
+import time
+from collections import deque
+from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 from typing import Any, Self
 
-import astarpo
 from astarpo.types import UserError, Verdict
+from astarpo.verify.processes import (
+    START_LIMIT_S,
+    GradingRequest,
+    Server,
+    Worker,
+    how_ended,
+    used_up,
+    wait_for,
+)
 
-START_LIMIT_S = 120.0
-"""Imports may be slow on a network disk; beyond this the installation is broken."""
+WALL_LIMIT_S = 30.0
+WALL_FACTOR = 6
+"""What sleeps uses no CPU time, so there is a limit by the clock as well: the larger of these
+seconds and of this multiple of the CPU limit, since a busy machine stretches every answer."""
 
-GradingRequest = tuple[str, str, str]
-"""The verifier's name, the response, and the ground truth or what else the verifier asks for."""
+PATIENCE_S = 0.25
+"""A worker that takes longer is set aside: it goes on, and another takes its place."""
+
+MAX_ASIDE = 4
+"""So many workers may be set aside for each in its place."""
+
+POLL_S = 0.05
+
+MAX_REMEMBERED = 1000
+"""So many answers that used up their CPU time are not tried again."""
 
 logger = logging.getLogger("astarpo")
 
-# `-P` and the check keep the working directory and a second copy of the package out of it: the
-# worker imports what this process would, plus the folder that this package came from.
-_PACKAGE_ROOT = str(Path(astarpo.__path__[0]).resolve().parent)
-_BOOTSTRAP = """\
-import sys
-root, limit_s = sys.argv[1:]
-if root not in sys.path:
-    sys.path.insert(0, root)
-from astarpo.verify.worker import main
-main(float(limit_s))
-"""
+
+class GradingStopped(RuntimeError):
+    """The caller's `should_stop` said so before all answers were judged."""
 
 
 class GradingPool:
-    """Judges responses in worker processes that are killed at a time limit.
+    """Judges responses in worker processes that end at a time limit.
 
     Workers start at the first need and are kept for later calls; `close` ends them. Use it as a
     context manager. Calls from several threads take turns.
@@ -56,59 +58,69 @@ class GradingPool:
         """Starts nothing yet.
 
         Args:
-            num_workers: How many answers are judged at once.
-            timeout_s: Limit for one answer, from sending it to having its verdict. Starting a
-                worker and importing a verifier do not count.
+            num_workers: How many answers are judged at once. Those that take long do not count:
+                others go on beside them.
+            timeout_s: CPU time for one answer, in seconds; verifiers that ship get 1 at most.
+                Starting a worker and importing a verifier do not count. By the clock there are at
+                least 30 seconds, and 6 times the CPU time.
             own_rewards: Whether requests may name reward functions (`reward:FILE.py:NAME`), which
                 are then imported. The caller has to know that the user wants each of them to run.
         """
         assert num_workers >= 1, num_workers
         assert timeout_s > 0, timeout_s
-        self._timeout_s = timeout_s
+        self._num_workers = num_workers
+        self._cpu_limit_s = timeout_s
+        self._wall_limit_s = max(WALL_LIMIT_S, WALL_FACTOR * timeout_s)
         self._own_rewards = own_rewards
-        self._workers: list[_Worker | None] = [None] * num_workers
+        self._server: Server | None = None
+        self._workers: list[Worker] = []
         self._lock = threading.Lock()
         self._versions: dict[str, str] = {}
+        self._hung: dict[GradingRequest, Verdict] = {}
         self._complained: set[str] = set()
 
-    def grade(self, requests: Sequence[GradingRequest]) -> list[Verdict]:
+    def load(self, verifier: str) -> None:
+        """Starts what judges by a verifier that ships, ahead of the first answer.
+
+        Raises:
+            UserError: It does not start, or the verifier cannot be loaded or judge here.
+        """
+        with self._lock:
+            self._load(verifier)
+
+    def grade(
+        self, requests: Sequence[GradingRequest], should_stop: Callable[[], bool] = lambda: False
+    ) -> list[Verdict]:
         """Judges every request; the verdicts come in the order of the requests.
 
-        A request that outlasts the limit gets status `timeout`, one whose worker dies or whose
-        verifier raises `error`, all with reward 0. None affects the others. What was raised first
-        is logged, once a verifier.
+        Equal requests are judged once. A request that outlasts the limit gets status `timeout`, one
+        whose worker dies or whose verifier raises `error`, all with reward 0. None affects the
+        others. What was raised first is logged, once a verifier.
+
+        Args:
+            requests: What to judge.
+            should_stop: Asked a few times a second; where it says so, the call is given up.
 
         Raises:
             UserError: A worker does not start, or a verifier cannot be loaded or has changed.
+            GradingStopped: `should_stop` said so. The pool may be used again.
         """
         with self._lock:
-            jobs: queue.SimpleQueue[tuple[int, GradingRequest]] = queue.SimpleQueue()
-            for job in enumerate(requests):
-                jobs.put(job)
-            verdicts: dict[int, Verdict] = {}
-            num_threads = min(len(self._workers), len(requests))
+            different = dict.fromkeys(requests)
+            verdicts = {request: self._hung[request] for request in different & self._hung.keys()}
+            waiting = deque(request for request in different if request not in verdicts)
             try:
-                with ThreadPoolExecutor(max_workers=max(num_threads, 1)) as threads:
-                    served = [
-                        threads.submit(self._serve, slot, jobs, verdicts)
-                        for slot in range(num_threads)
-                    ]
-                    try:
-                        for thread in served:
-                            thread.result()
-                    except BaseException:
-                        _drain(jobs)
-                        raise
+                self._judge(waiting, verdicts, should_stop)
             except BaseException:
                 # Ctrl-C, or no worker starts: answers under way would meet the next call.
-                self._stop_workers()
+                self._stop()
                 raise
-            return [verdicts[index] for index in range(len(requests))]
+            return [verdicts[request] for request in requests]
 
     def close(self) -> None:
-        """Ends every worker and waits for it. The pool may be used again and starts new ones."""
+        """Ends every process and waits for it. The pool may be used again and starts new ones."""
         with self._lock:
-            self._stop_workers()
+            self._stop()
 
     def __enter__(self) -> Self:
         """Returns the pool itself."""
@@ -123,144 +135,103 @@ class GradingPool:
         """Closes the pool."""
         self.close()
 
-    def _serve(
+    def _judge(
         self,
-        slot: int,
-        jobs: "queue.SimpleQueue[tuple[int, GradingRequest]]",
-        verdicts: dict[int, Verdict],
+        waiting: deque[GradingRequest],
+        verdicts: dict[GradingRequest, Verdict],
+        should_stop: Callable[[], bool],
     ) -> None:
-        """Keeps one worker busy until no jobs are left. Runs in a thread of its own."""
-        while True:
+        busy: dict[Worker, GradingRequest] = {}
+        while waiting or busy:
+            while waiting and self._has_room(busy):
+                worker = self._idle_worker(waiting[0][0])
+                busy[worker] = waiting.popleft()
+                worker.begin(busy[worker])
+            ready = wait_for(busy, POLL_S)
+            late = [worker for worker in busy if worker.overdue(self._wall_limit_s)]
+            for worker in dict.fromkeys((*ready, *late)):
+                reply = self._reply(worker, is_late=worker not in ready)
+                if reply is not None:
+                    request = busy.pop(worker)
+                    verdicts[request] = self._verdict(request, reply)
+            if should_stop():
+                raise GradingStopped(f"{len(waiting) + len(busy)} answers are not judged yet")
+        for worker in self._workers[self._num_workers :]:
+            self._end(worker)
+
+    def _has_room(self, busy: Iterable[Worker]) -> bool:
+        now = time.monotonic()
+        started = [worker.started for worker in busy]
+        slow = sum(start is not None and now - start > PATIENCE_S for start in started)
+        return len(started) - min(slow, MAX_ASIDE * self._num_workers) < self._num_workers
+
+    def _idle_worker(self, verifier: str) -> Worker:
+        server, is_forked_with_it = self._load(verifier)
+        for worker in [worker for worker in self._workers if worker.request is None]:
+            if worker.alive() and (verifier in worker.versions or not is_forked_with_it):
+                return worker
+            self._end(worker)
+        self._workers.append(server.fork())
+        return self._workers[-1]
+
+    def _load(self, verifier: str) -> tuple[Server, bool]:
+        """A living server, and whether it has loaded the verifier for workers to come."""
+        if self._server is not None and not self._server.alive():
+            self._server.stop()
+            self._server = None
+        if self._server is None:
+            self._server = Server(self._cpu_limit_s, self._wall_limit_s)
+        version = self._server.load(verifier, own_rewards=self._own_rewards)
+        if version is not None:
+            self._check_version(verifier, version)
+        return self._server, version is not None
+
+    def _reply(self, worker: Worker, *, is_late: bool) -> dict[str, Any] | None:
+        """What a worker says of its answer, or what is said for it where it has ended."""
+        assert worker.request is not None, "it is busy"
+        verifier = worker.request[0]
+        if not is_late:
             try:
-                index, request = jobs.get_nowait()
-            except queue.Empty:
-                return
-            worker = self._living_worker(slot)
-            verifier = request[0]
-            version = worker.load(verifier, own_rewards=self._own_rewards)
-            if self._versions.setdefault(verifier, version) != version:
-                raise UserError(f"{verifier}: its source changed while answers were judged")
-            verdicts[index], reason = worker.judge(request, self._timeout_s)
-            if reason and verifier not in self._complained:
-                self._complained.add(verifier)
-                logger.warning(
-                    f"{verifier} failed on an answer, which counts as status error with reward 0: "
-                    f"{reason} (said once)"
-                )
+                reply = worker.receive()
+            except OSError:
+                pass
+            else:
+                if reply is not None:
+                    self._check_version(verifier, worker.versions[verifier])
+                return reply
+        is_loading = worker.started is None
+        status = self._end(worker)
+        if is_loading:
+            reason = f"not ready after {START_LIMIT_S:g} s" if is_late else how_ended(status)
+            raise UserError(f"{verifier} cannot be loaded to judge answers: {reason}")
+        if used_up(status) and len(self._hung) < MAX_REMEMBERED:
+            self._hung[worker.request] = Verdict(reward=0.0, answer=None, status="timeout")
+        timed_out = is_late or used_up(status)
+        return {"reward": 0.0, "answer": None, "status": "timeout" if timed_out else "error"}
 
-    def _living_worker(self, slot: int) -> "_Worker":
-        worker = self._workers[slot]
-        if worker is None or not worker.alive():
-            if worker is not None:
-                worker.stop()
-            self._workers[slot] = None  # should the next line raise
-            worker = self._workers[slot] = _Worker(self._timeout_s)
-        return worker
-
-    def _stop_workers(self) -> None:
-        for slot, worker in enumerate(self._workers):
-            if worker is not None:
-                worker.stop()
-            self._workers[slot] = None
-
-
-class _Worker:
-    """One worker process, ready to judge once constructed."""
-
-    def __init__(self, timeout_s: float) -> None:
-        self._expired = False
-        self._broken = False  # an answer is missing; the process may take a moment longer to end
-        self._loaded: dict[str, str] = {}
-        self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (closed by stop)
-        self._process = subprocess.Popen(
-            [sys.executable, "-P", "-c", _BOOTSTRAP, _PACKAGE_ROOT, str(timeout_s)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._errors,
-        )
-        if not self._exchange(b"", START_LIMIT_S):
-            reason = self._why_it_died()
-            self.stop()
-            raise UserError(
-                f"the verifier's worker process does not start ({reason}); check that astarpo and "
-                f"math-verify are installed for {sys.executable}"
+    def _verdict(self, request: GradingRequest, reply: dict[str, Any]) -> Verdict:
+        verifier = request[0]
+        reason = reply.pop("reason", None)
+        if reason and verifier not in self._complained:
+            self._complained.add(verifier)
+            logger.warning(
+                f"{verifier} failed on an answer, which counts as status error with reward 0: "
+                f"{reason} (said once)"
             )
+        return Verdict(**reply)
 
-    def load(self, verifier: str, *, own_rewards: bool) -> str:
-        """Has a verifier imported, unless it is already; returns its version."""
-        if verifier not in self._loaded:
-            request = {"load": verifier, "path": sys.path, "limit_s": START_LIMIT_S}
-            request["own_rewards"] = own_rewards
-            reply = self._exchange(_line(request), START_LIMIT_S)
-            loaded = json.loads(reply) if reply else {"failed": self._why_it_died()}
-            if "failed" in loaded:
-                raise UserError(f"{verifier} cannot be loaded to judge answers: {loaded['failed']}")
-            self._loaded[verifier] = loaded["version"]
-        return self._loaded[verifier]
+    def _check_version(self, verifier: str, version: str) -> None:
+        if self._versions.setdefault(verifier, version) != version:
+            raise UserError(f"{verifier}: its source changed while answers were judged")
 
-    def judge(self, request: GradingRequest, timeout_s: float) -> tuple[Verdict, str | None]:
-        """Returns the verdict, and what the verifier raised if it did."""
-        verifier, response, ground_truth = request
-        message = {"verifier": verifier, "response": response, "ground_truth": ground_truth}
-        if reply := self._exchange(_line(message), timeout_s):
-            judged = json.loads(reply)
-            reason = judged.pop("reason", None)
-            return Verdict(**judged), reason
-        status = "timeout" if self._expired else "error"
-        return Verdict(reward=0.0, answer=None, status=status), None
+    def _end(self, worker: Worker) -> int | None:
+        self._workers.remove(worker)
+        return worker.end()
 
-    def alive(self) -> bool:
-        return not self._broken and self._process.poll() is None
-
-    def stop(self) -> None:
-        """Kills the process, waits until it is gone, and closes the pipes."""
-        self._process.kill()
-        self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout, self._errors):
-            assert pipe is not None, "opened by the constructor"
-            with suppress(BrokenPipeError):  # an unsent remainder of a request
-                pipe.close()
-
-    def _exchange(self, message: bytes, limit_s: float) -> bytes | None:
-        """Sends a line and waits for one; None where the worker died or was killed at the limit."""
-        requests, replies = self._process.stdin, self._process.stdout
-        assert requests is not None, "a pipe by the constructor"
-        assert replies is not None, "a pipe by the constructor"
-        timer = threading.Timer(limit_s, self._expire)
-        timer.daemon = True
-        timer.start()
-        try:
-            requests.write(message)
-            requests.flush()
-            reply = replies.readline()
-        except OSError:  # it died with the request half sent
-            reply = b""
-        finally:
-            timer.cancel()
-            timer.join()  # from here on `_expired` is final
-        self._broken = not reply.endswith(b"\n")
-        return None if self._broken else reply
-
-    def _expire(self) -> None:
-        self._expired = True
-        self._process.kill()
-
-    def _why_it_died(self) -> str:
-        if self._expired:
-            return f"not ready after {START_LIMIT_S:.0f} s"
-        code = self._process.wait()
-        self._errors.seek(0, os.SEEK_SET)
-        lines = self._errors.read().decode(errors="replace").strip().splitlines()
-        return lines[-1] if lines else f"exit code {code}"
-
-
-def _line(message: dict[str, Any]) -> bytes:
-    return json.dumps(message).encode("ascii") + b"\n"
-
-
-def _drain(jobs: "queue.SimpleQueue[tuple[int, GradingRequest]]") -> None:
-    while True:
-        try:
-            jobs.get_nowait()
-        except queue.Empty:
-            return
+    def _stop(self) -> None:
+        for worker in self._workers:
+            worker.close()
+        self._workers = []
+        if self._server is not None:
+            self._server.stop()
+            self._server = None
