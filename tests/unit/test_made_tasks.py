@@ -241,7 +241,7 @@ def test_grade_leaves_no_process_behind():
     script = (
         "from astarpo.tasks import _pool_of_one, grade\n"
         r"assert grade('math', r'\boxed{x/2}', r'\frac{x}{2}').reward == 1.0"
-        "\nprint(_pool_of_one()._workers[0]._process.pid)"
+        "\nprint(_pool_of_one()._workers[0].pid)"
     )
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, check=True

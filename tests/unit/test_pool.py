@@ -146,6 +146,7 @@ def test_what_sleeps_for_ever_meets_a_limit_by_the_clock(slow, monkeypatch):
 
 
 def test_a_worker_that_is_stuck_is_replaced_without_another_start(pool, slow):
+    pool.load("math")
     server = pool._server
     verdicts = pool.grade([slow(f"work 60 h{n}") for n in range(3)])
     assert [v.status for v in verdicts] == ["timeout"] * 3

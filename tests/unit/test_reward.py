@@ -12,6 +12,7 @@ from astarpo.config import DataConfig
 from astarpo.grading import Grader, verifier_fingerprint
 from astarpo.tasks.reward import PROMPT_IS_TEXT, RewardFunction
 from astarpo.types import Problem, UserError, Verdict
+from astarpo.verify import pool
 
 REWARDS = """
 import asyncio, collections, math, os, time
@@ -87,8 +88,11 @@ def here(folder, monkeypatch):
 
 @pytest.fixture(scope="module")
 def grader():
-    with Grader(num_workers=2, timeout_s=1.0) as shared:
-        yield shared
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(pool, "WALL_LIMIT_S", 2.0)  # the usual 30 are long for a test
+        grader = Grader(num_workers=2, timeout_s=0.5)
+    with grader:
+        yield grader
 
 
 def problem(function, *, text=True, file="rewards.py", **columns) -> Problem:
