@@ -12,22 +12,28 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import torch
 
 from astarpo.config import EstimateConfig, ImportValuesConfig
 from astarpo.engines import open_engine
 from astarpo.engines.base import Sampling
 from astarpo.grading import Grader, package_version, verifier_fingerprint
+from astarpo.locks import folder_lock
 from astarpo.metrics import peak_memory_gib
 from astarpo.plots import plot_values
 from astarpo.policy import fingerprint, fit_prompts, load_policy, pick_device
 from astarpo.problem_set import read_problems
 from astarpo.profiling import StepProfiler
 from astarpo.progress import Progress
+from astarpo.rejudge import rejudge
 from astarpo.rollout import Answer, Stopwatch, roll_out
 from astarpo.scores import level_counts
 from astarpo.seeding import derive_seed
+from astarpo.shards import Sample
 from astarpo.types import Problem, Prompt, UserError
-from astarpo.value_table import Sample, ValueTable
+from astarpo.value_table import ValueTable
 from astarpo.verdicts import warn_of_verdicts
 
 logger = logging.getLogger("astarpo")
@@ -48,8 +54,16 @@ def estimate(config: EstimateConfig) -> ValueTable:
     problems = read_problems(config.problems, limit=config.limit)
     device = pick_device(config.device)
     wanted = sampling_fingerprint(config, problems, config.seed)
+    with folder_lock(config.out):
+        return _fill(config, problems, wanted, device)
+
+
+def _fill(
+    config: EstimateConfig, problems: list[Problem], wanted: dict[str, Any], device: torch.device
+) -> ValueTable:
+    """As `estimate`, once its inputs are known to be right and nobody else writes the table."""
     facts = {"model": config.model, "package_version": package_version()}
-    table = ValueTable.start(config.out, wanted, facts)
+    table = ValueTable.start(config.out, wanted, facts, any_verifier=config.rejudge)
     policy = load_policy(config.model, device)
     prompts = fit_prompts(
         problems, policy.tokenizer, config.prompt_format, config.max_prompt_tokens
@@ -58,7 +72,11 @@ def estimate(config: EstimateConfig) -> ValueTable:
     engine = open_engine(config, policy)
     stopwatch = Stopwatch(dict(table.manifest.get("seconds", {})))
 
+    if config.rejudge:
+        with Grader(config.grade_workers, config.grade_timeout, config.reward) as grader:
+            rejudge(table, problems, grader)
     shards = plan_shards(table, prompts, config.samples, config.shard_problems)
+    reasons = _counts(table.samples(["finish_reason"])["finish_reason"])
     with (
         Grader(config.grade_workers, config.grade_timeout, config.reward) as grader,
         Progress("stage 1: samples", sum(map(len, shards))) as progress,
@@ -74,19 +92,41 @@ def estimate(config: EstimateConfig) -> ValueTable:
             table.append([_row(answer, n) for answer, (_, n) in zip(answers, shard, strict=True)])
             peak = max(table.manifest.get("peak_memory_gib", 0.0), peak_memory_gib())
             table.set_facts(seconds=stopwatch.seconds, peak_memory_gib=peak)
-            _refuse_truncation(table, config)
+            reasons.update(answer.completion.finish_reason for answer in answers)
+            _refuse_truncation(reasons, config)
     kept = [prompt.problem for prompt in prompts]
-    table.write_values(kept, config.samples, config.beta1)
-    plot_values(config.out / "values.png", table.rewards(kept), config.beta1)
-    logger.info(describe(table, kept, config.max_new_tokens))
+    finish_table(table, kept, config.samples, config, num_set_aside=len(problems) - len(kept))
     warn_of_samples("stage 1", table)
-    table.set_facts(
-        tokens=sum(table.samples(["num_tokens"])["num_tokens"].to_pylist()),
-        max_prompt_tokens=config.max_prompt_tokens,
-        num_problems=len(kept),
-        num_set_aside=len(problems) - len(kept),
-    )
     return table
+
+
+def finish_table(
+    table: ValueTable,
+    problems: Sequence[Problem],
+    num_samples: int,
+    config: EstimateConfig | ImportValuesConfig,
+    **facts: Any,
+) -> None:
+    """Writes values.parquet and its picture, marks the table as finished and says what it holds.
+
+    Args:
+        table: Has every sample of the problems.
+        problems: Which.
+        num_samples: N.
+        config: Gives beta1 and limits.
+        facts: Further entries of the manifest.
+    """
+    plot_values(table.path / "values.png", table.rewards(problems, num_samples), config.beta1)
+    table.write_values(
+        problems,
+        num_samples,
+        config.beta1,
+        tokens=pc.sum(table.samples(["num_tokens"])["num_tokens"]).as_py(),
+        max_prompt_tokens=config.max_prompt_tokens,
+        num_problems=len(problems),
+        **facts,
+    )
+    logger.info(describe(table, problems, config.max_new_tokens))
 
 
 def sampling_fingerprint(
@@ -129,17 +169,16 @@ def describe(table: ValueTable, problems: Sequence[Problem], max_new_tokens: int
     """What stage 1 found, as text: histogram of solve rates, lengths, verdicts."""
     rewards_PN = table.rewards(problems)
     levels, counts = level_counts(rewards_PN.mean(axis=1))
-    columns = ["num_tokens", "finish_reason", "status"]
-    lengths, reasons, statuses = table.samples(columns).to_pydict().values()
+    rows = table.samples(["num_tokens", "finish_reason", "status"])
     lines = [f"solve rate of {len(problems)} problems over {rewards_PN.shape[1]} samples:"]
     for level, count in zip(levels, counts, strict=True):
         bar = "#" * round(40 * count / counts.max())
         lines.append(f"  {level:6.3f}  {count / len(problems):6.1%}  {bar}")
     all_wrong = (rewards_PN.max(axis=1) <= 0).mean()
     all_right = (rewards_PN.min(axis=1) >= 1).mean()
-    median, longest = np.quantile(lengths, [0.5, 1.0])
-    truncated = reasons.count("length") / len(reasons)
-    verdicts = ", ".join(f"{k} {v}" for k, v in Counter(statuses).most_common())
+    median, longest = np.quantile(rows["num_tokens"].to_numpy(), [0.5, 1.0])
+    truncated = _counts(rows["finish_reason"])["length"] / len(rows)
+    verdicts = ", ".join(f"{k} {v}" for k, v in _counts(rows["status"]).most_common())
     return "\n".join(
         [
             *lines,
@@ -172,12 +211,18 @@ def _row(answer: Answer, number: int) -> Sample:
     )
 
 
-def _refuse_truncation(table: ValueTable, config: EstimateConfig) -> None:
-    reasons = table.samples(["finish_reason"])["finish_reason"].to_pylist()
-    share = reasons.count("length") / len(reasons)
-    if share > 0.5 and len(reasons) >= _ENOUGH_SAMPLES and not config.allow_truncated:
+def _counts(column: pa.ChunkedArray) -> Counter[str]:
+    """How often each value stands in a column."""
+    return Counter({pair["values"]: pair["counts"] for pair in pc.value_counts(column).to_pylist()})
+
+
+def _refuse_truncation(reasons: Counter[str], config: EstimateConfig) -> None:
+    """Ends sampling once most samples, by their finish reasons so far, were cut."""
+    total = reasons.total()
+    share = reasons["length"] / total
+    if share > 0.5 and total >= _ENOUGH_SAMPLES and not config.allow_truncated:
         raise UserError(
-            f"{share:.0%} of {len(reasons)} samples were cut at max_new_tokens="
+            f"{share:.0%} of {total} samples were cut at max_new_tokens="
             f"{config.max_new_tokens}, so their reward says little; raise it with a new --out, or "
             "go on with --allow-truncated (what is sampled is kept)"
         )

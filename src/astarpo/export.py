@@ -16,7 +16,6 @@ from astarpo.problem_set import read_problems, to_row, write_rows
 from astarpo.tasks.reward import PROMPT_IS_TEXT
 from astarpo.types import Problem, UserError
 from astarpo.value_table import ValueTable
-from astarpo.values import optimal_values
 
 logger = logging.getLogger("astarpo")
 
@@ -36,7 +35,7 @@ def export(config: ExportConfig) -> Path:
     kept = [problem for problem in problems if problem.id in sampled]
     if not kept:
         raise UserError(f"{config.table}: holds no sample of the problems in {config.problems}")
-    values = optimal_values(table.rewards(kept), config.beta1).tolist()
+    values = table.values(kept, config.beta1).v_star_P.tolist()
     if config.format == "apo":
         rows = _with_samples(kept, table)
     elif config.format == "trl":
@@ -64,7 +63,7 @@ def _with_samples(problems: Sequence[Problem], table: ValueTable) -> list[dict[s
     rows = {problem.id: to_row(problem) for problem in problems}
     found = table.samples(["problem_id", "sample", "text", "reward"]).to_pylist()
     for sample in sorted(found, key=lambda sample: sample["sample"]):
-        if sample["problem_id"] in rows and sample["sample"] < table.manifest["samples"]:
+        if sample["problem_id"] in rows and sample["sample"] < table.num_samples:
             row = rows[sample["problem_id"]]
             row[f"response_{sample['sample']}"] = sample["text"]
             row[f"eval_{sample['sample']}"] = sample["reward"]

@@ -14,16 +14,17 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 from astarpo.config import ImportValuesConfig
-from astarpo.estimate import describe, sampling_fingerprint, warn_of_samples
+from astarpo.estimate import finish_table, sampling_fingerprint, warn_of_samples
 from astarpo.grading import Grader, package_version
-from astarpo.plots import plot_values
+from astarpo.locks import folder_lock
 from astarpo.policy import load_tokenizer
 from astarpo.problem_set import read_row
 from astarpo.progress import Progress
+from astarpo.shards import Sample
 from astarpo.tasks.own import VERL_COLUMNS
 from astarpo.tasks.sources import Row, read_rows
 from astarpo.types import Problem, UserError, Verdict
-from astarpo.value_table import Sample, ValueTable
+from astarpo.value_table import ValueTable
 
 logger = logging.getLogger("astarpo")
 
@@ -53,7 +54,6 @@ def import_values(config: ImportValuesConfig) -> ValueTable:
     """
     published = read_published(config.source, config.split, config.limit)
     problems = [row.problem for row in published]
-    num_samples = len(published[0].responses)
     facts = {
         "model": config.model,
         "package_version": package_version(),
@@ -61,8 +61,20 @@ def import_values(config: ImportValuesConfig) -> ValueTable:
     }
     # The seed is not known: so estimate, which has one, refuses to add its own samples to these.
     sampled = sampling_fingerprint(config, problems, seed=None)
-    table = ValueTable.start(config.out, sampled, facts)
     tokenizer = load_tokenizer(config.model)
+    with folder_lock(config.out):
+        table = ValueTable.start(config.out, sampled, facts)
+        _fill(table, published, tokenizer, config)
+        _finish(table, published, config)
+    return table
+
+
+def _fill(
+    table: ValueTable, published: Sequence[Published], tokenizer: Any, config: ImportValuesConfig
+) -> None:
+    """Judges the samples that the table does not have yet."""
+    problems = [row.problem for row in published]
+    num_samples = len(published[0].responses)
     missing = table.missing_samples(problems, num_samples)
     pending = [(p, m) for p, m in zip(published, missing, strict=True) if m]
     with (
@@ -81,8 +93,6 @@ def import_values(config: ImportValuesConfig) -> ValueTable:
                 ]
             )
             progress.advance(len(shard))
-    _finish(table, published, config)
-    return table
 
 
 def read_published(source: str, split: str, limit: int | None = None) -> list[Published]:
@@ -106,6 +116,11 @@ def read_published(source: str, split: str, limit: int | None = None) -> list[Pu
         responses = _numbered(row, "response")
         if not all(isinstance(response, str) for response in responses):
             raise UserError(f"{row.where}: a response is missing")
+        if published and len(responses) != len(published[0].responses):
+            raise UserError(
+                f"{row.where}: has {len(responses)} responses and the first row "
+                f"{len(published[0].responses)}; every row needs as many"
+            )
         rewards = [row.fields.get(f"eval_{i}") for i in range(len(responses))]
         published.append(Published(problem, responses, rewards))
     if not published:
@@ -141,9 +156,7 @@ def _sample(
 def _finish(table: ValueTable, published: Sequence[Published], config: ImportValuesConfig) -> None:
     problems = [row.problem for row in published]
     num_samples = len(published[0].responses)
-    table.write_values(problems, num_samples, config.beta1)
-    rewards_PN = table.rewards(problems)
-    plot_values(config.out / "values.png", rewards_PN, config.beta1)
+    rewards_PN = table.rewards(problems, num_samples)
     pairs = [
         ((theirs or 0) >= 1, ours >= 1)
         for row, rewards in zip(published, rewards_PN, strict=True)
@@ -151,14 +164,8 @@ def _finish(table: ValueTable, published: Sequence[Published], config: ImportVal
         if theirs is not None
     ]
     agreement = sum(theirs == ours for theirs, ours in pairs) / len(pairs) if pairs else None
-    table.set_facts(
-        imported=table.manifest["imported"] | {"agreement": agreement},
-        tokens=sum(table.samples(["num_tokens"])["num_tokens"].to_pylist()),
-        max_prompt_tokens=config.max_prompt_tokens,
-        num_problems=len(problems),
-        num_set_aside=0,
-    )
-    logger.info(describe(table, problems, config.max_new_tokens))
+    imported = table.manifest["imported"] | {"agreement": agreement}
+    finish_table(table, problems, num_samples, config, num_set_aside=0, imported=imported)
     warn_of_samples("import", table)
     if agreement is not None:
         logger.info(f"our verifier agrees with {agreement:.1%} of {len(pairs)} published verdicts")

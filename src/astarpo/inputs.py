@@ -17,7 +17,6 @@ from astarpo.policy import PromptFormat, fingerprint, fit_prompts
 from astarpo.problem_set import read_problems
 from astarpo.types import Problem, Prompt, UserError
 from astarpo.value_table import ValueTable
-from astarpo.values import optimal_values
 
 logger = logging.getLogger("astarpo")
 
@@ -136,15 +135,15 @@ def attach_values(
     """
     if table is None:
         return list(prompts), None
-    rewards_PN = table.rewards([p.problem for p in prompts], config.values_samples)
+    found = table.values([p.problem for p in prompts], config.beta1, config.values_samples)
     kept_P = np.ones(len(prompts), dtype=bool)
     if config.filter != "none":
-        kept_P &= rewards_PN.max(axis=1) > 0
+        kept_P &= found.highest_P > 0
     if config.filter == "all_wrong_and_right":
-        kept_P &= rewards_PN.min(axis=1) < 1
+        kept_P &= found.lowest_P < 1
     if not kept_P.any():
         raise UserError(f"filter {config.filter} drops every one of {len(prompts)} problems")
     if num_dropped := int((~kept_P).sum()):
         logger.info(f"filter {config.filter}: {num_dropped} of {len(prompts)} problems dropped")
-    values_P = optimal_values(rewards_PN[kept_P], config.beta1)
-    return [p for p, kept in zip(prompts, kept_P, strict=True) if kept], values_P.tolist()
+    values = found.v_star_P[kept_P].tolist()
+    return [p for p, kept in zip(prompts, kept_P, strict=True) if kept], values

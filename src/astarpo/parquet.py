@@ -52,17 +52,18 @@ def read_parquet(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
 
 
 @contextmanager
-def open_parquet(path: Path) -> Iterator[pq.ParquetFile]:
+def open_parquet(path: Path, *, is_checked: bool = False) -> Iterator[pq.ParquetFile]:
     """Opens a Parquet file to read parts of it, once its digest, where it has one, is right.
 
-    Checksums of pages are checked as they are read.
+    Checksums of pages are checked as they are read. With `is_checked` they alone are.
 
     Raises:
         DamagedFileError: Also inside the block: it is no Parquet file, or is damaged.
         UserError: There is no such file, or the disk refuses.
     """
     with disk_errors(path, "read"):
-        seal_of(path)
+        if not is_checked:
+            seal_of(path)
         try:
             with pq.ParquetFile(path, page_checksum_verification=True) as file:
                 yield file

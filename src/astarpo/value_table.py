@@ -4,45 +4,45 @@
     samples-*.parquet  every sample with its reward; append-only, one shard at a time
     values.parquet     V^* of each problem, derived from the rewards at one beta and N
 
-V^* follows from raw rewards, so beta, N and filters change without sampling again.
+V^* follows from raw rewards, so beta, N and filters change without sampling again. Every file tells
+when it is damaged; a shard or manifest that is damaged or lost comes back with the same estimate.
 """
 
-import json
+import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from astarpo.answer_schema import answer_schema
-from astarpo.files import TEMPORARY_PREFIX, write_atomic, write_json
+from astarpo.files import DamagedFileError, disk_errors, write_sealed_json
+from astarpo.manifest import (
+    FORMAT,
+    MANIFEST,
+    VERIFIER,
+    read_manifest,
+    require_fit,
+    started_manifest,
+)
+from astarpo.parquet import write_parquet
+from astarpo.shards import (
+    SCHEMA,
+    Sample,
+    check_shard,
+    read_shard,
+    shard_paths,
+    write_shard,
+    write_shard_table,
+)
 from astarpo.types import Problem, UserError
-from astarpo.values import value_estimates
+from astarpo.values import ProblemValues, problem_values
 
-FORMAT = 1
+_AGAIN = "run the same astarpo estimate again"
 
-
-@dataclass(frozen=True, slots=True)
-class Sample:
-    """One row of a shard."""
-
-    problem_id: str
-    problem_digest: str
-    sample: int
-    token_ids: tuple[int, ...]
-    text: str
-    answer: str | None
-    reward: float
-    status: str
-    num_tokens: int
-    finish_reason: str
-
-
-_SCHEMA = answer_schema({field.name for field in fields(Sample)})
+logger = logging.getLogger("astarpo")
 
 
 class ValueTable:
@@ -57,47 +57,58 @@ class ValueTable:
         """Opens a table.
 
         Raises:
-            UserError: There is none, or it is of another format.
+            UserError: There is none, it is damaged, or it is of another format.
         """
         self.path = Path(path)
-        try:
-            self.manifest = json.loads((self.path / "manifest.json").read_text(encoding="utf-8"))
-        except OSError as error:
+        if not (self.path / MANIFEST).is_file():
             raise UserError(
-                f"{path}: no value table here (no manifest.json); make one with astarpo estimate"
-            ) from error
-        except ValueError as error:
-            raise UserError(f"{path}/manifest.json: not readable as JSON ({error})") from error
-        if self.manifest.get("format") != FORMAT:
-            raise UserError(f"{path}: a value table of format {FORMAT} is needed")
+                f"{path}: no value table here (no {MANIFEST}); make one with astarpo estimate"
+            )
+        try:
+            self.manifest = read_manifest(self.path)
+        except DamagedFileError as error:
+            raise DamagedFileError(f"{error}; {_AGAIN}: it makes this file anew") from error
+        self._fingerprint = self.manifest["fingerprint"]
+        self._checked: dict[Path, dict[str, Any] | None] = {}  # shards and their fingerprints
 
     @classmethod
-    def start(cls, path: Path, fingerprint: dict[str, Any], facts: dict[str, Any]) -> "ValueTable":
+    def start(
+        cls,
+        path: Path,
+        fingerprint: dict[str, Any],
+        facts: dict[str, Any],
+        *,
+        any_verifier: bool = False,
+    ) -> "ValueTable":
         """Makes a table, or opens the one that is there to go on with it.
+
+        Shards that are damaged are set aside, with a warning: their samples are then missing.
 
         Args:
             path: Its folder.
             fingerprint: What the samples depend on.
             facts: Further entries of the manifest, replaced by the latest call's.
+            any_verifier: Also where other verifiers judged its samples; see `stale_shards`. It
+                is unfinished then.
 
         Raises:
             UserError: The table there has another fingerprint; the differences are named.
         """
-        if (path / "manifest.json").is_file():
-            table = cls(path)
-            table.require_fit(fingerprint)
-            fingerprint = table.manifest["fingerprint"] | fingerprint
-            facts = table.manifest | facts
-        elif path.exists() and (not path.is_dir() or any(path.glob("[!.]*"))):
-            raise UserError(f"{path}: exists and is not a value table; give another --out")
-        path.mkdir(parents=True, exist_ok=True)
-        for leftover in path.glob(f"{TEMPORARY_PREFIX}*"):
-            leftover.unlink()
-        write_json(
-            path / "manifest.json",
-            {**facts, "format": FORMAT, "fingerprint": fingerprint},
+        held = started_manifest(path)
+        misfit = f"{path}: the value table does not fit"
+        require_fit(held["fingerprint"], fingerprint, misfit, any_verifier=any_verifier)
+        union = held["fingerprint"] | fingerprint
+        if any_verifier:
+            held.pop("samples", None)
+        with disk_errors(path):
+            path.mkdir(parents=True, exist_ok=True)
+        write_sealed_json(
+            path / MANIFEST, {**held, **facts, "format": FORMAT, "fingerprint": union}
         )
-        return cls(path)
+        table = cls(path)
+        table._fingerprint = fingerprint
+        table._set_damaged_aside()
+        return table
 
     def setting(self, name: str) -> Any:
         """What the samples were made with, such as `temperature`."""
@@ -106,7 +117,12 @@ class ValueTable:
     @property
     def max_prompt_tokens(self) -> int:
         """Limit over which prompts were set aside when the samples were made."""
-        return self.manifest["max_prompt_tokens"]
+        return self._finished("max_prompt_tokens")
+
+    @property
+    def num_samples(self) -> int:
+        """N, samples of each problem, as the table was last finished with."""
+        return self._finished("samples")
 
     def require_fit(self, fingerprint: Mapping[str, Any]) -> None:
         """Checks that these samples are what `fingerprint` would give.
@@ -117,44 +133,55 @@ class ValueTable:
         Raises:
             UserError: They are not; each difference is named.
         """
-        held = self.manifest["fingerprint"]
-        if differences := [
-            f"{name} is {held[name]!r} in the table and {fingerprint[name]!r} here"
-            for name in sorted(held.keys() & fingerprint.keys())
-            if held[name] != fingerprint[name]
-        ]:
-            raise UserError(f"{self.path}: the value table does not fit: {'; '.join(differences)}")
+        misfit = f"{self.path}: the value table does not fit"
+        require_fit(self.manifest["fingerprint"], fingerprint, misfit)
 
     def set_facts(self, **facts: Any) -> None:
         """Replaces entries of the manifest beside the fingerprint."""
         self.manifest |= facts
-        write_json(self.path / "manifest.json", self.manifest)
+        write_sealed_json(self.path / MANIFEST, self.manifest)
 
     def append(self, samples: Sequence[Sample]) -> None:
         """Writes finished samples as one more shard."""
-        shard = pa.Table.from_pylist([asdict(s) for s in samples], schema=_SCHEMA)
-        number = len(self._shards())
-        write_atomic(
-            self.path / f"samples-{number:05d}.parquet", lambda file: pq.write_table(shard, file)
-        )
+        shard = write_shard(self.path, samples, self._fingerprint)
+        self._checked[shard] = self._fingerprint
+
+    def stale_shards(self) -> list[Path]:
+        """The shards that other verifiers than this table's have judged, or nobody knows which."""
+        return [
+            shard
+            for shard in shard_paths(self.path)
+            if (held := self._fingerprint_of(shard)) is None
+            or any(
+                held[name] != self.manifest["fingerprint"].get(name)
+                for name in held
+                if name.startswith(VERIFIER)
+            )
+        ]
+
+    def replace(self, shard: Path, rows: pa.Table) -> None:
+        """Writes a shard's samples with other verdicts in its place."""
+        new = write_shard_table(self.path, rows, self._fingerprint)
+        self._checked[new] = self._fingerprint
+        if new != shard:  # Version 0.1.0 named it.
+            shard.unlink()
 
     def samples(self, columns: Sequence[str] | None = None) -> pa.Table:
-        """All samples so far, in the order they were written.
+        """All samples so far, shard by shard in the order of their names.
 
         Raises:
-            UserError: A shard cannot be read.
+            UserError: A shard is damaged or of another table.
         """
         tables = []
-        for shard in self._shards():
+        for shard in shard_paths(self.path):
             try:
-                tables.append(pq.read_table(shard, columns=columns))
-            except (OSError, pa.ArrowInvalid) as error:
-                raise UserError(
-                    f"{shard}: not readable ({error}); delete it and estimate"
-                ) from error
-        if tables:
-            return pa.concat_tables(tables)
-        return _SCHEMA.empty_table().select(columns or _SCHEMA.names)
+                held = self._fingerprint_of(shard)
+                tables.append(read_shard(shard, columns))
+            except DamagedFileError as error:
+                raise DamagedFileError(f"{error}; {_AGAIN}: it makes its samples anew") from error
+            misfit = f"{shard}: does not belong to this value table"
+            require_fit(held or {}, self.manifest["fingerprint"], misfit)
+        return pa.concat_tables([SCHEMA.empty_table().select(columns or SCHEMA.names), *tables])
 
     def missing_samples(self, problems: Sequence[Problem], num_samples: int) -> list[list[int]]:
         """For each problem, which of its first `num_samples` samples are not there yet.
@@ -162,15 +189,8 @@ class ValueTable:
         Raises:
             UserError: A problem differs from the one of the same id that was sampled.
         """
-        rows = self.samples(["problem_id", "problem_digest", "sample"]).to_pydict()
-        digests = dict(zip(rows["problem_id"], rows["problem_digest"], strict=True))
-        done = set(zip(rows["problem_id"], rows["sample"], strict=True))
-        for problem in problems:
-            if digests.get(problem.id, problem.digest) != problem.digest:
-                raise UserError(
-                    f"{self.path}: problem {problem.id} was sampled with another text or answer"
-                )
-        return [[i for i in range(num_samples) if (p.id, i) not in done] for p in problems]
+        rewards_PN = self._rewards(problems, num_samples)
+        return [np.flatnonzero(row).tolist() for row in np.isnan(rewards_PN)]
 
     def rewards(
         self, problems: Sequence[Problem], num_samples: int | None = None
@@ -187,38 +207,77 @@ class ValueTable:
         Raises:
             UserError: Samples are missing, or a problem has changed since.
         """
-        if "samples" not in self.manifest:
-            raise UserError(f"{self.path}: unfinished; run the same astarpo estimate again")
-        num_samples = num_samples or int(self.manifest["samples"])
-        missing = self.missing_samples(problems, num_samples)
-        if lacking := [p.id for p, m in zip(problems, missing, strict=True) if m]:
+        num_samples = num_samples or self.num_samples
+        rewards_PN = self._rewards(problems, num_samples)
+        if lacking := np.flatnonzero(np.isnan(rewards_PN).any(axis=1)).tolist():
             raise UserError(
                 f"{self.path}: {len(lacking)} of {len(problems)} problems lack samples out of "
-                f"{num_samples} (such as {lacking[0]}); finish it with astarpo estimate"
+                f"{num_samples} (such as {problems[lacking[0]].id}); finish it with astarpo "
+                "estimate"
             )
-        place = {problem.id: i for i, problem in enumerate(problems)}
-        rewards_PN = np.full((len(problems), num_samples), np.nan)
-        rows = self.samples(["problem_id", "sample", "reward"]).to_pydict()
-        for name, i, reward in zip(*rows.values(), strict=True):
-            if name in place and i < num_samples:
-                rewards_PN[place[name], i] = reward
         return rewards_PN
 
-    def write_values(self, problems: Sequence[Problem], num_samples: int, beta: float) -> None:
-        """Derives values.parquet from the samples."""
-        self.set_facts(samples=num_samples)
-        rewards_PN = self.rewards(problems, num_samples)
-        v_star_P, standard_error_P = value_estimates(rewards_PN, beta)
-        values = pa.table(
-            {
-                "problem_id": [p.id for p in problems],
-                "n": pa.array([num_samples] * len(problems), pa.int32()),
-                "mean_reward": rewards_PN.mean(axis=1),
-                "v_star": v_star_P,
-                "v_star_se": standard_error_P,
-            }
-        )
-        write_atomic(self.path / "values.parquet", lambda file: pq.write_table(values, file))
+    def values(
+        self, problems: Sequence[Problem], beta: float, num_samples: int | None = None
+    ) -> ProblemValues:
+        """V* of each problem with its error: the one place where training and reports get it.
 
-    def _shards(self) -> list[Path]:
-        return sorted(self.path.glob("samples-*.parquet"))
+        Args:
+            problems: Which, in the order wanted.
+            beta: The paper's beta_1.
+            num_samples: As in `rewards`.
+
+        Raises:
+            UserError: As in `rewards`.
+        """
+        return problem_values(self.rewards(problems, num_samples), beta)
+
+    def write_values(
+        self, problems: Sequence[Problem], num_samples: int, beta: float, **facts: Any
+    ) -> None:
+        """Derives values.parquet from the samples, and marks the table as finished, with facts."""
+        found = self.values(problems, beta, num_samples)
+        columns = {
+            "problem_id": [p.id for p in problems],
+            "n": pa.array(found.num_samples_P, pa.int32()),
+            "mean_reward": found.mean_P,
+            "v_star": found.v_star_P,
+            "v_star_se": found.standard_error_P,
+        }
+        write_parquet(self.path / "values.parquet", pa.table(columns))
+        self.set_facts(samples=num_samples, **facts)
+
+    def _rewards(self, problems: Sequence[Problem], num_samples: int) -> NDArray[np.float64]:
+        """[P, N] rewards, NaN where there is no sample yet."""
+        rows = self.samples(["problem_id", "problem_digest", "sample", "reward"])
+        place = pc.index_in(rows["problem_id"], pa.array([p.id for p in problems], pa.string()))
+        wanted = pc.and_(pc.is_valid(place), pc.less(rows["sample"], num_samples))
+        rows, place = rows.filter(wanted), place.filter(wanted)
+        digests = pa.array([p.digest for p in problems], pa.string())
+        changed = pc.not_equal(rows["problem_digest"], digests.take(place))
+        if pc.any(changed).as_py():
+            name = rows["problem_id"].filter(changed)[0]
+            raise UserError(f"{self.path}: problem {name} was sampled with another text or answer")
+        rewards_PN = np.full((len(problems), num_samples), np.nan)
+        rewards_PN[place.to_numpy(), rows["sample"].to_numpy()] = rows["reward"].to_numpy()
+        return rewards_PN
+
+    def _finished(self, name: str) -> Any:
+        if not {"samples", name} <= self.manifest.keys():
+            raise UserError(f"{self.path}: unfinished; {_AGAIN}")
+        return self.manifest[name]
+
+    def _fingerprint_of(self, shard: Path) -> dict[str, Any] | None:
+        """What a shard says of its samples; the first time, it is checked to be whole."""
+        if shard not in self._checked:
+            self._checked[shard] = check_shard(shard)
+        return self._checked[shard]
+
+    def _set_damaged_aside(self) -> None:
+        for shard in shard_paths(self.path):
+            try:
+                self._fingerprint_of(shard)
+            except DamagedFileError as error:
+                with disk_errors(shard):
+                    shard.replace(shard.with_name(f"damaged-{shard.name}"))
+                logger.warning(f"{error}; set aside as damaged-{shard.name}, its samples come anew")

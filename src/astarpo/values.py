@@ -30,6 +30,50 @@ class ValueEstimate(NamedTuple):
     standard_error_P: Floats
 
 
+class ProblemValues(NamedTuple):
+    """What the samples of each problem say of it, before any filter.
+
+    Attributes:
+        v_star_P: [P] V^*, in units of reward.
+        standard_error_P: [P] of V^*, as in `ValueEstimate`.
+        num_samples_P: [P] how many samples it is from.
+        mean_P: [P] mean reward.
+        lowest_P: [P] least reward.
+        highest_P: [P] greatest reward.
+    """
+
+    v_star_P: Floats
+    standard_error_P: Floats
+    num_samples_P: NDArray[np.int64]
+    mean_P: Floats
+    lowest_P: Floats
+    highest_P: Floats
+
+
+def problem_values(rewards: ArrayLike, beta: float) -> ProblemValues:
+    """V* of problems that need not have equally many samples.
+
+    Args:
+        rewards: [P, N], NaN where a problem has no such sample; each has at least one.
+        beta: As in `optimal_values`.
+
+    Raises:
+        ValueError: As in `optimal_values`.
+    """
+    rewards_PN = np.asarray(rewards, dtype=np.float64)
+    there_PN = ~np.isnan(rewards_PN)
+    num_samples_P = there_PN.sum(axis=1)
+    floats_P = np.full((5, len(rewards_PN)), np.nan)
+    for count in np.unique(num_samples_P):
+        chosen_P = num_samples_P == count
+        group_PN = rewards_PN[chosen_P][there_PN[chosen_P]].reshape(chosen_P.sum(), count)
+        v_star_P, error_P = value_estimates(group_PN, beta)
+        moments = group_PN.mean(axis=1), group_PN.min(axis=1), group_PN.max(axis=1)
+        floats_P[:, chosen_P] = v_star_P, error_P, *moments
+    v_star_P, error_P, *moments = floats_P
+    return ProblemValues(v_star_P, error_P, num_samples_P, *moments)
+
+
 def optimal_values(rewards: ArrayLike, beta: float) -> Floats:
     """Estimates V* from sampled rewards (paper, stage 1).
 

@@ -52,15 +52,20 @@ def test_estimate_writes_the_whole_table(table_path):
         assert row["v_star"] == pytest.approx(float(astarpo.optimal_values(rewards, 0.5)))
 
 
+def contents(table: Path) -> dict[str, bytes]:
+    return {file.name: file.read_bytes() for file in table.glob("*.parquet")}
+
+
 def test_estimate_killed_halfway_ends_with_the_same_bytes(estimate_words, table_path, tmp_path):
     out = tmp_path / "values"
     words = command(*estimate_words, "--out", out)
-    kill_when(words, (out / "samples-00001.parquet").exists, signal.SIGKILL)
+    kill_when(words, lambda: len(list(out.glob("samples-*.parquet"))) > 1, signal.SIGKILL)
     assert not (out / "values.parquet").exists()
     kept = {f: f.read_bytes() for f in out.glob("samples-*.parquet")}
     assert 2 <= len(kept) < 6
     assert run_command(*estimate_words, "--out", out).returncode == 0
     assert all(f.read_bytes() == content for f, content in kept.items())
+    assert contents(out) == contents(table_path)
     assert (out / "values.parquet").read_bytes() == (table_path / "values.parquet").read_bytes()
 
 

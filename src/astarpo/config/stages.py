@@ -70,6 +70,10 @@ class EstimateConfig(PromptConfig, ComputeConfig):
     allow_truncated: bool = Field(
         False, description="go on though more than half of the samples are truncated"
     )
+    rejudge: bool = Field(
+        False,
+        description="judge the table's samples anew, as after a change of the reward function",
+    )
     profile: bool = Field(
         False, description="trace two shards into --out: profile/trace.json.gz and table.txt"
     )

@@ -17,6 +17,7 @@ import pyarrow.compute as pc
 from astarpo.answer_schema import ANSWER_SCHEMA, answer_schema
 from astarpo.parquet import open_parquet
 from astarpo.rundir import RunDirectory
+from astarpo.shards import shard_paths
 from astarpo.types import STATUSES
 
 _SCHEMA = answer_schema(set(ANSWER_SCHEMA.names) - {"problem_digest", "token_ids"})
@@ -51,7 +52,7 @@ def read_sources(run: RunDirectory, number: int, notes: list[str]) -> list[Sourc
         number: Its place among the runs of the report.
         notes: Gets a line for each file that cannot be read.
     """
-    shards = sorted(run.values.glob("samples-*.parquet")) if run.values else []
+    shards = shard_paths(run.values) if run.values else []
     steps = sorted((run.training / "samples").glob("step-*.parquet"))
     files = {"stage1": shards, "training": steps}
     for kind, score_file in run.evaluations.items():

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from astarpo.config import TrainConfig
-from astarpo.values import value_estimates
+from astarpo.values import problem_values
 
 _MAX_LEVELS = 33
 _MAX_POINTS = 400
@@ -61,16 +61,14 @@ def _rewards(samples: pa.Table, limit: int | None) -> dict[str, list[float]]:
 
 def _points(rewards: Mapping[str, list[float]], beta: float) -> dict[str, list[float]]:
     # A table that is being extended has problems with more samples than others.
-    groups: dict[int, list[str]] = defaultdict(list)
-    for name, values in rewards.items():
-        groups[len(values)].append(name)
-    points: dict[str, list[float]] = {}
-    for names in groups.values():
-        rewards_PN = np.array([rewards[name] for name in names])
-        v_star_P, error_P = value_estimates(rewards_PN, beta)
-        points_P3 = np.stack([rewards_PN.mean(axis=1), v_star_P, np.nan_to_num(error_P)], axis=1)
-        points |= dict(zip(names, points_P3.round(6).tolist(), strict=True))
-    return points
+    most = max(map(len, rewards.values()), default=0)
+    rewards_PN = np.full((len(rewards), most), np.nan)
+    for row, values in zip(rewards_PN, rewards.values(), strict=True):
+        row[: len(values)] = values
+    found = problem_values(rewards_PN, beta)
+    columns = [found.mean_P, found.v_star_P, np.nan_to_num(found.standard_error_P)]
+    points_P3 = np.stack(columns, axis=1)
+    return dict(zip(rewards, points_P3.round(6).tolist(), strict=True))
 
 
 def _beta(settings: Mapping[str, Any]) -> float:
