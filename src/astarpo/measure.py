@@ -7,15 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from astarpo.answer_schema import answer_row
 from astarpo.choices import has_choices, pick_choices
 from astarpo.config import EvaluateConfig
 from astarpo.engines import open_engine
 from astarpo.engines.base import Sampling
-from astarpo.files import write_atomic
 from astarpo.grading import Grader
+from astarpo.parquet import write_parquet
 from astarpo.policy import Policy
 from astarpo.progress import Progress
 from astarpo.rollout import Answer, Stopwatch, roll_out
@@ -141,4 +140,4 @@ def score_answers(
 def write_answers(path: Path, answers: Sequence[tuple[str, int, Answer]]) -> None:
     """Writes every answer with its verdict as Parquet, whole or not at all."""
     rows = [answer_row(answer, mode=mode, sample=k) for mode, k, answer in answers]
-    write_atomic(path, lambda file: pq.write_table(pa.Table.from_pylist(rows), file))
+    write_parquet(path, pa.Table.from_pylist(rows))

@@ -21,8 +21,9 @@ from astarpo.config import (
 )
 from astarpo.data import data
 from astarpo.problem_set import read_problems, write_problems
+from astarpo.shards import Sample
 from astarpo.types import UserError
-from astarpo.value_table import Sample, ValueTable
+from astarpo.value_table import ValueTable
 from tests.conftest import digit_problems
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
@@ -218,3 +219,12 @@ def test_unfit_published_files(table, policy_path, tmp_path, change, message):
     with pytest.raises(UserError, match=message):
         importing(tmp_path / "unfit.parquet", policy_path, tmp_path / "back")
     assert not (tmp_path / "back").exists()
+
+
+def test_rows_with_unequally_many_responses_are_refused(table, policy_path, tmp_path):
+    rows = pq.read_table(exported(table, "apo")).to_pylist()
+    del rows[1]["response_1"]
+    source = tmp_path / "unequal.jsonl"
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(UserError, match=r"line 2: has 1 responses and the first row 2"):
+        importing(source, policy_path, tmp_path / "back")

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import signal
 import subprocess
 import time
@@ -15,6 +16,7 @@ import astarpo
 from astarpo.cli import main
 from astarpo.config import EstimateConfig, EvaluateConfig, TrainConfig
 from astarpo.inputs import attach_values
+from astarpo.locks import folder_lock
 from astarpo.policy import save_model
 from astarpo.problem_set import read_problems, write_problems
 from astarpo.types import Prompt, UserError
@@ -67,6 +69,13 @@ def test_estimate_killed_halfway_ends_with_the_same_bytes(estimate_words, table_
     assert all(f.read_bytes() == content for f, content in kept.items())
     assert contents(out) == contents(table_path)
     assert (out / "values.parquet").read_bytes() == (table_path / "values.parquet").read_bytes()
+
+
+def test_one_process_writes_a_table(estimate_words, table_path, capsys):
+    with folder_lock(table_path):
+        assert main([*map(str, estimate_words), "--out", str(table_path)]) == 2
+    assert f"process {os.getpid()} on" in capsys.readouterr().err
+    assert not (table_path / ".lock").exists()
 
 
 def test_more_samples_extend_a_table(policy_path, problems_path, table_path, tmp_path):

@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import math
+import resource
 
 import pyarrow.parquet as pq
 import pytest
@@ -153,7 +154,7 @@ def test_every_flipped_byte_of_a_shard_is_seen(tmp_path):
     table = fill(tmp_path / "t", digit_problems(1))
     (shard,) = table.path.glob("samples-*.parquet")
     content = shard.read_bytes()
-    for place in [*range(0, len(content), 41), *range(len(content) - 12, len(content))]:
+    for place in [*range(0, len(content), 97), *range(len(content) - 12, len(content))]:
         shard.write_bytes(flipped(content, place))
         with pytest.raises(DamagedFileError, match=shard.name):
             ValueTable(table.path).samples()
@@ -195,6 +196,32 @@ def test_what_strayed_in_is_no_part_of_the_table(tmp_path):
         ValueTable(table.path).samples()
     (table.path / stray).unlink()
     assert len(ValueTable(table.path).samples()) == 8
+
+
+def test_a_full_disk_is_one_line_and_costs_nothing_that_was_finished(tmp_path):
+    problems = digit_problems(2)
+    whole = shards(fill(tmp_path / "whole", problems))
+    fill(tmp_path / "t", problems[:1])
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, before[1]))
+    try:
+        with pytest.raises(UserError, match=r"cannot write .*samples-.*: File too large"):
+            fill(tmp_path / "t", problems)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert shards(ValueTable(tmp_path / "t")).items() < whole.items()
+    assert not list((tmp_path / "t").glob(".unfinished-*"))
+    assert shards(fill(tmp_path / "t", problems)) == whole
+
+
+def test_a_folder_may_be_a_link(tmp_path):
+    (tmp_path / "disk").mkdir()
+    (tmp_path / "link").symlink_to(tmp_path / "disk")
+    fill(tmp_path / "link", digit_problems(1))
+    assert ValueTable(tmp_path / "disk").rewards(digit_problems(1)).sum() == 3
+    (tmp_path / "nowhere").symlink_to(tmp_path / "gone")
+    with pytest.raises(UserError, match="cannot write"):
+        fill(tmp_path / "nowhere", digit_problems(1))
 
 
 @pytest.fixture
