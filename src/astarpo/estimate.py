@@ -116,7 +116,8 @@ def finish_table(
         config: Gives beta1 and limits.
         facts: Further entries of the manifest.
     """
-    plot_values(table.path / "values.png", table.rewards(problems, num_samples), config.beta1)
+    found = table.values(problems, config.beta1, num_samples)
+    plot_values(table.path / "values.png", found, config.beta1)
     table.write_values(
         problems,
         num_samples,

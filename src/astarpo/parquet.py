@@ -48,7 +48,8 @@ def read_parquet(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
         UserError: There is no such file, or the disk refuses.
     """
     with open_parquet(path) as file:
-        return file.read(columns=columns)
+        table = file.read(columns=columns)
+    return table if columns is None else table.select(columns)  # Arrow reads in the file's order.
 
 
 @contextmanager

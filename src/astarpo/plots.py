@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 
 from astarpo.files import write_atomic
 from astarpo.scores import level_counts
-from astarpo.values import value_estimates
+from astarpo.values import ProblemValues
 
 _CURVES = (
     ("reward", "mean reward"),
@@ -71,24 +71,21 @@ def plot_runs(path: Path, curves: Mapping[str, Mapping[str, Sequence[float]]]) -
     _save(figure, path)
 
 
-def plot_values(path: Path, rewards_PN: np.ndarray, beta: float) -> None:
+def plot_values(path: Path, values: ProblemValues, beta: float) -> None:
     """Draws V^* against the solve rate, and how many problems have each solve rate, into a PNG.
 
     Args:
         path: File to write.
-        rewards_PN: [P, N] rewards of stage 1.
-        beta: The paper's beta_1.
+        values: What stage 1 found of each problem.
+        beta: The paper's beta_1, for the title.
     """
-    mean_P = rewards_PN.mean(axis=1)
-    v_star_P, error_P = value_estimates(rewards_PN, beta)
+    most = int(values.num_samples_P.max())
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     left, right = figure.subplots(1, 2)
-    _plot_estimates(left, mean_P, v_star_P, error_P)
-    left.set_title(
-        f"β₁ = {beta:g}, N = {rewards_PN.shape[1]}, bars: one standard error", fontsize=9
-    )
-    levels, counts = level_counts(mean_P)
-    gap = np.diff(levels).min() if len(levels) > 1 else 1 / rewards_PN.shape[1]
+    _plot_estimates(left, values)
+    left.set_title(f"β₁ = {beta:g}, N = {most}, bars: one standard error", fontsize=9)
+    levels, counts = level_counts(values.mean_P)
+    gap = np.diff(levels).min() if len(levels) > 1 else 1 / most
     right.bar(levels, counts, width=0.8 * gap, color="C0")
     right.set_xlabel(_MEAN_REWARD)
     right.set_ylabel("problems")
@@ -96,11 +93,10 @@ def plot_values(path: Path, rewards_PN: np.ndarray, beta: float) -> None:
     _save(figure, path)
 
 
-def _plot_estimates(
-    axis: Axes, mean_P: np.ndarray, v_star_P: np.ndarray, error_P: np.ndarray
-) -> None:
+def _plot_estimates(axis: Axes, values: ProblemValues) -> None:
     # Problems with the same rewards lie on one point; draw it once.
-    points = np.unique(np.stack([mean_P, v_star_P, np.nan_to_num(error_P)], axis=1), axis=0)
+    columns = [values.mean_P, values.v_star_P, np.nan_to_num(values.standard_error_P)]
+    points = np.unique(np.stack(columns, axis=1), axis=0)
     axis.errorbar(points[:, 0], points[:, 1], yerr=points[:, 2], fmt="o", capsize=3, color="C0")
     ends = [float(points[:, 0].min()), float(points[:, 0].max())]
     axis.plot(ends, ends, color="0.5", linestyle="--", label="mean reward")

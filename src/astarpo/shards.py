@@ -96,4 +96,5 @@ def read_shard(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
         DamagedFileError: It has been damaged since.
     """
     with open_parquet(path, is_checked=True) as file:
-        return file.read(columns=columns)
+        table = file.read(columns=columns)
+    return table if columns is None else table.select(columns)  # Arrow reads in the file's order.

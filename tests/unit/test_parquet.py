@@ -24,7 +24,7 @@ def path(tmp_path):
 
 def test_what_is_written_is_read_here_and_elsewhere(path):
     assert read_parquet(path).to_pylist() == pq.read_table(path).to_pylist() == ROWS
-    assert read_parquet(path, ["id"]).to_pylist() == [{"id": "a"}, {"id": "b"}]
+    assert read_parquet(path, ["text", "id"]).column_names == ["text", "id"]
     content = path.read_bytes()
     write_parquet(path, pa.Table.from_pylist(ROWS))
     assert path.read_bytes() == content

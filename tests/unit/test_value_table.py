@@ -65,6 +65,7 @@ def test_missing_samples(table):
     problems = digit_problems(4)
     assert table.missing_samples(problems, 8) == [[], [], [], list(range(8))]
     assert table.missing_samples(problems[:1], 10) == [[8, 9]]
+    assert table.samples(["status", "num_tokens", "reward"]).num_rows == 24
     with pytest.raises(UserError, match="1 of 4 problems lack samples"):
         table.rewards(problems)
 

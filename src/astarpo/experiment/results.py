@@ -46,7 +46,7 @@ def stage1_cost(path: Path, num_samples: int | None) -> Cost:
         for i, count in zip(columns["sample"], tokens, strict=True)
         if num_samples is None or i < num_samples
     )
-    seconds = sum(table.manifest["seconds"].values()) * used / sum(tokens)
+    seconds = sum(table.manifest.get("seconds", {}).values()) * used / sum(tokens)
     return Cost(seconds, used, table.manifest.get("peak_memory_gib", 0.0))
 
 
