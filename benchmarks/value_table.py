@@ -11,9 +11,9 @@ import argparse
 import logging
 import tempfile
 import time
+from importlib import import_module
 from pathlib import Path
 
-import astarpo.estimate as stage1
 from astarpo.config import EstimateConfig
 from astarpo.problem_set import write_problems
 from astarpo.rollout import Answer
@@ -21,6 +21,9 @@ from astarpo.settings import shipped_policy
 from astarpo.types import Completion, Problem, Verdict
 
 SAMPLES_EACH = 8
+
+# The package has a function of the same name.
+stage1 = import_module("astarpo.estimate")
 
 
 def ready_made(policy, engine, grader, prompts, seeds, sampling, clock, advance):
