@@ -192,8 +192,9 @@ def describe(table: ValueTable, problems: Sequence[Problem], max_new_tokens: int
 
 def warn_of_samples(what: str, table: ValueTable) -> None:
     """Warns where much of a table was not judged or cut off."""
-    reasons, statuses = table.samples(["finish_reason", "status"]).to_pydict().values()
-    warn_of_verdicts(what, Counter(statuses), reasons.count("length") / len(reasons))
+    rows = table.samples(["finish_reason", "status"])
+    cut = _counts(rows["finish_reason"])["length"] / len(rows)
+    warn_of_verdicts(what, _counts(rows["status"]), cut)
 
 
 def _row(answer: Answer, number: int) -> Sample:
