@@ -6,13 +6,14 @@ OUT ?= runs/demo
 SEED ?= 0
 BIN := $(VENV)/bin
 
-.PHONY: help install demo compare bench test lint format clean
+.PHONY: help install demo compare bench test crash-test lint format clean
 
 help:
 	@echo "make demo     install, then both stages on a small model: OUT=$(OUT) SEED=$(SEED)"
 	@echo "make compare  install, then five algorithms x three seeds from the same model: runs/compare"
 	@echo "make bench    against TRL, in an environment of its own, $(BENCH_VENV): runs/bench"
 	@echo "make test     install, then the test suite"
+	@echo "make crash-test  install, then kills, flips, failing disks: benchmarks/results/reliability.json"
 	@echo "make lint     install, then ruff and the type checker"
 	@echo "make format   let ruff rewrite the code"
 	@echo "make install  the environment $(VENV) alone"
@@ -43,6 +44,9 @@ $(BENCH_VENV)/installed: pyproject.toml constraints.txt
 
 test: install
 	$(BIN)/python -m pytest
+
+crash-test: install
+	$(BIN)/python -m tests.crash --out benchmarks/results/reliability.json
 
 lint: install
 	$(BIN)/ruff check .

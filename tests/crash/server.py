@@ -176,7 +176,7 @@ def main(library: str, scratch: Path) -> None:
 def _import_everything() -> None:
     import importlib
 
-    for name in ("matplotlib.pyplot", "transformers", "datasets", "pyarrow.parquet"):
+    for name in ("matplotlib.pyplot", "transformers", "pyarrow.parquet"):
         importlib.import_module(name)
     for name in ("Qwen2Config", "Qwen2ForCausalLM", "PreTrainedTokenizerFast"):
         getattr(importlib.import_module("transformers"), name)
