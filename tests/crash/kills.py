@@ -3,11 +3,11 @@
 import random
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
-from tests.conftest import command
 from tests.crash.artefacts import artefacts, differences
 from tests.crash.results import DIFFERS, EQUAL, UNRULY, Finding, ending, last_line
 from tests.crash.server import KILL, Outcome, Trial
@@ -105,7 +105,10 @@ def _signal_later(words: tuple[str, ...], folder: Path, kind: int, delay_s: floa
     """Starts a process, signals it some time after it has begun to write; returns its status."""
     before = _newest(folder)
     process = subprocess.Popen(
-        command(*words), cwd=folder, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        [sys.executable, "-m", "astarpo", *words],
+        cwd=folder,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
     )
     deadline = time.monotonic() + 60
     while process.poll() is None and _newest(folder) == before and time.monotonic() < deadline:

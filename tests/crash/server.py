@@ -27,7 +27,7 @@ from types import TracebackType
 from typing import Any, NoReturn, Self
 
 SOURCE = Path(__file__).with_name("fault.c")
-TIME_LIMIT_S = 120.0
+TIME_LIMIT_S = 300.0
 COUNT, KILL, FULL, READ_ONLY = range(4)
 
 _PRELOADED = ("estimate", "train", "evaluate", "run", "warm_start", "data", "export", "report")

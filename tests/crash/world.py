@@ -1,13 +1,11 @@
 """A tiny policy and problems, and the commands that are attacked."""
 
 import json
+import shutil
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
-from astarpo.policy import save_model
-from astarpo.problem_set import write_problems
-from astarpo.warm_start import build_policy
-from tests.conftest import digit_problems
 from tests.crash.artefacts import artefacts, fresh
 from tests.crash.server import KILL, Outcome, Server, Trial
 
@@ -79,17 +77,18 @@ class World:
         """Makes the inputs."""
         self.folder, self.server = folder, server
         self.inputs = inputs = folder / "inputs"
-        save_model(inputs / "policy", build_policy(hidden_size=16, layers=1, heads=2, seed=0))
-        write_problems(inputs / "held-out.parquet", digit_problems(12)[8:])
-        rows = [
-            {"question": f"Item {i}:", "answer": f"so it is {i % 3}\n#### {i % 3}"}
-            for i in range(8)
-        ]
-        text = "".join(json.dumps(row) + "\n" for row in rows)
-        (inputs / "rows.jsonl").write_text(text, encoding="utf-8")
+        inputs.mkdir(parents=True)
+        write_rows(inputs / "rows.jsonl", range(8))
+        write_rows(inputs / "held-out.jsonl", range(8, 12))
         (inputs / "recipe.toml").write_text(RECIPE)
         self.subjects = _subjects(inputs)
         self._whole: dict[str, tuple[dict[str, bytes], int]] = {}
+        shutil.copytree(self.undisturbed("warm-start") / "policy", inputs / "policy")
+        self._make("data", "gsm8k", "--source", "held-out.jsonl", "--out", "held-out.parquet")
+
+    def _make(self, *words: str) -> None:
+        (outcome,) = self.server.run(Trial(words, self.inputs))
+        assert outcome.status == 0, outcome.err
 
     def start(self, name: str, folder: Path) -> Path:
         """Makes `folder` what a command finds before it has run for the first time."""
@@ -128,6 +127,14 @@ class World:
                 if (folder / "run/checkpoints/step-000002/state.json").exists():
                     break
         return folder
+
+
+def write_rows(path: Path, numbers: Iterable[int]) -> None:
+    """Writes questions that an untrained policy answers by chance, in GSM8K's layout."""
+    rows = [
+        {"question": f"Item {i}:", "answer": f"so it is {i % 3}\n#### {i % 3}"} for i in numbers
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
 def _subjects(inputs: Path) -> dict[str, Subject]:

@@ -9,8 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from astarpo.problem_set import write_problems
-from tests.conftest import digit_problems
+from astarpo.problem_set import read_problems, write_problems
 from tests.crash.artefacts import artefacts, differences, fresh
 from tests.crash.results import REFUSED, UNRULY, Finding, ending, last_line
 from tests.crash.server import Trial
@@ -254,8 +253,9 @@ def _problem_files(folder: Path) -> None:
         pq.write_table(rows.set_column(source, "data_source", column), folder / f"{name}.parquet")
     whole = (folder / "problems.parquet").read_bytes()
     (folder / "cut.parquet").write_bytes(whole[: len(whole) // 2])
-    problems = digit_problems(8)
-    write_problems(folder / "other.parquet", digit_problems(16)[8:])
+    problems = read_problems(folder / "problems.parquet")
+    others = [replace(p, id=f"{p.id}/other", ground_truth="7") for p in problems]
+    write_problems(folder / "other.parquet", others)
     gold = [replace(p, data_source="countdown", ground_truth="24") for p in problems]
     write_problems(folder / "gold.parquet", gold)
     for name, counts in (("published", [2] * len(rows)), ("ragged", [2] + [1] * (len(rows) - 1))):
