@@ -5,8 +5,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-_COSTS = ("seconds", "tokens_per_second", "peak_memory", "stage_seconds", "digest")
-"""Names of times begin so, and that of the digest which a JSON object with times has of itself."""
+_COSTS = ("seconds", "tokens_per_second", "peak_memory", "stage_seconds", "digest", "check")
+"""Names of times begin so, and those of the digests which objects with times have of themselves."""
 
 _LOOKS = {".png", ".html", ".md"}
 """Pictures and pages show times: that they are there and not empty is what is compared."""

@@ -184,7 +184,7 @@ def _subjects(inputs: Path) -> dict[str, Subject]:
         "warm-start": Subject(
             (
                 "warm-start", *problems, "--hidden-size", "16", "--layers", "1", "--heads", "2",
-                "--steps", "2", "--batch-size", "4", "--out", "policy",
+                "--steps", "80", "--batch-size", "8", "--lr", "1e-2", "--out", "policy",
             ),
             after="data",
         ),
