@@ -130,10 +130,8 @@ class World:
 
 
 def write_rows(path: Path, numbers: Iterable[int]) -> None:
-    """Writes questions that an untrained policy answers by chance, in GSM8K's layout."""
-    rows = [
-        {"question": f"Item {i}:", "answer": f"so it is {i % 3}\n#### {i % 3}"} for i in numbers
-    ]
+    """Writes questions whose answers a policy soon knows to be digits, in GSM8K's layout."""
+    rows = [{"question": f"Item {i}:", "answer": f"#### {i % 3}"} for i in numbers]
     path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
 
 
