@@ -13,6 +13,7 @@ import tempfile
 import time
 from importlib import import_module
 from pathlib import Path
+from unittest import mock
 
 from astarpo.config import EstimateConfig
 from astarpo.problem_set import write_problems
@@ -60,10 +61,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--samples", type=int, nargs="+", default=[10_000, 100_000, 800_000])
     logging.getLogger("astarpo").setLevel(logging.ERROR)
-    stage1.roll_out = ready_made
     print(f"{'samples':>9} {'fill (s)':>10} {'again (s)':>10}")
     for num_samples in parser.parse_args().samples:
-        with tempfile.TemporaryDirectory() as folder:
+        with (
+            tempfile.TemporaryDirectory() as folder,
+            mock.patch.object(stage1, "roll_out", ready_made),
+        ):
             measure(Path(folder), num_samples)
 
 

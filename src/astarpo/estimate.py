@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 
 from astarpo.config import EstimateConfig, ImportValuesConfig
@@ -122,7 +121,7 @@ def finish_table(
         problems,
         num_samples,
         config.beta1,
-        tokens=pc.sum(table.samples(["num_tokens"])["num_tokens"]).as_py(),
+        tokens=int(table.samples(["num_tokens"])["num_tokens"].to_numpy().sum()),
         max_prompt_tokens=config.max_prompt_tokens,
         num_problems=len(problems),
         **facts,
@@ -215,7 +214,7 @@ def _row(answer: Answer, number: int) -> Sample:
 
 def _counts(column: pa.ChunkedArray) -> Counter[str]:
     """How often each value stands in a column."""
-    return Counter({pair["values"]: pair["counts"] for pair in pc.value_counts(column).to_pylist()})
+    return Counter({pair["values"]: pair["counts"] for pair in column.value_counts().to_pylist()})
 
 
 def _refuse_truncation(reasons: Counter[str], config: EstimateConfig) -> None:

@@ -4,7 +4,6 @@ import logging
 from collections.abc import Sequence
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from astarpo.grading import Grader
 from astarpo.shards import SCHEMA, read_shard
@@ -39,12 +38,12 @@ def rejudge(table: ValueTable, problems: Sequence[Problem], grader: Grader) -> N
                     "judge them anew, give the file that they were sampled from, without --limit"
                 )
         verdicts = grader.grade([known[name] for name in ids], rows["text"].to_pylist())
-        before = rows["reward"]
+        before = rows["reward"].to_numpy()
         for column in ("answer", "reward", "status"):
             place, field = SCHEMA.get_field_index(column), SCHEMA.field(column)
             values = pa.array([getattr(v, column) for v in verdicts], field.type)
             rows = rows.set_column(place, field, values)
         table.replace(shard, rows)
         num_samples += len(rows)
-        num_changed += pc.sum(pc.not_equal(before, rows["reward"])).as_py()
+        num_changed += int((before != rows["reward"].to_numpy()).sum())
     logger.info(f"judged {num_samples} stored samples anew: {num_changed} rewards have changed")

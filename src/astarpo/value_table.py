@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from astarpo.files import DamagedFileError, disk_errors, write_sealed_json
@@ -250,16 +249,18 @@ class ValueTable:
     def _rewards(self, problems: Sequence[Problem], num_samples: int) -> NDArray[np.float64]:
         """[P, N] rewards, NaN where there is no sample yet."""
         rows = self.samples(["problem_id", "problem_digest", "sample", "reward"])
-        place = pc.index_in(rows["problem_id"], pa.array([p.id for p in problems], pa.string()))
-        wanted = pc.and_(pc.is_valid(place), pc.less(rows["sample"], num_samples))
-        rows, place = rows.filter(wanted), place.filter(wanted)
-        digests = pa.array([p.digest for p in problems], pa.string())
-        changed = pc.not_equal(rows["problem_digest"], digests.take(place))
-        if pc.any(changed).as_py():
-            name = rows["problem_id"].filter(changed)[0]
+        digests = pa.chunked_array([[p.digest for p in problems]], pa.string())
+        place = _places(rows["problem_id"], [p.id for p in problems])
+        number = rows["sample"].to_numpy()
+        chosen = np.flatnonzero((place >= 0) & (number < num_samples))
+        place, number = place[chosen], number[chosen]
+        digest = _places(rows["problem_digest"], digests.to_pylist())[chosen]
+        changed = np.flatnonzero(digest != _places(digests, digests.to_pylist())[place])
+        if len(changed):
+            name = problems[place[changed[0]]].id
             raise UserError(f"{self.path}: problem {name} was sampled with another text or answer")
         rewards_PN = np.full((len(problems), num_samples), np.nan)
-        rewards_PN[place.to_numpy(), rows["sample"].to_numpy()] = rows["reward"].to_numpy()
+        rewards_PN[place, number] = rows["reward"].to_numpy()[chosen]
         return rewards_PN
 
     def _finished(self, name: str) -> Any:
@@ -281,3 +282,11 @@ class ValueTable:
                 with disk_errors(shard):
                     shard.replace(shard.with_name(f"damaged-{shard.name}"))
                 logger.warning(f"{error}; set aside as damaged-{shard.name}, its samples come anew")
+
+
+def _places(column: pa.ChunkedArray, names: Sequence[str]) -> NDArray[np.int64]:
+    """Where in `names` each entry of a column stands, -1 where it does not."""
+    place = {name: i for i, name in enumerate(names)}
+    coded = column.combine_chunks().dictionary_encode()
+    known = np.array([place.get(name, -1) for name in coded.dictionary.to_pylist()], np.int64)
+    return known[coded.indices.to_numpy()]
