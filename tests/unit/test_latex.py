@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from astarpo.verify.latex import UnreadableLatexError, equal, last_boxed
+from astarpo.verify.latex import UnreadableLatexError, equal, last_boxed, last_boxes
 
 
 @pytest.mark.parametrize(
@@ -76,8 +76,8 @@ SAME = [
     (r"5\text{ cm}", "5"),
     ("5", r"5\text{ cm}"),
     (r"90^\circ", "90"),
-    (r"\sqrt{8}", r"2\sqrt{2}"),
-    ("(x+1)^2", "x^2+2x+1"),
+    (r"2\sqrt{2}", r"\sqrt{8}"),
+    ("1+2x+x^2", "x^2+2x+1"),
     ("x=5", "5"),
     ("5", "x=5"),
     (r"\left( 3, \frac{\pi}{2} \right)", r"(3,\pi/2)"),
@@ -94,6 +94,50 @@ SAME = [
     ("2516_8", "2516_8"),
     (r"3 + 4i", "4i+3"),
     (r"\sum_{n=1}^5 n", r"\sum_{n=1}^5n"),
+    # Style, spelling and typography.
+    (r"\bf 5", "5"),
+    (r"{\bf 5}", "5"),
+    (r"\color{red}{5}", "5"),
+    (r"\textcolor{red}{5}", "5"),
+    (r"\nicefrac{1}{2}", r"\frac{1}{2}"),
+    ("½", r"\frac12"),
+    ("3½", r"\frac72"),
+    (r"20 \%", "20"),
+    (r"0.2", r"20\%"),
+    ("1 000", "1000"),
+    (r"1\,000", "1000"),
+    (r"\text{Evelyn.}", "Evelyn"),
+    (r"\text{evelyn}", r"\text{Evelyn}"),
+    ("C, B", r"\text{B, C}"),
+    ("11{:}30", "11:30"),
+    (r"\text{4:30 PM}", r"\text{4:30 p.m.}"),
+    (r"0.\bar{3}", r"0.\overline{3}"),
+    ("1/3", r"0.\overline{3}"),
+    (r"0.1\overline{6}", r"\frac{1}{6}"),
+    ("12 cm", "12"),
+    ("5 apples", "5"),
+    # Sets of numbers, as relations and as intervals.
+    (r"x \ge 0", r"[0,\infty)"),
+    (r"0\le x<3", "[0,3)"),
+    (r"x \neq 0", r"(-\infty,0)\cup(0,\infty)"),
+    (r"-2\le x\le7", r"x \in [-2,7]"),
+    (r"3-2\sqrt{2}, 3+2\sqrt{2}", r"3\pm2\sqrt{2}"),
+    # Named values.
+    ("f(2)=7", "7"),
+    ("AB=5", "5"),
+    (r"x=\frac{10}{2}=5", "5"),
+    ("x=1, x=2", "1,2"),
+    ("2x-y+3=0", "y=2x+3"),
+    # A finished form need not be the gold's.
+    ("10^{3}", "1000"),
+    (r"1.5\times10^{3}", "1500"),
+    (r"\frac{1}{\sqrt{2}}", r"\frac{\sqrt{2}}{2}"),
+    (r"\frac{x-5}{2}", r"\frac{x}{2}-\frac52"),
+    (r"\frac{1}{5}\begin{pmatrix}1\\2\end{pmatrix}", r"\begin{pmatrix}1/5\\2/5\end{pmatrix}"),
+    # Sums and integrals and their values.
+    (r"\sum_{n=1}^{5} n = 15", "15"),
+    ("15", r"\sum_{n=1}^{5} n"),
+    (r"\frac13", r"\int_0^1 x^2 dx"),
 ]
 
 DIFFERENT = [
@@ -108,6 +152,52 @@ DIFFERENT = [
     ("-5", "5"),
     (r"\begin{pmatrix}1\\3\end{pmatrix}", r"\begin{pmatrix}1\\2\end{pmatrix}"),
     ("12345678901234567890", "12345678901234567891"),
+    # Formulas of a question whose answer the gold is.
+    (r"\sqrt[3]{13}^6", "169"),
+    ("3+4", "7"),
+    ("(2)(3)", "6"),
+    ("(2)(3)", "5"),
+    ("2^{10}", "1024"),
+    ("5!", "120"),
+    (r"\binom{5}{2}", "10"),
+    (r"\log_{2}{8}", "3"),
+    (r"\cos \frac{\pi}{3}", r"\frac{1}{2}"),
+    (r"\frac{2}{4}", r"\frac12"),
+    (r"\sqrt{8}", r"2\sqrt{2}"),
+    (r"\sqrt{\frac23}", r"\frac{\sqrt6}{3}"),
+    (r"\sum_{n=1}^{5} n", "15"),
+    (r"\begin{vmatrix} 0 & 1 \\ 3 & 5 \end{vmatrix}", "-3"),
+    (
+        r"\begin{pmatrix}1\\2\end{pmatrix}+\begin{pmatrix}1\\1\end{pmatrix}",
+        r"\begin{pmatrix}2\\3\end{pmatrix}",
+    ),
+    ("(x+1)(x+2)", "x^2+3x+2"),
+    ("x^2+3x+2", "(x+1)(x+2)"),
+    ("3x+2-5x+18", "-2x+20"),
+    ("x^2-2x-3=0", "0"),
+    ("3x-4y=7", "7"),
+    ("ab=8", "8"),
+    # Numbers are exact, however they are spelled.
+    (r"1.325\times10^{-27}", r"2.88\times10^{-19}"),
+    ("e^{-50}", "e^{-60}"),
+    ("0.333333", "1/3"),
+    ("0.333333", r"\frac13"),
+    ("1.4142135623730950488016887242096980785696718753769", r"\sqrt{2}"),
+    ("3125", "3, 125"),
+    # Equations do not fold to a truth value, and letters keep their case.
+    ("I=7", "I=8"),
+    ("I=V/R", "I=R/V"),
+    ("N=n+1", "N=n"),
+    ("x=5", "y=5"),
+    ("c", r"\text{(C)}"),
+    # What looks like a unit or a base may be none.
+    ("2d", "2"),
+    ("5s", "5t"),
+    ("2516_7", "2516_8"),
+    (r"9\text{ a.m.}", r"9\text{ p.m.}"),
+    (r"0.2\%", "20"),
+    ("|x|", "x"),
+    ("x>0", r"[0,\infty)"),
 ]
 
 
@@ -118,7 +208,38 @@ def test_equal_answers(answer, gold):
 
 @pytest.mark.parametrize(("answer", "gold"), DIFFERENT)
 def test_different_answers(answer, gold):
-    assert not equal(answer, gold)
+    """Unreadable is as good: both earn nothing."""
+    try:
+        assert not equal(answer, gold)
+    except UnreadableLatexError:
+        pass
+
+
+@pytest.mark.parametrize(
+    ("text", "boxes"),
+    [
+        (r"$\boxed{1}$ and $\boxed{-2}$", ["1", "-2"]),
+        (r"$x=\boxed{1}$ or $x = \boxed{2}$.", ["1", "2"]),
+        (r"\boxed{1}, \boxed{2}, \text{ and } \boxed{3}", ["1", "2", "3"]),
+        (r"\boxed{1} \boxed{2}", ["1", "2"]),
+        (r"\boxed{3}. So \boxed{4} and \boxed{5}", ["4", "5"]),
+        ("\\boxed{3}\n\n\\boxed{4}", ["4"]),
+        (r"\boxed{3} = \boxed{4}", ["4"]),
+        (r"\boxed{3}, no: \boxed{4}", ["4"]),
+        (r"\boxed{1} and \boxed{}", [""]),
+        ("none", []),
+    ],
+)
+def test_neighbouring_boxes_of_a_sentence_are_one_answer(text, boxes):
+    assert last_boxes(text) == boxes
+
+
+@pytest.mark.parametrize("answer", [r"9^{9^{9^9}}", r"10^{10^{10}}", "99!!!!", r"\binom{10^7}{5}"])
+def test_a_number_too_large_to_compute_is_unreadable_at_once(answer):
+    start = time.process_time()
+    with pytest.raises(UnreadableLatexError, match="too large"):
+        equal(answer, "7")
+    assert time.process_time() - start < 2
 
 
 @pytest.mark.parametrize(
@@ -128,10 +249,10 @@ def test_different_answers(answer, gold):
         "(((",
         "5" * 3000,
         r"\sum_{n=0}^{\infty} \frac{1}{2^n}",
-        r"\s\!um_{n=0}^{9} n",
+        r"\s\!um_{n=0}^{\infty} n",
         r"\prod_{n=1}^{\infty} n",
         r"\lim_{x \to 0} x",
-        r"\int_0^1 x dx",
+        r"\int_0^1 \sin x dx",
         "\x00",
         "\ud800",
     ],

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
-from astarpo.tasks.math import INSTRUCTION, Math, judge_answer, stated_answer
+from astarpo.tasks.math import INSTRUCTION, Math, judge_answers, stated_answers
 from astarpo.tasks.sources import PublishedData, Row
 from astarpo.types import Message, Problem, UserError, Verdict
 from astarpo.verify.latex import MAX_LATEX_CHARS, last_boxed
@@ -96,11 +96,10 @@ class BoxedBenchmark:
         Units after a number do not count, as in MATH; `4.5e33` is read as a number. May run for
         ever: see `verify.latex`.
         """
-        answer = stated_answer(response)
-        if not answer:
-            return Verdict(reward=0.0, answer=None, status="no_answer")
+        answers = stated_answers(response)
         golds = [_spelled_out(gold) for gold in accepted_answers(ground_truth)]
-        return replace(judge_answer(_spelled_out(answer), golds), answer=answer)
+        verdict = judge_answers([_spelled_out(answer) for answer in answers], golds)
+        return replace(verdict, answer=", ".join(answers) or None)
 
     def _problem(self, row: Row, split: str) -> Problem:
         # Copies differ in capitals: `Problem`, `Answer`.

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from astarpo.tasks.sources import PublishedData, Row
 from astarpo.types import Message, Problem, UserError, Verdict
-from astarpo.verify.latex import UnreadableLatexError, equal, last_boxed
+from astarpo.verify.latex import UnreadableLatexError, equal, last_boxes
 from astarpo.verify.numbers import NUMBER
 
 INSTRUCTION = r"Let's think step by step and output the final answer within \boxed{}."
@@ -33,7 +33,7 @@ class Math:
         "EleutherAI/hendrycks_math",
         "hendrycks/competition_math",
     )
-    version: ClassVar[str] = "1, " + ", ".join(
+    version: ClassVar[str] = "2, " + ", ".join(
         f"{package} {version(package)}"
         for package in ("math-verify", "latex2sympy2_extended", "sympy")
     )
@@ -65,24 +65,38 @@ class Math:
         ("the answer is ..."). A number that merely comes last does not count: in a response that
         was cut off it is a step, not an answer. May run for ever: see `verify.latex`.
         """
-        answer = stated_answer(response)
-        if not answer:
-            return Verdict(reward=0.0, answer=None, status="no_answer")
-        return judge_answer(answer, [ground_truth])
+        return judge_answers(stated_answers(response), [ground_truth])
 
 
-def stated_answer(response: str) -> str | None:
-    """Returns the last box of a response, or else the answer that its end announces."""
-    boxed = last_boxed(response)
-    return announced_answer(response[-TAIL_CHARS:]) if boxed is None else boxed
+def stated_answers(response: str) -> list[str]:
+    """Returns the last box of a response and its neighbours, or else what its end announces."""
+    if boxed := last_boxes(response):
+        return boxed
+    announced = announced_answer(response[-TAIL_CHARS:])
+    return [] if announced is None else [announced]
 
 
-def judge_answer(answer: str, golds: Sequence[str]) -> Verdict:
-    """Says whether an answer equals one of those that are accepted. May run for ever."""
+def judge_answers(answers: Sequence[str], golds: Sequence[str]) -> Verdict:
+    """Says whether what a response states equals a gold. May run for ever: see `verify.latex`.
+
+    Several answers count together as a list of values, or where each of them says the same.
+
+    Args:
+        answers: What neighbouring boxes hold, often one.
+        golds: Those of which any one counts.
+    """
+    stated = ", ".join(answers)
+    if not stated:
+        return Verdict(reward=0.0, answer=None, status="no_answer")
     try:
-        return Verdict(float(any(equal(answer, gold) for gold in golds)), answer, "ok")
+        right = any(equal(stated, gold) or _each_equals(answers, gold) for gold in golds)
     except UnreadableLatexError:
-        return Verdict(reward=0.0, answer=answer, status="unparsable")
+        return Verdict(reward=0.0, answer=stated, status="unparsable")
+    return Verdict(float(right), stated, "ok")
+
+
+def _each_equals(answers: Sequence[str], gold: str) -> bool:
+    return len(answers) > 1 and all(equal(answer, gold) for answer in answers)
 
 
 def announced_answer(tail: str) -> str | None:
@@ -108,7 +122,7 @@ def announced_answer(tail: str) -> str | None:
 
 def _problem(row: Row, split: str) -> Problem:
     question, solution = row.text("problem"), row.text("solution")
-    gold = last_boxed(solution)
+    gold = ", ".join(last_boxes(solution))
     if not gold:
         raise UserError(f"{row.where}: no answer in \\boxed{{}} in the solution")
     facts = {key: row.fields[key] for key in ("level", "type") if key in row.fields}

@@ -1,79 +1,35 @@
-r"""LaTeX answers: the last `\boxed{...}` of a text, and equality of two of them.
+r"""Equality of two answers in LaTeX, as a mathematician would judge it.
 
-Equality asks, in this order: the same text once spacing and style are gone; the same plain number,
-exactly; the same mathematics by math-verify.
+Asked in this order: the same text once style and spacing are gone; the same words, digits of one
+base, or plain number; the same mathematics, in a form as finished as the gold's. How text becomes
+a tree safely is told in `reading.py`, what is finished in `finished.py`.
 
-Nothing that a model wrote may run, and math-verify 0.9 makes code from text in three places:
-
-- Its plain-expression path ends in sympy's `parse_expr`, an `eval`. It is never called: only
-  LaTeX is parsed here.
-- The LaTeX path reads every number by `sympy.Number(text)`, again `parse_expr`. `_converter`
-  reads them without.
-- Any text may be a symbol's name, and sympy writes names into source code that it compiles to
-  take the value of an infinite sum: `\sum_{n=0}^\infty \frac{1+n\text{...}}{n!}` runs Python of the
-  writer's choice. Answers with sums and the like are unreadable here.
-
-The workers besides refuse to run any code made from text, so a fourth place fails safely.
-
-Comparison may still take for ever (`9^{9^{9}}`). math-verify's own time limits are off, since an
-alarm cannot interrupt big-number arithmetic: call `equal` on model output in a worker only.
+Comparison may still take for ever: call `equal` on model output in a worker only.
 """
 
 import re
-from collections import deque
-from dataclasses import replace
-from functools import cache, lru_cache
-from typing import TYPE_CHECKING, Any
+from functools import lru_cache
 
+from astarpo.verify.boxes import last_boxed, last_boxes
+from astarpo.verify.notation import (
+    compact,
+    plain,
+    spelling,
+    split_meridiem,
+    split_percent,
+    without_unit,
+    words,
+)
 from astarpo.verify.numbers import parse_number
+from astarpo.verify.reading import UnreadableLatexError, read
+from astarpo.verify.sameness import same
 
-if TYPE_CHECKING:
-    from latex2sympy2_extended import NormalizationConfig
-    from latex2sympy2_extended.latex2sympy2 import _Latex2Sympy
+__all__ = ["MAX_LATEX_CHARS", "UnreadableLatexError", "equal", "last_boxed", "last_boxes"]
 
 MAX_LATEX_CHARS = 2000
 
-_BOX_OR_BRACE = re.compile(r"\\(?:boxed|fbox)(?![A-Za-z])\s*(\{)?|\\.|[{}]", re.DOTALL)
-_BARE_BOX = re.compile(r"\\(?:boxed|fbox)[ \t]+([^\s{}$\\][^\s{}$]*)")
-_REFUSED = re.compile(r"\\(?:sum|prod|int|lim)")
-_SPACING = re.compile(
-    r"\\(?:left|right|displaystyle|limits)(?![A-Za-z])|\\[!,;: ]|~"
-    r"|(?<![0-9])\s+|\s+(?![0-9])"  # a space between digits parts two numbers
-)
-# What math-verify cannot read though people write it: `\frac\pi4`, and `5,\!525` in a fraction.
-_BARE_FRACTION = re.compile(r"\\frac\s*(\\[A-Za-z]++|[0-9A-Za-z])\s*(\\[A-Za-z]++|[0-9A-Za-z])")
-_THOUSANDS = re.compile(r"(?<=[0-9])(?:,\\!\s*|\{,\})(?=[0-9]{3})")
-_GROUPED_NUMBER = re.compile(r"\s*-?\d{1,3}(?:,\d{3})+(?:\.\d+)?\s*")
-_STYLED_TEXT = re.compile(r"\\(?:text|textbf|textit|textrm|mathrm|mathbf|mbox)\{([^{}\\]*)\}")
-
-
-class UnreadableLatexError(ValueError):
-    """An answer is not LaTeX mathematics, or is of a kind that is refused."""
-
-
-def last_boxed(text: str) -> str | None:
-    r"""Returns what stands in the last `\boxed{...}` or `\fbox{...}` whose braces balance.
-
-    A box cut off before its closing brace does not count. `\boxed 5`, without braces, counts where
-    the text has no box with them.
-
-    Returns:
-        The content, stripped; empty for an empty box; None where there is no box.
-    """
-    opened: list[int | None] = []
-    start, end = -1, -1
-    for match in _BOX_OR_BRACE.finditer(text):
-        if match[1] or match[0] == "{":
-            opened.append(match.end() if match[1] else None)
-        elif match[0] == "}" and opened:
-            # Of nested boxes the inner one counts: it opens last.
-            opening = opened.pop()
-            if opening is not None and opening > start:
-                start, end = opening, match.start()
-    if start >= 0:
-        return text[start:end].strip()
-    bare = deque(_BARE_BOX.finditer(text), maxlen=1)
-    return bare[0][1].rstrip(".,;") if bare else None
+_IN_BASE = re.compile(r"(-?[0-9A-Z.]*[0-9][0-9A-Z.]*)_\{?(\d+)\}?")
+_DECIMAL = re.compile(r"-?[\d,]*\.?\d+")
 
 
 def equal(answer: str, gold: str) -> bool:
@@ -84,21 +40,19 @@ def equal(answer: str, gold: str) -> bool:
     """
     if len(answer) > MAX_LATEX_CHARS:
         raise UnreadableLatexError(f"longer than {MAX_LATEX_CHARS} characters")
-    answer, gold = _bare(answer), _bare(gold)
-    answer_text, gold_text = _canonical_text(answer), _canonical_text(gold)
-    if answer_text == gold_text:
+    answer, gold = plain(answer), plain(gold)
+    if compact(answer) == compact(gold):
         return True
-    answer_number, gold_number = parse_number(answer_text), parse_number(gold_text)
-    if answer_number is not None and gold_number is not None:
-        return answer_number == gold_number
-
-    from math_verify import verify
-
-    parsed_answer = _parse(answer)
-    if parsed_answer is None:
-        raise UnreadableLatexError("not LaTeX mathematics")
-    parsed_gold = _parse_gold(gold)
-    return parsed_gold is not None and verify(parsed_gold, parsed_answer, timeout_seconds=None)
+    said = words(answer) or words(gold)
+    if said and said == spelling(answer) == spelling(gold):
+        return True
+    (answer, half), (gold, gold_half) = split_meridiem(answer), split_meridiem(gold)
+    if half and gold_half and half != gold_half:
+        return False
+    answer, gold = without_unit(answer), without_unit(gold)
+    if compact(answer) == compact(gold):
+        return True
+    return _same_percentage(answer, gold)
 
 
 def warm_up() -> None:
@@ -106,70 +60,40 @@ def warm_up() -> None:
     equal(r"\frac{1}{2}", r"\sqrt{x^{2}+1}")
 
 
-def _bare(latex: str) -> str:
-    """Removes a full stop and the dollar signs around."""
-    text = latex.strip().removesuffix(".").strip()
-    return text.strip("$") if len(text) > 1 and text[0] == text[-1] == "$" else text
+def _same_percentage(answer: str, gold: str) -> bool:
+    r"""`50`, `50\%` and `0.5` are the same percentage, `20` and `0.2\%` are not."""
+    (answer, is_percentage), (gold, gold_is) = split_percent(answer), split_percent(gold)
+    if _same_value(answer, gold):
+        return True
+    if is_percentage == gold_is:
+        return False
+    share, percentage = (gold, answer) if is_percentage else (answer, gold)
+    number, hundredfold = parse_number(compact(share)), parse_number(compact(percentage))
+    if number is None or hundredfold is None:
+        return False
+    return number.denominator > 1 and number * 100 == hundredfold
 
 
-def _canonical_text(latex: str) -> str:
-    """Removes what does not change the meaning: spacing, size and style."""
-    text = _SPACING.sub("", latex.strip())
-    text = re.sub(r"\\[dtc]frac(?![A-Za-z])", r"\\frac", text).replace("{,}", ",")
-    return _STYLED_TEXT.sub(r"\1", text)
-
-
-def _parse(latex: str) -> Any | None:
-    """Returns the sympy object that an answer stands for, None where it cannot or must not be."""
-    from latex2sympy2_extended import normalize_latex
-    from math_verify.parser import get_last_eq
-
-    # Control characters are spaces to LaTeX; to Python some of them end a line.
-    printable = re.sub(r"[\x00-\x1f\x7f-\x9f\u2028\u2029]", " ", latex)
-    tidy = _BARE_FRACTION.sub(r"\\frac{\1}{\2}", _THOUSANDS.sub("", printable))
-    normal = normalize_latex(tidy, _normalization())
-    # Normalisation deletes characters and so can make a command: look only after it.
-    if _REFUSED.search(normal):
-        return None
-    if _GROUPED_NUMBER.fullmatch(normal):
-        normal = normal.replace(",", "")
-    # A chain of equations that is not grammatical as a whole may end in the answer.
-    for part in dict.fromkeys((normal, get_last_eq(normal))):
-        try:
-            return _convert(part)
-        except MemoryError:
-            raise
-        except Exception:  # of any type, on anything that is not its grammar
-            continue
-    return None
+def _same_value(answer: str, gold: str) -> bool:
+    answer_text, gold_text = compact(answer), compact(gold)
+    if answer_text == gold_text:
+        return True
+    based, gold_based = _IN_BASE.fullmatch(answer_text), _IN_BASE.fullmatch(gold_text)
+    if based or gold_based:
+        if based and gold_based:
+            return based.groups() == gold_based.groups()
+        return (based or gold_based)[1] == (gold_text if based else answer_text)
+    if _DECIMAL.fullmatch(answer_text) and _DECIMAL.fullmatch(gold_text):
+        answer_number, gold_number = parse_number(answer_text), parse_number(gold_text)
+        if answer_number is not None and gold_number is not None:
+            return answer_number == gold_number
+    reading = read(answer)
+    try:
+        gold_reading = _read_gold(gold)
+    except UnreadableLatexError:
+        return False
+    return same(reading, gold_reading)
 
 
 # The golds of a problem come again with each of its samples.
-_parse_gold = lru_cache(maxsize=256)(_parse)
-
-
-def _convert(latex: str) -> Any:
-    from math_verify.grader import should_treat_as_complex
-
-    return _converter()(is_real=not should_treat_as_complex(latex)).parse(latex)
-
-
-@cache
-def _converter() -> "type[_Latex2Sympy]":
-    """Returns the LaTeX parser of math-verify, made to read numbers without `eval`."""
-    from latex2sympy2_extended.latex2sympy2 import _Latex2Sympy
-    from sympy import Float, Integer, Number
-
-    class Converter(_Latex2Sympy):
-        def parse_number(self, text: str) -> Number:
-            digits = text.replace(",", "")
-            return Integer(digits) if digits.isdecimal() else Float(digits)
-
-    return Converter
-
-
-@cache
-def _normalization() -> "NormalizationConfig":
-    from math_verify import LatexExtractionConfig
-
-    return replace(LatexExtractionConfig().normalization_config, boxed="none")
+_read_gold = lru_cache(maxsize=256)(read)
