@@ -26,7 +26,6 @@ REWRITINGS = {
     "degree": lambda gold: rf"{gold}^\circ",
     "percent": lambda gold: rf"{gold}\%",
     "reversed": lambda gold: ",".join(reversed(gold.split(","))),
-    "twice a half": lambda gold: rf"2\cdot\frac{{{gold}}}{{2}}",
     "one more": lambda gold: f"{gold}+1",
     "negated": lambda gold: f"-{gold}",
     "halved": lambda gold: rf"\frac{{{gold}}}{{2}}",
@@ -84,7 +83,7 @@ def test_rewritings_of_the_answers(pool, published):
     ]
     differing, right = differences(pool, pairs)
     assert differing == []
-    assert 0.6 < right < 0.9
+    assert 0.5 < right < 0.9
 
 
 # Where the two part, and why ours is what it is: (response, gold, ours, reference).
@@ -95,6 +94,23 @@ APART = [
     ("First $x=2$, then I got lost.", "2", 0.0, 1.0),
     # A cut-off response: its last number is a step.
     ("We get 2 and then 7", "7", 0.0, 1.0),
+    # A formula of the question is no answer to it: something is left to do.
+    (r"$\boxed{2\cdot\frac{7}{2}}$", "7", 0.0, 1.0),
+    (r"$\boxed{\sqrt[3]{13}^6}$", "169", 0.0, 1.0),
+    (r"$\boxed{\frac{6}{36}}$", r"\frac{1}{6}", 0.0, 1.0),
+    (r"$\boxed{\sqrt{8}}$", r"2\sqrt{2}", 0.0, 1.0),
+    (r"$\boxed{x^2-9}$", "(x-3)(x+3)", 0.0, 1.0),
+    # Only `name = value` states a value.
+    (r"$\boxed{x^2-2x-3=0}$", "0", 0.0, 1.0),
+    # Numbers are exact; the reference rounds to six places after the point.
+    (r"$\boxed{0.333333}$", r"\frac{1}{3}", 0.0, 1.0),
+    (r"$\boxed{e^{-50}}$", "e^{-60}", 0.0, 1.0),
+    # Letters keep their case.
+    (r"$\boxed{N=n+1}$", "N=n", 0.0, 1.0),
+    # What the reference cannot read.
+    (r"$\boxed{\bf 5}$", "5", 1.0, 0.0),
+    (r"$\boxed{x \ge 0}$", r"[0,\infty)", 1.0, 0.0),
+    (r"$\boxed{1/3}$", r"0.\overline{3}", 1.0, 0.0),
 ]
 
 

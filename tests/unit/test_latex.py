@@ -251,6 +251,8 @@ def test_a_number_too_large_to_compute_is_unreadable_at_once(answer):
         r"\sum_{n=0}^{\infty} \frac{1}{2^n}",
         r"\s\!um_{n=0}^{\infty} n",
         r"\prod_{n=1}^{\infty} n",
+        r"(0, \sum_{n=0}^{\infty} \frac{1}{2^n})",
+        r"\sum_{n=1}^{900} n^{n^{n}}",
         r"\lim_{x \to 0} x",
         r"\int_0^1 \sin x dx",
         "\x00",

@@ -12,6 +12,7 @@ from functools import lru_cache
 
 from astarpo.verify.boxes import last_boxed, last_boxes
 from astarpo.verify.notation import (
+    UnreadableLatexError,
     compact,
     plain,
     spelling,
@@ -21,7 +22,7 @@ from astarpo.verify.notation import (
     words,
 )
 from astarpo.verify.numbers import parse_number
-from astarpo.verify.reading import UnreadableLatexError, read
+from astarpo.verify.reading import read
 from astarpo.verify.sameness import same
 
 __all__ = ["MAX_LATEX_CHARS", "UnreadableLatexError", "equal", "last_boxed", "last_boxes"]

@@ -49,10 +49,15 @@ _BARE_UNIT = re.compile(
 )
 _SIGN_OF_UNIT = re.compile(r"\\?\$|\^\s*(?:\\circ|\{\s*\\circ\s*\})|\\degree(?![A-Za-z])")
 _PERCENT = re.compile(r"(?:\s|\\[,;:! ])*(?:\\?%|\\text\{\s*(?:percent|%)\s*\}|percent)$")
+_NUMBER = re.compile(r"-?[\d.,\s]+|-?[\d\s]*\\frac\{\d+\}\{\d+\}|-?\d+/\d+")
 _MERIDIEM = re.compile(r"(?<![A-Za-z])([AaPp])\.?\s*[Mm](?![A-Za-z])\.?")
 _BARE_FRACTION = re.compile(r"\\frac\s*(\\[A-Za-z]++|[0-9A-Za-z])\s*(\\[A-Za-z]++|[0-9A-Za-z])")
 _TEXT = re.compile(r"\\(?:text|textrm|mathrm|mbox)\s*\{([^{}\\]*)\}")
 _INVISIBLE = re.compile(r"\\[!,;: ]|~|\\q?quad(?![A-Za-z])|(?<![0-9,])\s+|\s+(?![0-9])")
+
+
+class UnreadableLatexError(ValueError):
+    """An answer is not LaTeX mathematics, or is of a kind that is refused."""
 
 
 def plain(latex: str) -> str:
@@ -88,9 +93,9 @@ def without_unit(text: str) -> str:
 
 
 def split_percent(text: str) -> tuple[str, bool]:
-    """Parts a percent sign at the end from the value."""
+    """Parts a percent sign at the end from a number."""
     value = _PERCENT.sub("", text)
-    return (value, True) if value and value != text else (text, False)
+    return (value, True) if value != text and _NUMBER.fullmatch(value) else (text, False)
 
 
 def split_meridiem(text: str) -> tuple[str, str]:

@@ -8,8 +8,8 @@ Nothing that a model wrote may run, and math-verify 0.9 makes code from text in 
   them without, and exactly: `0.1` is a tenth.
 - Any text may be a symbol's name, and sympy writes names into source code that it compiles to
   take the value of an infinite sum: `\sum_{n=0}^\infty \frac{1+n\text{...}}{n!}` runs Python of the
-  writer's choice. So sympy never gets to evaluate a sum, product, integral or limit:
-  `series.py` computes the finite and polynomial ones, and the others are unreadable.
+  writer's choice. So sympy never gets to see a sum, product, integral or limit: `series.py`
+  computes the finite and polynomial ones as they are read, and the others are unreadable.
 
 The workers besides refuse to run any code made from text, so a fourth place fails safely.
 
@@ -23,7 +23,8 @@ from functools import cache
 from math import gcd
 from typing import TYPE_CHECKING, Any
 
-from astarpo.verify.notation import plain
+from astarpo.verify.notation import UnreadableLatexError, plain
+from astarpo.verify.series import value_of_series
 
 if TYPE_CHECKING:
     from latex2sympy2_extended import NormalizationConfig
@@ -36,10 +37,6 @@ _MAX_FACTORIAL = 3000
 _THOUSANDS = re.compile(r"(?<![\d.])\d{1,3}(?:,\d{3})+(?![\d,])")
 _INDEX = re.compile(r"\\(?:sum|prod)_\{?\s*i")
 _COMPUTED = re.compile(r"\\(?:det|operatorname|gcd|lcm|xrightarrow|Vert|\||begin\s*\{vmatrix\})")
-
-
-class UnreadableLatexError(ValueError):
-    """An answer is not LaTeX mathematics, or is of a kind that is refused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -183,6 +180,15 @@ def _reader() -> "type[_Latex2Sympy]":
         def convert_binom(self, binom: Any) -> Any:
             upper, lower = self.convert_expr(binom.upper), self.convert_expr(binom.lower)
             return _bounded(sympy.binomial(upper, lower, evaluate=False))
+
+        def handle_sum_or_prod(self, func: Any, name: str) -> Any:
+            return sympy.UnevaluatedExpr(value_of_series(super().handle_sum_or_prod(func, name)))
+
+        def handle_integral(self, func: Any) -> Any:
+            return sympy.UnevaluatedExpr(value_of_series(super().handle_integral(func)))
+
+        def handle_limit(self, func: Any) -> Any:
+            raise UnreadableLatexError("a limit")
 
         def convert_interval(self, expr: Any) -> Any:
             try:

@@ -7,7 +7,8 @@ from functools import lru_cache
 from typing import Any
 
 from astarpo.verify.finished import Simplest, simplest
-from astarpo.verify.reading import Reading, UnreadableLatexError
+from astarpo.verify.notation import UnreadableLatexError
+from astarpo.verify.reading import Reading
 
 _DIGITS = 40
 _AGREEING = 25
@@ -79,7 +80,7 @@ def _value_of_name(node: Any, other: Any) -> Any:
 
 def _is_name(node: Any, value: Any) -> bool:
     """`x`, `a_1`, the segment `AB`, and `f(2)`, or `f(x)` where the value is of x."""
-    from sympy import Integral, Product, Sum
+    from sympy import UnevaluatedExpr
     from sympy.core.function import AppliedUndef
 
     if node.is_Symbol:
@@ -88,8 +89,8 @@ def _is_name(node: Any, value: Any) -> bool:
         return node.free_symbols <= value.free_symbols and all(
             part.is_Atom or part.is_Rational for part in node.args
         )
-    if isinstance(node, Sum | Product | Integral):
-        return True
+    if isinstance(node, UnevaluatedExpr):
+        return True  # a sum, a product or an integral
     return node.is_Mul and all(part.is_Symbol and part.name.isupper() for part in node.args)
 
 
