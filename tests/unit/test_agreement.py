@@ -108,7 +108,6 @@ APART = [
     # Letters keep their case.
     (r"$\boxed{N=n+1}$", "N=n", 0.0, 1.0),
     # What the reference cannot read.
-    (r"$\boxed{\bf 5}$", "5", 1.0, 0.0),
     (r"$\boxed{x \ge 0}$", r"[0,\infty)", 1.0, 0.0),
     (r"$\boxed{1/3}$", r"0.\overline{3}", 1.0, 0.0),
 ]

@@ -95,7 +95,7 @@ def _look_at_product(node: Any, parts: list[Any], value: Any, seen: Simplest) ->
     is_scientific = len(node.args) == 2 and any(map(_is_power_of_ten, node.args))
     if is_scientific and all(part.is_Rational for part in parts):
         return  # 1.5 \cdot 10^{3}
-    factors = [factor for part in parts for factor in Mul.make_args(part)]
+    factors: list[Any] = [factor for part in parts for factor in Mul.make_args(part)]
     numbers = [factor for factor in factors if factor.is_Rational and abs(factor) != 1]
     others = [factor for factor in factors if not factor.is_Rational]
     left = [factor for factor in Mul.make_args(value) if not factor.is_Rational]

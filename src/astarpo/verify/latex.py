@@ -62,17 +62,15 @@ def warm_up() -> None:
 
 
 def _same_percentage(answer: str, gold: str) -> bool:
-    r"""`50`, `50\%` and `0.5` are the same percentage, `20` and `0.2\%` are not."""
+    r"""A percent sign may miss after a whole number, and `0.5` is `50\%`; `0.2\%` is not `20`."""
     (answer, is_percentage), (gold, gold_is) = split_percent(answer), split_percent(gold)
-    if _same_value(answer, gold):
-        return True
     if is_percentage == gold_is:
-        return False
+        return _same_value(answer, gold)
     share, percentage = (gold, answer) if is_percentage else (answer, gold)
     number, hundredfold = parse_number(compact(share)), parse_number(compact(percentage))
-    if number is None or hundredfold is None:
+    if number is None or hundredfold is None or number < 0:
         return False
-    return number.denominator > 1 and number * 100 == hundredfold
+    return hundredfold == (number if number.denominator == 1 else number * 100)
 
 
 def _same_value(answer: str, gold: str) -> bool:
@@ -80,10 +78,11 @@ def _same_value(answer: str, gold: str) -> bool:
     if answer_text == gold_text:
         return True
     based, gold_based = _IN_BASE.fullmatch(answer_text), _IN_BASE.fullmatch(gold_text)
-    if based or gold_based:
-        if based and gold_based:
-            return based.groups() == gold_based.groups()
-        return (based or gold_based)[1] == (gold_text if based else answer_text)
+    if based and gold_based:
+        return based.groups() == gold_based.groups()
+    if based or gold_based:  # the base may be left out
+        digits = based[1] if based else answer_text
+        return digits == (gold_based[1] if gold_based else gold_text)
     if _DECIMAL.fullmatch(answer_text) and _DECIMAL.fullmatch(gold_text):
         answer_number, gold_number = parse_number(answer_text), parse_number(gold_text)
         if answer_number is not None and gold_number is not None:

@@ -49,8 +49,7 @@ _BARE_UNIT = re.compile(
 )
 _SIGN_OF_UNIT = re.compile(r"\\?\$|\^\s*(?:\\circ|\{\s*\\circ\s*\})|\\degree(?![A-Za-z])")
 _PERCENT = re.compile(r"(?:\s|\\[,;:! ])*(?:\\?%|\\text\{\s*(?:percent|%)\s*\}|percent)$")
-_NUMBER = re.compile(r"-?[\d.,\s]+|-?[\d\s]*\\frac\{\d+\}\{\d+\}|-?\d+/\d+")
-_MERIDIEM = re.compile(r"(?<![A-Za-z])([AaPp])\.?\s*[Mm](?![A-Za-z])\.?")
+_MERIDIEM = re.compile(r"(?<![A-Za-z\\])([AaPp])\.?\s*[Mm](?![A-Za-z])\.?")
 _BARE_FRACTION = re.compile(r"\\frac\s*(\\[A-Za-z]++|[0-9A-Za-z])\s*(\\[A-Za-z]++|[0-9A-Za-z])")
 _TEXT = re.compile(r"\\(?:text|textrm|mathrm|mbox)\s*\{([^{}\\]*)\}")
 _INVISIBLE = re.compile(r"\\[!,;: ]|~|\\q?quad(?![A-Za-z])|(?<![0-9,])\s+|\s+(?![0-9])")
@@ -89,13 +88,14 @@ def without_unit(text: str) -> str:
     text = _SIGN_OF_UNIT.sub("", text).strip()
     if _PERCENT.search(text):
         return text
-    return _BARE_UNIT.sub("", _BOXED_UNIT.sub("", text)).strip()
+    value = _BARE_UNIT.sub("", _BOXED_UNIT.sub("", text)).strip()
+    return text if _TEXT.fullmatch(value) else value
 
 
 def split_percent(text: str) -> tuple[str, bool]:
-    """Parts a percent sign at the end from a number."""
+    """Parts a percent sign at the end from the value."""
     value = _PERCENT.sub("", text)
-    return (value, True) if value != text and _NUMBER.fullmatch(value) else (text, False)
+    return value, value != text
 
 
 def split_meridiem(text: str) -> tuple[str, str]:
@@ -116,7 +116,7 @@ def spelling(text: str) -> str | None:
     """
     unboxed = _TEXT.sub(r"\1", text)
     listed = re.sub(r"(?:,\s*)?(?<![A-Za-z])and(?![A-Za-z])", ",", unboxed)
-    said = re.sub(r"[\s().\"'~-]|\\[,;:! ]", "", listed)
+    said = re.sub(r"[\s().\"'~]|\\[,;:! ]", "", listed)
     if not said.replace(",", "").isalpha():
         return None
     said = ",".join(sorted(said.split(",")))

@@ -19,6 +19,7 @@ math-verify does some sums while it reads: a binomial, a fraction in lowest term
 
 import re
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from functools import cache
 from math import gcd
 from typing import TYPE_CHECKING, Any
@@ -28,7 +29,6 @@ from astarpo.verify.series import value_of_series
 
 if TYPE_CHECKING:
     from latex2sympy2_extended import NormalizationConfig
-    from latex2sympy2_extended.latex2sympy2 import _Latex2Sympy
 
 MAX_DIGITS = 10_000
 """Powers and factorials with more digits are not computed."""
@@ -63,6 +63,7 @@ def read(text: str) -> Reading:
     normal = plain(normalize_latex(text, _normalization()))
     if _THOUSANDS.fullmatch(normal.lstrip("-")):
         normal = normal.replace(",", "")
+    normal = _ends_of_chain(normal)
     reader = _reader()(config=_conversion())
     reader.has_indices = bool(_INDEX.search(normal))
     try:
@@ -81,8 +82,20 @@ def read(text: str) -> Reading:
     return Reading(tree, frozenset(undone))
 
 
+def _ends_of_chain(text: str) -> str:
+    """Leaves of `x = 10/2 = 5` the first and the last part: what stands between is the way."""
+    depth, equals = 0, []
+    for sign in re.finditer(r"\\.|[{}]|(?<![<>!:])=", text):
+        depth += {"{": 1, "}": -1}.get(sign[0], 0)
+        if sign[0] == "=" and depth == 0:
+            equals.append(sign.start())
+    if len(equals) < 2 or set(text) & {",", ";", "&"}:
+        return text
+    return text[: equals[0]] + text[equals[-1] :]
+
+
 @cache
-def _reader() -> "type[_Latex2Sympy]":
+def _reader() -> Any:
     """Returns the LaTeX parser of math-verify, made to read numbers without `eval`."""
     import sympy
     from latex2sympy2_extended.latex2sympy2 import _Latex2Sympy
@@ -107,7 +120,8 @@ def _reader() -> "type[_Latex2Sympy]":
             mantissa, _, exponent = digits.lower().partition("e")
             if len(exponent) > 4:
                 raise UnreadableLatexError("a number too large to compute")
-            return sympy.Rational(mantissa) * sympy.Integer(10) ** int(exponent or 0)
+            scale = Fraction(10) ** int(exponent or 0)
+            return sympy.Rational(Fraction(mantissa or "0") * scale)
 
         def convert_atom_expr(self, atom_expr: Any) -> Any:
             # `i` is the imaginary unit unless it counts; `I` is a name like any other.
@@ -210,11 +224,13 @@ def _bounded(node: Any) -> Any:
         if not (argument.is_Rational and abs(argument) <= _MAX_FACTORIAL):
             raise UnreadableLatexError("a factorial too large to compute")
     if node.is_Pow:
-        base, exponent = (part.doit() for part in node.args)
+        base: Any = node.args[0].doit()
+        exponent: Any = node.args[1].doit()
         size = exponent.evalf(10)
         if not size.is_number or base.is_zero or base in (1, -1):
             return node
-        digits = abs(size) * abs(log(Abs(base.evalf(10))).evalf(10)) / log(10)
+        length: Any = log(Abs(base.evalf(10)), 10)
+        digits = abs(size * length.evalf(10))
         if not digits <= MAX_DIGITS:
             raise UnreadableLatexError("a power too large to compute")
     return node

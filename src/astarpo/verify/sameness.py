@@ -3,6 +3,7 @@
 Numbers are exact, so that closeness never depends on how they are spelled.
 """
 
+from fractions import Fraction
 from functools import lru_cache
 from typing import Any
 
@@ -272,9 +273,9 @@ def _same_function(answer: Any, gold: Any) -> bool:
     # The outer one first: what `f(f(x))` is does not depend on what `f(x)` is.
     unknown = answer.atoms(AppliedUndef) | gold.atoms(AppliedUndef)
     unknown = sorted(unknown, key=lambda part: (-part.count_ops(), str(part)))
-    for start, step in _POINTS:
+    for start, step in ((Fraction(start), Fraction(step)) for start, step in _POINTS):
         values = {
-            name: Rational(start) + Rational(step) * (index + 1) / 3
+            name: Rational(start + step * (index + 1) / 3)
             for index, name in enumerate([*unknown, *names])
         }
         pairs = list(values.items())
