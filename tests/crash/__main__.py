@@ -35,7 +35,7 @@ _KILL_STRIDES = {
 }
 _FAILING_DISKS = 6  # of each command and kind, evenly spread over its file operations
 _PAIRS = 6  # of each command
-_FLIPS = 24  # of each file
+_FLIPS = 12  # of each file
 _TMPFS_PAGES = (4, 8, 12, 20, 30)
 _RANDOM_TRIALS = 16  # of each long command
 

@@ -94,7 +94,6 @@ _INPUTS = [
 ]  # fmt: skip
 
 _SETTINGS = [
-    "",
     "frobnicate",
     "estimate",
     f"{ESTIMATE}",
@@ -196,7 +195,7 @@ def misuse(world: World, cases: Sequence[str]) -> Iterator[Finding]:
     before = artefacts(folder)
     for case in cases:
         (outcome,) = world.server.run(Trial(case.split(), folder))
-        subject = case.split()[0] if case else "nothing"
+        subject = case.split()[0]
         written = differences(artefacts(folder), before)
         if fault := ending(outcome):
             yield Finding(ATTACK, subject, case, fault, last_line(outcome))
