@@ -13,7 +13,7 @@ help:
 	@echo "make compare  install, then five algorithms x three seeds from the same model: runs/compare"
 	@echo "make bench    against TRL, in an environment of its own, $(BENCH_VENV): runs/bench"
 	@echo "make test     install, then the test suite"
-	@echo "make crash-test  install, then kills, flips, failing disks: benchmarks/results/reliability.json"
+	@echo "make crash-test  install, then kills, flips, failing disks: docs/reliability.md"
 	@echo "make lint     install, then ruff and the type checker"
 	@echo "make format   let ruff rewrite the code"
 	@echo "make install  the environment $(VENV) alone"
@@ -46,7 +46,7 @@ test: install
 	$(BIN)/python -m pytest
 
 crash-test: install
-	$(BIN)/python -m tests.crash --out benchmarks/results/reliability.json
+	$(BIN)/python -m tests.crash --publish
 
 lint: install
 	$(BIN)/ruff check .

@@ -1,6 +1,7 @@
 """All attacks: `make crash-test`. Exit status 1 where a promise is broken.
 
-Prints a table, and writes the figures and every fault to `--out`.
+Prints a table. With `--publish`, writes figures and faults to benchmarks/results/reliability.json,
+and the figures to docs/reliability.md.
 """
 
 import argparse
@@ -21,7 +22,10 @@ from tests.crash.results import SILENT, TRACEBACK, Finding, count
 from tests.crash.server import FULL, READ_ONLY, Server, can_build
 from tests.crash.world import World
 
-RESULTS = Path(__file__).parents[2] / "benchmarks" / "results"
+_ROOT = Path(__file__).parents[2]
+_RESULTS = _ROOT / "benchmarks" / "results" / "reliability.json"
+_PAGE = _ROOT / "docs" / "reliability.md"
+_BEGIN, _END = "<!-- figures of make crash-test -->\n", "<!-- end of figures -->\n"
 
 # Every how many of its file operations a command is killed: `run` is made of the other commands.
 _KILL_STRIDES = {
@@ -136,7 +140,7 @@ def main() -> int:
     """Runs the attacks that the command line names, or all."""
     parser = argparse.ArgumentParser(prog="python -m tests.crash", description=__doc__)
     parser.add_argument("attacks", nargs="*", help="operations random flips pairs disks uses")
-    parser.add_argument("--out", type=Path, help="JSON file for the figures")
+    parser.add_argument("--publish", action="store_true", help="write the figures down")
     arguments = parser.parse_args()
     if not can_build():
         print("crash-test needs Linux and a C compiler (cc)", file=sys.stderr)
@@ -155,10 +159,10 @@ def main() -> int:
                 print(f"{name}: done after {time.monotonic() - started:.0f} s", flush=True)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
-    return _report(run, time.monotonic() - started, arguments.out)
+    return _report(run, time.monotonic() - started, publish=arguments.publish)
 
 
-def _report(run: Run, seconds: float, out: Path | None) -> int:
+def _report(run: Run, seconds: float, *, publish: bool) -> int:
     result: dict[str, Any] = {
         "machine": {"cores": os.cpu_count()},
         "date": time.strftime("%Y-%m-%d"),
@@ -169,9 +173,19 @@ def _report(run: Run, seconds: float, out: Path | None) -> int:
     }
     print(table(run.findings))
     print(json.dumps(result["figures"], indent=1))
-    if out:
-        out.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+    if publish:
+        _RESULTS.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        before, _, rest = _PAGE.read_text(encoding="utf-8").partition(_BEGIN)
+        after = rest.partition(_END)[2]
+        page = f"{before}{_BEGIN}{_figures_in_markdown(result)}{_END}{after}"
+        _PAGE.write_text(page, encoding="utf-8")
     return int(bool(result["faults"]))
+
+
+def _figures_in_markdown(result: dict[str, Any]) -> str:
+    made = f"{result['date']}, {result['machine']['cores']} cores, {result['seconds']} s"
+    rows = [f"| {name} | {number} |" for name, number in result["figures"].items()]
+    return "\n".join([f"| {made} | |", "|---|---:|", *rows]) + "\n"
 
 
 if __name__ == "__main__":
