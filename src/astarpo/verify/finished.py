@@ -103,8 +103,10 @@ def _look_at_product(node: Any, parts: list[Any], value: Any, seen: Simplest) ->
     if len(numbers) > 1 and not is_quotient:
         seen.undone.add("product")
     # Powers of one base, roots of numbers: what sympy puts together by itself.
-    if len(left) < len(others) or sum(map(_is_root, _flat_factors(node))) > 1:
+    if len(left) < len(others):
         seen.undone.add("product")
+    if sum(map(_is_root, _flat_factors(node))) > 1:
+        seen.undone.add("product of roots")
     is_multiple = len(others) == 1 and others[0].is_Add and numbers and value.free_symbols
     if is_multiple and all(term.as_coeff_Mul()[0].is_Integer for term in value.args):
         seen.undone.add("multiple of a sum")
