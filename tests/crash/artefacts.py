@@ -57,6 +57,8 @@ def _content(path: Path, folder: Path) -> bytes:
         values = [_without_costs(json.loads(row)) for row in rows]
     except ValueError:
         return content
+    if path.name == "stages.json":
+        values = [sorted(value) for value in values]  # the seconds of each stage, by its name
     return json.dumps(values, sort_keys=True).encode()
 
 
