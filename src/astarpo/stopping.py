@@ -21,8 +21,11 @@ _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 _active: list["StopSignal"] = []
 
 
-class StopRequested(Exception):
-    """A signal has asked to stop; what was going on is given up."""
+class StopRequested(BaseException):
+    """A signal has asked to stop; what was going on is given up.
+
+    As with Ctrl-C, what handles failures must not take it for one.
+    """
 
 
 def check_stop(grace_s: float = 0.0) -> None:
