@@ -28,6 +28,11 @@ class StopRequested(BaseException):
     """
 
 
+def stop_requested() -> bool:
+    """Whether a signal has asked to stop; never outside a `StopSignal`."""
+    return bool(_active) and _active[-1].requested
+
+
 def check_stop(grace_s: float = 0.0) -> None:
     """Gives up what is going on if a signal has asked for it; does nothing outside a `StopSignal`.
 
