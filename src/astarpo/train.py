@@ -227,7 +227,7 @@ def _find_checkpoint(run: RunLog) -> tuple[Path | None, int]:
             "begin anew with another --out"
         )
     if run.metrics():
-        logger.info(f"{run.path}: stopped before its first checkpoint; begins again at step 1")
+        logger.warning(f"{run.path}: has no checkpoint yet; begins again at step 1")
     return None, 0
 
 
