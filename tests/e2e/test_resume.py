@@ -290,7 +290,7 @@ def test_other_contents_are_refused_under_the_same_names(
 
 def test_a_value_table_that_has_grown_is_refused(policy_path, problems_path, tmp_path):
     shared = {
-        "model": str(policy_path), "problems": problems_path, "max_new_tokens": 12, "device": "cpu",
+        "model": str(policy_path), "problems": problems_path, "max_new_tokens": 24, "device": "cpu",
     }  # fmt: skip
 
     def sample(count: int) -> None:
@@ -301,7 +301,7 @@ def test_a_value_table_that_has_grown_is_refused(policy_path, problems_path, tmp
     train = {**shared, "values": tmp_path / "v", "prompts_per_step": 4, "lr": 1e-3}
     sample(2)
     astarpo.train(TrainConfig(**train, out=tmp_path / "run", steps=1))
-    sample(4)
+    sample(8)
     with pytest.raises(UserError, match=r"V\* of the problems.*--values-samples"):
         resume(train, tmp_path / "run", steps=2)
     assert resume(train, tmp_path / "run", steps=2, values_samples=2)["steps"] == 2
