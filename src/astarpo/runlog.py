@@ -103,9 +103,10 @@ class RunLog:
         before = self._record["inputs"]
         if others := [name for name in inputs if before.get(name, inputs[name]) != inputs[name]]:
             hint = "; of a value table that has grown take --values-samples as many as it had"
+            hint *= any(name.startswith("V*") for name in others)
             raise UserError(
                 f"{self.path}: cannot resume: not what the run began with: {', '.join(others)}; "
-                f"give the same, or another --out without --resume{hint * ('V*' in others)}"
+                f"give the same, or another --out without --resume{hint}"
             )
         self._record["inputs"] = before | inputs
 
@@ -206,15 +207,18 @@ class RunLog:
         try:
             config = read_json_object(self.path / "config.json")
         except DamagedFileError:
-            config = settings
-        if config is None:
-            raise UserError(f"{self.path}: config.json and record.json are damaged; begin anew")
+            config = None
+        if config is None and settings is None:
+            raise UserError(
+                f"{self.path}: config.json and record.json are damaged; begin anew with another "
+                "--out"
+            )
         if settings not in (None, config):
             logger.warning(
                 f"{self.path / 'config.json'}: is not as the run wrote it; its settings are those "
                 "of record.json, by which it is written anew"
             )
-        return settings or config
+        return settings or config or {}
 
     def _compare(self, before: dict[str, Any]) -> None:
         now = self.settings
