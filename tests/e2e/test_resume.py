@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import sys
 import threading
 from pathlib import Path
 
@@ -181,7 +182,8 @@ def test_a_tracker_is_closed_when_training_fails(settings, tmp_path, monkeypatch
             self.is_closed = True
 
     tracker = Tracker()
-    monkeypatch.setattr("astarpo.train.open_tracker", lambda *given: tracker)
+    # `astarpo.train` is the verb; its module is of the same name.
+    monkeypatch.setattr(sys.modules["astarpo.train"], "open_tracker", lambda *given: tracker)
     with pytest.raises(TrainingStopped, match="not finite"):
         astarpo.train(TrainConfig(**settings | {"lr": 1e30}, out=tmp_path / "run"))
     assert tracker.is_closed
