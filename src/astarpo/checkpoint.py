@@ -4,28 +4,70 @@
     adapter/               in its place where a LoRA adapter alone is trained, peft's layout
     critic.safetensors     the critic's weights, where there is one
     optimizer.safetensors  what the optimiser keeps of every parameter that is trained
-    state.json             steps done
+    state.json             steps done, a digest of each other file, and one of itself
 
 Learning rate, data order and random numbers are functions of the seed and the step, so the step is
 all the state they have. Safetensors only: loading one runs no code.
 """
 
-import json
+import logging
+import re
+import time
 from pathlib import Path
 
 from safetensors.torch import load_file, save_file
 
 from astarpo.critic import restore_critic, save_critic
-from astarpo.files import atomic_directory, remove_directory
+from astarpo.files import (
+    DamagedFileError,
+    atomic_directory,
+    file_digest,
+    read_sealed_json,
+    remove_directory,
+    write_sealed_json,
+)
 from astarpo.learner import Learner
 from astarpo.lora import save_adapter
 from astarpo.optimizers import restore_state, state_tensors
 from astarpo.policy import save_model
 from astarpo.types import UserError
 
+logger = logging.getLogger("astarpo")
+
+# A checkpoint by time waits for this many times the seconds that the last one took to save.
+_SPARING = 20
+
+
+class CheckpointClock:
+    """Says when a checkpoint is due: after so many steps, and after so many minutes.
+
+    By time alone no more than a twentieth of the time is spent on saving.
+    """
+
+    def __init__(self, every_steps: int, every_minutes: float) -> None:
+        self._every_steps = every_steps
+        self._every_s = 60 * every_minutes
+        self._saved_at = time.monotonic()
+        self._took_s = 0.0
+
+    def is_due(self, step: int) -> bool:
+        """Whether to save after this step."""
+        waited_s = time.monotonic() - self._saved_at
+        return step % self._every_steps == 0 or waited_s >= max(
+            self._every_s, _SPARING * self._took_s
+        )
+
+    def saved(self, took_s: float) -> None:
+        """Takes note that a checkpoint was just saved, in that many seconds."""
+        self._saved_at, self._took_s = time.monotonic(), took_s
+
 
 def save_checkpoint(run_path: Path, step: int, learner: Learner, keep: int) -> None:
-    """Writes a checkpoint whole or not at all, then removes all but the latest `keep`."""
+    """Writes a checkpoint whole or not at all, then removes all but the latest `keep`.
+
+    Raises:
+        UserError: The disk refuses.
+    """
     with atomic_directory(run_path / "checkpoints" / f"step-{step:06d}") as path:
         if learner.policy.adapter:
             save_adapter(path / "adapter", learner.policy)
@@ -35,18 +77,42 @@ def save_checkpoint(run_path: Path, step: int, learner: Learner, keep: int) -> N
             save_critic(path / "critic.safetensors", learner.critic)
         state = state_tensors(learner.optimizer, learner.parameters)
         save_file(state, path / "optimizer.safetensors")
-        (path / "state.json").write_text(json.dumps({"step": step}), encoding="utf-8")
-    for old in _checkpoints(run_path)[:-keep]:
+        files = sorted(file for file in path.rglob("*") if file.is_file())
+        digests = {file.relative_to(path).as_posix(): file_digest(file) for file in files}
+        write_sealed_json(path / "state.json", {"step": step, "files": digests})
+    for _, old in _checkpoints(run_path)[:-keep]:
         remove_directory(old)
 
 
-def latest_checkpoint(run_path: Path) -> tuple[Path, int] | None:
-    """The last complete checkpoint and its step, None where there is none."""
-    checkpoints = _checkpoints(run_path)
-    if not checkpoints:
-        return None
-    state = json.loads((checkpoints[-1] / "state.json").read_text(encoding="utf-8"))
-    return checkpoints[-1], state["step"]
+def latest_checkpoint(run_path: Path, before: int | None = None) -> tuple[Path, int] | None:
+    """The last checkpoint that is whole, and its step; None where there is none.
+
+    One that is damaged is passed over, and named in the log.
+
+    Args:
+        run_path: The run directory.
+        before: Only checkpoints of earlier steps count.
+
+    Raises:
+        UserError: The disk refuses.
+    """
+    for step, path in reversed(_checkpoints(run_path)):
+        if before is not None and step >= before:
+            continue
+        try:
+            _verify(path, step)
+        except DamagedFileError as error:
+            logger.warning(f"{error}; the checkpoint is passed over")
+            continue
+        return path, step
+    return None
+
+
+def forget_after(run_path: Path, step: int) -> None:
+    """Removes the checkpoints of later steps, which a resumed run makes again."""
+    for later, path in _checkpoints(run_path):
+        if later > step:
+            remove_directory(path)
 
 
 def restore(path: Path, learner: Learner) -> None:
@@ -64,5 +130,29 @@ def restore(path: Path, learner: Learner) -> None:
     restore_state(learner.optimizer, learner.parameters, tensors)
 
 
-def _checkpoints(run_path: Path) -> list[Path]:
-    return sorted(path.parent for path in run_path.glob("checkpoints/step-*/state.json"))
+def _checkpoints(run_path: Path) -> list[tuple[int, Path]]:
+    """Steps and folders, in order. What is called otherwise is none of ours."""
+    found = [
+        (int(name[1]), path)
+        for path in run_path.glob("checkpoints/step-*")
+        if (name := re.fullmatch(r"step-(\d+)", path.name)) and path.is_dir()
+    ]
+    return sorted(found)
+
+
+def _verify(path: Path, step: int) -> None:
+    """Checks that a checkpoint is as it was written.
+
+    Raises:
+        DamagedFileError: It is not.
+    """
+    if not (path / "state.json").is_file():
+        raise DamagedFileError(f"{path}: damaged: it has no state.json")
+    state = read_sealed_json(path / "state.json")
+    if state.get("step") != step:
+        raise DamagedFileError(f"{path}: damaged: its state.json is that of another step")
+    for name, digest in state["files"].items():
+        if not (path / name).is_file():
+            raise DamagedFileError(f"{path}: damaged: {name} is missing")
+        if file_digest(path / name) != digest:
+            raise DamagedFileError(f"{path / name}: damaged: it does not match its digest")

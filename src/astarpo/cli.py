@@ -14,6 +14,7 @@ from typing import Any, Literal, NoReturn, get_args, get_origin
 
 from astarpo.config import Config
 from astarpo.settings import VERBS, build, read_document, settings_for
+from astarpo.stopping import STOPPED_STATUS
 from astarpo.types import TrainingStopped, UserError
 
 USER_ERROR, STOPPED, INTERRUPTED = 2, 1, 130
@@ -26,7 +27,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: Words of the command line; None for this process's.
 
     Returns:
-        Exit status: 0, 2 for a mistake of the user's, 1 where training had to stop.
+        Exit status: 0, 2 for a mistake of the user's, 1 where training had to stop for what went
+        wrong, 3 where a signal stopped it and it can be gone on with.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     _show_log()
@@ -83,7 +85,8 @@ def _run(verb: str, config: Config, *, dry: bool) -> int:
     result = getattr(importlib.import_module(f"astarpo.{name}"), name)(config)
     if isinstance(result, str):
         print(result)
-    return 0
+    stopped = isinstance(result, dict) and result.get("completed") is False
+    return STOPPED_STATUS if stopped else 0
 
 
 class _Parser(argparse.ArgumentParser):
@@ -162,6 +165,10 @@ def _overview() -> str:
             "usage: astarpo VERB [--config FILE] [flags]      astarpo VERB --help",
             "",
             *lines,
+            "",
+            "exit status: 0 done, 1 training went wrong, 2 a mistake in what was asked for,",
+            "             3 stopped by SIGTERM or Ctrl-C, state saved: the same command goes on",
+            "             (train: with --resume)",
         ]
     )
 

@@ -30,9 +30,14 @@ from astarpo.offload import ParkedWeights
 from astarpo.optimizers import make_optimizer
 from astarpo.policy import Policy
 from astarpo.rollout import Answer, Stopwatch
+from astarpo.stopping import check_stop
 from astarpo.types import TrainingStopped
 
 logger = logging.getLogger("astarpo")
+
+# How long an update whose first mini-batch is applied may take to end after a signal to stop:
+# given up, it costs the steps since the last checkpoint.
+_GRACE_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -58,6 +63,7 @@ class Learner:
         critic: Trained beside the policy, where the algorithm needs one.
         parameters: All that is trained, by name; the critic's begin with `critic.`.
         optimizer: AdamW over them (`optimizers.py`).
+        is_halfway: Whether an update was given up when a part of it had been applied already.
     """
 
     def __init__(
@@ -74,6 +80,7 @@ class Learner:
         self.reference = reference
         self.algorithm = algorithm
         self.critic = critic
+        self.is_halfway = False
         self._config = config
         self._temperature = temperature
         self.parameters: dict[str, nn.Parameter] = {
@@ -121,6 +128,7 @@ class Learner:
 
         Raises:
             TrainingStopped: The loss or the gradient is not finite; the weights are untouched.
+            StopRequested: A signal asks to stop.
         """
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak_lr"] * lr_scale
@@ -135,6 +143,8 @@ class Learner:
                     raise TrainingStopped(_NOT_FINITE.format("loss"))
                 for name, norm in self._apply_gradient(critic_only=critic_only).items():
                     norms[name].append(norm)
+                self.is_halfway = True
+        self.is_halfway = False
         index_B = torch.cat([part.index_B for part in minibatches[0]])
         group_B = index_B // self.algorithm.samples_per_prompt
         summary = summarize(records)
@@ -177,6 +187,7 @@ class Learner:
         mask_BT = torch.zeros_like(sampled_BT, dtype=torch.bool)
         with stopwatch.phase("reference"), self._reference_at_hand(), self.reference.autocast():
             for part in parts:
+                check_stop()
                 width = part.tokens.mask_BT.shape[1]
                 mask_BT[part.index_B, :width] = part.tokens.mask_BT
                 ref_BT[part.index_B, :width], _ = token_logprobs(
@@ -185,6 +196,7 @@ class Learner:
         if critic_BT is not None:
             with stopwatch.phase("update"):
                 for part in parts:
+                    check_stop()
                     width = part.tokens.mask_BT.shape[1]
                     with self.policy.autocast():
                         critic_BT[part.index_B, :width] = critic_values(self.critic, part.tokens)
@@ -211,6 +223,7 @@ class Learner:
         """Adds up the gradient of a mini-batch's mean loss, never waiting for a GPU."""
         num_sequences = sum(len(part.index_B) for part in parts)
         for part in parts:
+            check_stop(_GRACE_S if self.is_halfway else 0.0)
             mask_BT = part.tokens.mask_BT
             rows = rollout.rows(part.index_B, mask_BT.shape[1])
             with self.policy.autocast():

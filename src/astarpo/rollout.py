@@ -10,7 +10,9 @@ import torch
 from astarpo.engines.base import Engine, Request, Sampling
 from astarpo.grading import Grader
 from astarpo.policy import Policy
+from astarpo.stopping import StopRequested, stop_requested
 from astarpo.types import Completion, Prompt, Verdict
+from astarpo.verify.pool import GradingStopped
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +68,17 @@ def roll_out(
 
     Returns:
         The answers, in the order of `prompts`.
+
+    Raises:
+        StopRequested: A signal asks to stop.
     """
     with stopwatch.phase("generate"):
         requests = [Request(p.token_ids, s) for p, s in zip(prompts, seeds, strict=True)]
         completions = engine.generate(requests, sampling, on_progress)
     with stopwatch.phase("verify"):
         texts = [policy.decode(completion.token_ids) for completion in completions]
-        verdicts = grader.grade([prompt.problem for prompt in prompts], texts)
+        try:
+            verdicts = grader.grade([p.problem for p in prompts], texts, stop_requested)
+        except GradingStopped as error:
+            raise StopRequested from error
     return [Answer(*row) for row in zip(prompts, completions, texts, verdicts, strict=True)]

@@ -29,6 +29,7 @@ from astarpo.config import (
     WarmStartConfig,
 )
 from astarpo.files import write_json
+from astarpo.rundir import has_run
 from astarpo.settings import VERBS, build, find_recipe, read_document, settings_for
 from astarpo.types import UserError
 
@@ -133,7 +134,7 @@ def stage_configs(document: Mapping[str, Any], out: Path, origin: str) -> dict[s
         TrainConfig,
         settings("train", problems=train_file, values=out / "values", out=out / "train")
         | model
-        | {"resume": True},
+        | {"resume": has_run(out / "train")},
     )
     trained = {"model": str(out / "train" / "model"), "reference": train_config.model}
     stages["evaluate_trained"] = build(

@@ -6,13 +6,17 @@ run may still be going, or have been killed.
 """
 
 import json
+import logging
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from astarpo.rows import read_rows
 from astarpo.types import UserError
+
+logger = logging.getLogger("astarpo")
 
 STAGES = (
     "train_data", "test_data", "warm_data", "warm_start",
@@ -42,7 +46,7 @@ class RunDirectory:
     @property
     def config(self) -> dict[str, Any]:
         """Settings of the training stage; empty where it has not begun."""
-        return read_json(self.training / "config.json")
+        return _settings(self.training)
 
     @property
     def recipe(self) -> dict[str, Any]:
@@ -108,7 +112,7 @@ def open_run(path: Path) -> RunDirectory:
     """
     if (path / "recipe.json").is_file():
         return RunDirectory(path, path / "train", is_recipe=True)
-    config = read_json(path / "config.json")
+    config = _settings(path)
     if {"algorithm", "values"} <= config.keys():
         return RunDirectory(path, path, is_recipe=False)
     if not path.exists():
@@ -116,6 +120,11 @@ def open_run(path: Path) -> RunDirectory:
     raise UserError(
         f"{path}: not a run (no config.json of astarpo train, no recipe.json of astarpo run)"
     )
+
+
+def has_run(path: Path) -> bool:
+    """Whether `astarpo train` has begun in a folder: `--resume` then goes on."""
+    return (path / "config.json").is_file()
 
 
 def read_json(path: Path) -> dict[str, Any]:
@@ -167,6 +176,11 @@ def format_duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds >= 120 else f"{seconds:.0f} s"
 
 
+def _settings(path: Path) -> dict[str, Any]:
+    """Of a training run; where its config.json is damaged, those in its record.json."""
+    return read_json(path / "config.json") or read_json(path / "record.json").get("settings", {})
+
+
 def _training_state(run: RunDirectory, rows: Sequence[Mapping[str, Any]]) -> State | None:
     summary = read_json(run.training / "summary.json")
     # A resumed run goes on beside its old summary, whose step is then behind.
@@ -193,15 +207,14 @@ def _write_times(run: RunDirectory) -> Iterator[float]:
 
 
 def whole_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a JSONL file with a step each, without lines that are not whole."""
+    """The rows of a JSONL file with a step each; lines that are not whole are named in the log."""
     try:
-        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
-    except OSError:
+        rows = read_rows(path)
+    except UserError as error:
+        logger.warning(f"{error}; left out")
         return
-    for line in lines:
-        try:
-            row = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(row, dict) and isinstance(row.get("step"), int):
+    for number in rows.damaged:
+        logger.warning(f"{path}: line {number} is damaged or still being written, left out")
+    for row in rows.whole:
+        if isinstance(row.get("step"), int):
             yield row

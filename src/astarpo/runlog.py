@@ -1,6 +1,7 @@
 """A run's directory: what was asked, what happened at each step, what the policy wrote.
 
 config.json          resolved settings; `astarpo train --config config.json` repeats the run
+record.json          settings again and digests of the inputs, to resume by
 metrics.jsonl        one line a step
 evaluations.jsonl    one line an evaluation on held-out problems, where the run makes them
 samples/step-*.parquet   every answer of a step with its verdict
@@ -11,26 +12,42 @@ summary.json         the run in a few numbers
 """
 
 import json
-import os
+import logging
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from astarpo.answer_schema import answer_row, answer_schema
 from astarpo.config import Config
-from astarpo.files import write_atomic, write_json
+from astarpo.files import (
+    DamagedFileError,
+    disk_errors,
+    read_json_object,
+    read_sealed_json,
+    write_json,
+    write_sealed_json,
+)
+from astarpo.parquet import write_parquet
 from astarpo.rollout import Answer
+from astarpo.rows import append_row, read_rows, write_rows
 from astarpo.types import UserError
 
-# What may differ when a run is resumed: it changes how far or how fast, not what is computed.
+logger = logging.getLogger("astarpo")
+
+# What may differ when a run is resumed: it changes how far or how fast, not what is computed. Of
+# inputs the contents count (`Record.inputs`), not where they lie.
 _FREE_ON_RESUME = {
-    "resume", "steps", "epochs", "log_to", "checkpoint_every", "keep_checkpoints", "device",
-    "grade_workers", "grade_timeout", "reward", "out", "values", "problems", "max_seconds",
-    "eval_problems", "profile", "reference_offload", "health",
+    "resume", "steps", "epochs", "log_to", "checkpoint_every", "checkpoint_minutes",
+    "keep_checkpoints", "device", "grade_workers", "grade_timeout", "reward", "out", "values",
+    "values_samples", "problems", "max_seconds", "eval_problems", "profile", "reference_offload",
+    "health", "model",
 }  # fmt: skip
+
+# What may differ too, since it helps a run that goes wrong: it is said, and kept in the record.
+_STEERING = {"lr", "critic_lr", "warmup_steps", "minibatches"}
 
 
 class RunLog:
@@ -47,42 +64,98 @@ class RunLog:
         """Checks a run directory, new or to be resumed; nothing is written yet.
 
         Raises:
-            UserError: There is a run already and `resume` is off, or it has other settings.
+            UserError: There is a run already and `resume` is off, or there is none and it is on,
+                or it has other settings.
         """
         self.path = path
         self.seconds = 0.0
         self.tokens = 0.0
         self.settings = json.loads(config.model_dump_json()) | {"resume": False}
-        self._changed = config.model_dump(exclude_defaults=True).keys()
-        config_path = path / "config.json"
-        if config_path.exists():
-            if not resume:
-                raise UserError(f"{path}: has a run already; go on with --resume or change --out")
-            self._require_same(json.loads(config_path.read_text(encoding="utf-8")))
-        elif path.exists() and (not path.is_dir() or any(path.iterdir())):
+        self._asked = config.model_dump(exclude_defaults=True).keys()
+        self._record: dict[str, Any] = {"inputs": {}, "has_checkpoint": False, "changes": []}
+        self._changed: dict[str, Any] = {}
+        exists = (path / "config.json").exists()
+        if resume and not exists:
+            raise UserError(
+                f"{path}: there is no run to go on with; leave --resume out to begin one here"
+            )
+        if exists and not resume:
+            raise UserError(f"{path}: has a run already; go on with --resume or change --out")
+        if resume:
+            self._compare(self._settings_before())
+        elif path.exists() and (not path.is_dir() or any(path.glob("[!.]*"))):
             raise UserError(f"{path}: exists and is not a run directory; give another --out")
+
+    @property
+    def has_checkpoint(self) -> bool:
+        """Whether a checkpoint was ever saved, be it there still or not."""
+        return bool(self._record["has_checkpoint"])
+
+    def require_inputs(self, inputs: Mapping[str, str]) -> None:
+        """Checks that inputs hold what they held when the run began.
+
+        Args:
+            inputs: Digests by what they are of. What stands on one side only is not compared.
+
+        Raises:
+            UserError: They do not; each is named.
+        """
+        before = self._record["inputs"]
+        if others := [name for name in inputs if before.get(name, inputs[name]) != inputs[name]]:
+            hint = "; of a value table that has grown take --values-samples as many as it had"
+            hint *= any(name.startswith("V*") for name in others)
+            raise UserError(
+                f"{self.path}: cannot resume: not what the run began with: {', '.join(others)}; "
+                f"give the same, or another --out without --resume{hint}"
+            )
+        self._record["inputs"] = before | inputs
 
     def metrics(self) -> list[dict[str, Any]]:
         """The metrics of every step so far."""
-        return self._rows("metrics.jsonl")
+        return read_rows(self.path / "metrics.jsonl").whole
 
     def evaluations(self) -> list[dict[str, Any]]:
         """The held-out evaluations so far."""
-        return self._rows("evaluations.jsonl")
+        return read_rows(self.path / "evaluations.jsonl").whole
+
+    def first_missing_step(self) -> int:
+        """The first step that has no metrics: one not yet made, or one whose line is damaged."""
+        steps = {row["step"] for row in self.metrics()}
+        return next(step for step in range(1, len(steps) + 2) if step not in steps)
+
+    def require_steps(self, num_steps: int) -> None:
+        """Checks that a resumed run has not come further than it is to go.
+
+        Raises:
+            UserError: It has: what it has trained would be lost.
+        """
+        done = max((row["step"] for row in self.metrics()), default=0)
+        if done > num_steps:
+            raise UserError(
+                f"{self.path}: has come to step {done} already, beyond --steps {num_steps}; go on "
+                f"with --steps {done} or more, or give another --out without --resume"
+            )
 
     def begin(self, step: int) -> list[dict[str, Any]]:
-        """Writes the config and forgets everything after a step; returns the metrics up to it."""
-        self.path.mkdir(parents=True, exist_ok=True)
+        """Writes the config and forgets everything after a step; returns the metrics up to it.
+
+        Raises:
+            UserError: The disk refuses.
+        """
+        self._note_changes(step)
         write_json(self.path / "config.json", self.settings)
+        self._write_record()
+        self._warn_of_damage(step)
         for name in ("metrics.jsonl", "evaluations.jsonl"):
-            kept = [row for row in self._rows(name) if row["step"] <= step]
-            text = "".join(json.dumps(row) + "\n" for row in kept)
-            write_atomic(
-                self.path / name, lambda file, t=text: file.write_text(t, encoding="utf-8")
+            write_rows(
+                self.path / name,
+                [row for row in read_rows(self.path / name).whole if row["step"] <= step],
             )
         for file in (self.path / "samples").glob("step-*.parquet"):
-            if int(file.stem.removeprefix("step-")) > step:
-                file.unlink()
+            number = re.fullmatch(r"step-(\d+)", file.stem)
+            if number and int(number[1]) > step:
+                with disk_errors(file):
+                    file.unlink()
         rows = self.metrics()
         self.seconds = sum(row["seconds"] for row in rows)
         self.tokens = sum(row["tokens"] for row in rows)
@@ -90,14 +163,14 @@ class RunLog:
 
     def log_metrics(self, row: Mapping[str, Any]) -> None:
         """Appends one step's metrics; they are on disk when this returns."""
-        self._append("metrics.jsonl", row)
+        append_row(self.path / "metrics.jsonl", row)
         self.seconds += row["seconds"]
         self.tokens += row["tokens"]
 
     def log_evaluation(self, step: int, scores: Mapping[str, float]) -> None:
         """Appends a held-out evaluation, with what training had cost by then."""
         costs = {"step": step, "seconds": self.seconds, "tokens": self.tokens}
-        self._append("evaluations.jsonl", {**costs, **scores})
+        append_row(self.path / "evaluations.jsonl", {**costs, **scores})
 
     def log_samples(
         self, step: int, answers: Sequence[Answer], values: Sequence[float] | None
@@ -108,33 +181,82 @@ class RunLog:
             for answer, value in zip(answers, values or [None] * len(answers), strict=True)
         ]
         table = pa.Table.from_pylist(rows, schema=answer_schema(rows[0]))
-        path = self.path / "samples" / f"step-{step:06d}.parquet"
-        write_atomic(path, lambda file: pq.write_table(table, file))
+        write_parquet(self.path / "samples" / f"step-{step:06d}.parquet", table)
+
+    def log_checkpoint(self) -> None:
+        """Takes note that there is a checkpoint now, so that its loss is not taken for a start."""
+        if not self.has_checkpoint:
+            self._record["has_checkpoint"] = True
+            self._write_record()
 
     def write_summary(self, summary: Mapping[str, Any]) -> None:
         """Writes summary.json."""
         write_json(self.path / "summary.json", dict(summary))
 
-    def _rows(self, name: str) -> list[dict[str, Any]]:
-        path = self.path / name
-        if not path.exists():
-            return []
-        lines = path.read_text(encoding="utf-8").splitlines()
-        return [json.loads(line) for line in lines if line.endswith("}")]
+    def _settings_before(self) -> dict[str, Any]:
+        """The settings that a run to be resumed had, by whichever of its files is whole."""
+        record_path = self.path / "record.json"
+        try:
+            self._record |= read_sealed_json(record_path)
+        except UserError as error:
+            logger.warning(
+                f"{error}; that the inputs are those that the run began with cannot be checked"
+            )
+            self._record["has_checkpoint"] = bool(self.metrics())  # as far as is known
+        settings = self._record.get("settings")
+        try:
+            config = read_json_object(self.path / "config.json")
+        except DamagedFileError:
+            config = None
+        if config is None and settings is None:
+            raise UserError(
+                f"{self.path}: config.json and record.json are damaged; begin anew with another "
+                "--out"
+            )
+        if settings not in (None, config):
+            logger.warning(
+                f"{self.path / 'config.json'}: is not as the run wrote it; its settings are those "
+                "of record.json, by which it is written anew"
+            )
+        return settings or config or {}
 
-    def _append(self, name: str, row: Mapping[str, Any]) -> None:
-        with (self.path / name).open("a", encoding="utf-8") as file:
-            file.write(json.dumps(dict(row)) + "\n")
-            file.flush()
-            os.fsync(file.fileno())
-
-    def _require_same(self, before: dict[str, Any]) -> None:
+    def _compare(self, before: dict[str, Any]) -> None:
         now = self.settings
         # A setting that is newer than the run is, by default, as if there were none.
-        before = {name: now[name] for name in now.keys() - self._changed} | before
-        if differences := [
-            f"{name} was {before.get(name)!r} and is {now.get(name)!r}"
-            for name in sorted((before.keys() | now.keys()) - _FREE_ON_RESUME)
+        before = {name: now[name] for name in now.keys() - self._asked} | before
+        differences = {
+            name: [before.get(name), now.get(name)]
+            for name in sorted(before.keys() | now.keys())
             if before.get(name) != now.get(name)
-        ]:
-            raise UserError(f"{self.path}: cannot resume: {'; '.join(differences)}")
+        }
+        if refused := differences.keys() - _FREE_ON_RESUME - _STEERING:
+            said = [
+                f"{n} was {a!r} and is {b!r}" for n, (a, b) in differences.items() if n in refused
+            ]
+            raise UserError(f"{self.path}: cannot resume: {'; '.join(said)}")
+        steering = _STEERING if now["schedule"] == "constant" else _STEERING | {"steps", "epochs"}
+        self._changed = {name: pair for name, pair in differences.items() if name in steering}
+
+    def _note_changes(self, step: int) -> None:
+        """Says and records which settings take another value from a step on."""
+        for name, (before, now) in self._changed.items():
+            effect = ""
+            if name in ("steps", "epochs"):
+                effect = f", which changes every later learning rate ({self.settings['schedule']})"
+            logger.warning(f"{name} was {before} and is {now} from step {step + 1} on{effect}")
+        if self._changed:
+            self._record["changes"].append({"after_step": step, **self._changed})
+
+    def _warn_of_damage(self, step: int) -> None:
+        steps = {row["step"] for row in self.metrics()}
+        if lost := sorted(set(range(1, step + 1)) - steps):
+            logger.warning(
+                f"{self.path / 'metrics.jsonl'}: damaged: without the metrics of step "
+                f"{', '.join(map(str, lost))}, which no checkpoint lies before; going on"
+            )
+        for number in read_rows(self.path / "evaluations.jsonl").damaged:
+            logger.warning(f"{self.path / 'evaluations.jsonl'}: line {number} is damaged, left out")
+
+    def _write_record(self) -> None:
+        self._record["settings"] = self.settings
+        write_sealed_json(self.path / "record.json", self._record)

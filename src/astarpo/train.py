@@ -6,16 +6,22 @@ each step:  prompts -> completions (one each for A*-PO) -> verdicts r
 """
 
 import logging
+import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from functools import partial
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from astarpo.checkpoint import latest_checkpoint, restore, save_checkpoint
+from astarpo.checkpoint import (
+    CheckpointClock,
+    forget_after,
+    latest_checkpoint,
+    restore,
+    save_checkpoint,
+)
 from astarpo.config import TrainConfig
 from astarpo.critic import load_critic
 from astarpo.engines import open_engine
@@ -23,22 +29,24 @@ from astarpo.files import atomic_directory
 from astarpo.grading import Grader
 from astarpo.health import HealthWatch
 from astarpo.held_out import HeldOut
+from astarpo.identity import input_digests
 from astarpo.inputs import Inputs, attach_values, count_steps, open_inputs
 from astarpo.learner import Learner, lr_scale
+from astarpo.locks import folder_lock
 from astarpo.lora import adapt, require_lora, save_merged
-from astarpo.metrics import PHASES, answer_metrics, cost_metrics
+from astarpo.metrics import PHASES, answer_metrics, cost_metrics, peak_memory_gib
 from astarpo.optimizers import require_optimizer
 from astarpo.plots import plot_run
 from astarpo.policy import Policy, load_policy, pick_device, save_model
 from astarpo.problem_set import read_problems
 from astarpo.profiling import StepProfiler
 from astarpo.progress import Progress
-from astarpo.rollout import Stopwatch, roll_out
+from astarpo.rollout import Answer, Stopwatch, roll_out
 from astarpo.runlog import RunLog
 from astarpo.seeding import derive_seed, epoch_stream
-from astarpo.stopping import StopSignal
+from astarpo.stopping import StopRequested, StopSignal
 from astarpo.trackers import open_tracker, require_tracker
-from astarpo.types import STATUSES, TrainingStopped
+from astarpo.types import STATUSES, TrainingStopped, UserError
 from astarpo.verdicts import tell_verdicts
 
 logger = logging.getLogger("astarpo")
@@ -54,68 +62,141 @@ def train(config: TrainConfig) -> dict[str, Any]:
         UserError: An input is wrong or does not fit the value table.
         TrainingStopped: Training went wrong; the message says what to do.
     """
-    inputs = open_inputs(config)
-    require_tracker(config.log_to)
-    require_optimizer(config.optimizer)
-    require_lora(config)
-    run = RunLog(config.out, config, resume=config.resume)
-    steps_done, learner = _open_learner(config, inputs, run)
-    policy, algorithm, sampling = learner.policy, inputs.algorithm, inputs.text.sampling
-    prompts, values = attach_values(inputs.prompts(policy.tokenizer), inputs.table, config)
-    held_out = _open_held_out(config, inputs, policy)
-    num_steps = count_steps(config, len(prompts))
+    with folder_lock(config.out):
+        inputs = open_inputs(config)
+        require_tracker(config.log_to)
+        require_optimizer(config.optimizer)
+        require_lora(config)
+        run = RunLog(config.out, config, resume=config.resume)
+        training = Training(config, inputs, run)
+        with _reason_kept(run), StopSignal():
+            try:
+                training.go()
+            except StopRequested:
+                training.save_if_whole()
+                return _stopped(training)
+        return _finish(training)
 
-    engine = open_engine(config, policy)
-    order_seed = derive_seed(config.seed, "order")
-    watch = HealthWatch(config.prompts_per_step, config.health, run.begin(steps_done))
-    tracker = open_tracker(config.log_to, run.path, run.settings, steps_done)
-    save = partial(save_checkpoint, run.path, learner=learner, keep=config.keep_checkpoints)
 
-    with (
-        Grader(config.grade_workers, config.grade_timeout, config.reward) as grader,
-        Progress("training: steps", num_steps, steps_done) as progress,
-        StopSignal() as stop,
-        _reason_kept(run),
-        _open_profiler(config, learner, num_steps - steps_done) as profiler,
-    ):
-        saved = steps_done
-        if held_out and not run.evaluations():
-            run.log_evaluation(0, held_out.evaluate(policy, engine, grader))
-        while steps_done < num_steps and not _out_of_time(run, config):
-            step, clock = steps_done + 1, profiler.step(Stopwatch())
-            chosen = epoch_stream(order_seed, step - 1, len(prompts), config.prompts_per_step)
-            chosen = [i for i in chosen for _ in range(algorithm.samples_per_prompt)]
-            seeds = [derive_seed(config.seed, "stage2", step, k) for k in range(len(chosen))]
-            answers = roll_out(
-                policy, engine, grader, [prompts[i] for i in chosen], seeds, sampling, clock
-            )
-            if stop.requested:  # Sampling is a function of the step: nothing is lost with it.
-                break
-            step_values = [values[i] for i in chosen] if values else None
-            run.log_samples(step, answers, step_values)
-            scale = lr_scale(step, num_steps, config)
-            critic_only = step <= config.critic_warmup_steps and algorithm.needs_critic
-            losses = learner.update(answers, step_values, scale, clock, critic_only=critic_only)
-            counts = answer_metrics(answers)
-            row = {"step": step, "lr": config.lr * scale, **losses, **counts}
-            row |= cost_metrics(clock, counts["tokens"])
-            run.log_metrics(row)
-            tracker.log(step, row)
-            watch.check(row)
-            steps_done = step
-            last = step == num_steps or _out_of_time(run, config)
-            if held_out and (last or step % config.eval_every == 0):
-                run.log_evaluation(step, held_out.evaluate(policy, engine, grader))
-            if step % config.checkpoint_every == 0:
-                tracker.log_samples(step, answers)
-                save(step)
-                saved = step
-            progress.advance(1, f"reward {row['reward']:.3f}  KL {row['kl']:.3f}")
-        if steps_done > saved:
-            save(steps_done)
-    tracker.close()
-    completed = steps_done == num_steps or _out_of_time(run, config)
-    return _finish(run, policy, config.model, completed=completed)
+class Training:
+    """A run between its first step and its last.
+
+    Attributes:
+        steps_done: Whole steps, with their metrics on disk.
+        saved: Those that the last checkpoint has behind it.
+        num_steps: Of the whole run.
+    """
+
+    def __init__(self, config: TrainConfig, inputs: Inputs, run: RunLog) -> None:
+        """Opens models and optimiser as the last checkpoint has them, or new.
+
+        Raises:
+            UserError: An input does not fit, or the run cannot be gone on with.
+        """
+        self.config, self.inputs, self.run = config, inputs, run
+        checkpoint, self.steps_done = _find_checkpoint(run)
+        self.learner = _open_learner(config, inputs, checkpoint)
+        self.policy = self.learner.policy
+        tokenizer = self.policy.tokenizer
+        self._prompts, self._values = attach_values(inputs.prompts(tokenizer), inputs.table, config)
+        held_out = read_problems(config.eval_problems) if config.eval_problems else []
+        self._held_out = None
+        if held_out:
+            prompts = inputs.prompts(tokenizer, held_out)
+            self._held_out = HeldOut(prompts, config, inputs.text.sampling)
+        self.num_steps = count_steps(config, len(self._prompts))
+        run.require_steps(self.num_steps)
+        run.require_inputs(input_digests(config, inputs.problems, self._values, held_out))
+        self._engine = open_engine(config, self.policy)
+        history = run.begin(self.steps_done)
+        forget_after(run.path, self.steps_done)
+        self._watch = HealthWatch(config.prompts_per_step, config.health, history)
+        self._evaluated = {row["step"] for row in run.evaluations()}
+        self.saved = self.steps_done
+        self._clock = CheckpointClock(config.checkpoint_every, config.checkpoint_minutes)
+
+    def go(self) -> None:
+        """Trains to the end, and saves what is trained.
+
+        Raises:
+            TrainingStopped: Training went wrong.
+            StopRequested: A signal asks to stop; the step that was going on is given up.
+        """
+        config, run = self.config, self.run
+        tracker = open_tracker(config.log_to, run.path, run.settings, self.steps_done)
+        with (
+            closing(tracker),
+            Grader(config.grade_workers, config.grade_timeout, config.reward) as grader,
+            Progress("training: steps", self.num_steps, self.steps_done) as progress,
+            self._open_profiler() as profiler,
+        ):
+            self._evaluate_if_due(grader)
+            while not self.is_over():
+                row, answers = self._step(grader, profiler.step(Stopwatch()))
+                tracker.log(self.steps_done, row)
+                self._watch.check(row)
+                if self._clock.is_due(self.steps_done):
+                    tracker.log_samples(self.steps_done, answers)
+                    self.save_if_whole()
+                self._evaluate_if_due(grader)
+                progress.advance(1, f"reward {row['reward']:.3f}  KL {row['kl']:.3f}")
+            self.save_if_whole()
+
+    def is_over(self) -> bool:
+        """Whether all steps are done, or the time is up."""
+        limit_s = self.config.max_seconds
+        return self.steps_done >= self.num_steps or (
+            limit_s is not None and self.run.seconds >= limit_s
+        )
+
+    def save_if_whole(self) -> None:
+        """Saves a checkpoint, unless there is one or an update was given up halfway."""
+        if self.saved == self.steps_done or self.learner.is_halfway:
+            return
+        started = time.monotonic()
+        save_checkpoint(self.run.path, self.steps_done, self.learner, self.config.keep_checkpoints)
+        self.run.log_checkpoint()
+        self.saved = self.steps_done
+        self._clock.saved(time.monotonic() - started)
+
+    def _step(self, grader: Grader, clock: Stopwatch) -> tuple[dict[str, Any], list[Answer]]:
+        """One rollout and the updates from it; returns its metrics and its answers."""
+        config, algorithm = self.config, self.inputs.algorithm
+        step = self.steps_done + 1
+        order_seed = derive_seed(config.seed, "order")
+        chosen = epoch_stream(order_seed, step - 1, len(self._prompts), config.prompts_per_step)
+        chosen = [i for i in chosen for _ in range(algorithm.samples_per_prompt)]
+        seeds = [derive_seed(config.seed, "stage2", step, k) for k in range(len(chosen))]
+        prompts = [self._prompts[i] for i in chosen]
+        sampling = self.inputs.text.sampling
+        answers = roll_out(self.policy, self._engine, grader, prompts, seeds, sampling, clock)
+        values = [self._values[i] for i in chosen] if self._values else None
+        self.run.log_samples(step, answers, values)
+        scale = lr_scale(step, self.num_steps, config)
+        critic_only = step <= config.critic_warmup_steps and algorithm.needs_critic
+        losses = self.learner.update(answers, values, scale, clock, critic_only=critic_only)
+        counts = answer_metrics(answers)
+        row = {"step": step, "lr": config.lr * scale, **losses, **counts}
+        row |= cost_metrics(clock, counts["tokens"])
+        self.run.log_metrics(row)
+        self.steps_done = step
+        return row, answers
+
+    def _evaluate_if_due(self, grader: Grader) -> None:
+        """Answers the held-out problems, unless they were answered at this step before a stop."""
+        step = self.steps_done
+        due = step % self.config.eval_every == 0 or self.is_over()
+        if self._held_out and due and step not in self._evaluated:
+            scores = self._held_out.evaluate(self.policy, self._engine, grader)
+            self.run.log_evaluation(step, scores)
+            self._evaluated.add(step)
+
+    def _open_profiler(self) -> StepProfiler:
+        learner = self.learner
+        models = [learner.policy.model, learner.reference.model]
+        models += [learner.critic] if learner.critic is not None else []
+        num_steps = self.num_steps - self.steps_done
+        return StepProfiler(self.config.out, models, num_steps, enabled=self.config.profile)
 
 
 @contextmanager
@@ -128,16 +209,37 @@ def _reason_kept(run: RunLog) -> Iterator[None]:
         raise
 
 
-def _open_learner(config: TrainConfig, inputs: Inputs, run: RunLog) -> tuple[int, Learner]:
-    """Models and optimiser as the last checkpoint has them, or new; and the steps behind them."""
-    checkpoint, steps_done = latest_checkpoint(run.path) or (None, 0)
+def _find_checkpoint(run: RunLog) -> tuple[Path | None, int]:
+    """The checkpoint to go on from and the steps behind it; none and 0 for a run from its start.
+
+    The last one before any step whose metrics are lost: it is then made again.
+
+    Raises:
+        UserError: There were checkpoints, and none is left.
+    """
+    missing = run.first_missing_step()
+    found = latest_checkpoint(run.path, before=missing) or latest_checkpoint(run.path)
+    if found:
+        return found
+    if run.has_checkpoint:
+        raise UserError(
+            f"{run.path}: cannot resume: no whole checkpoint is left; put the checkpoints back, or "
+            "begin anew with another --out"
+        )
+    if run.metrics():
+        logger.warning(f"{run.path}: has no checkpoint yet; begins again at step 1")
+    return None, 0
+
+
+def _open_learner(config: TrainConfig, inputs: Inputs, checkpoint: Path | None) -> Learner:
+    """Models and optimiser as a checkpoint has them, or new."""
     device = pick_device(config.device)
     policy, reference = _open_policies(config, checkpoint, device)
     critic = load_critic(config.model, device) if inputs.algorithm.needs_critic else None
     learner = Learner(policy, reference, inputs.algorithm, config, inputs.text.temperature, critic)
     if checkpoint:
         restore(checkpoint, learner)
-    return steps_done, learner
+    return learner
 
 
 def _open_policies(
@@ -152,43 +254,33 @@ def _open_policies(
     return load_policy(start_from, device, trainable=True), reference
 
 
-def _open_held_out(config: TrainConfig, inputs: Inputs, policy: Policy) -> HeldOut | None:
-    if config.eval_problems is None:
-        return None
-    prompts = inputs.prompts(policy.tokenizer, read_problems(config.eval_problems))
-    return HeldOut(prompts, config, inputs.text.sampling)
+def _stopped(training: Training) -> dict[str, Any]:
+    """Writes the summary of a run that a signal has stopped."""
+    rows = training.run.metrics()
+    logger.warning(f"stopped after {training.saved} steps; --resume goes on")
+    summary = _summary(rows, completed=False)
+    training.run.write_summary(summary)
+    return summary
 
 
-def _open_profiler(config: TrainConfig, learner: Learner, num_steps: int) -> StepProfiler:
-    models = [learner.policy.model, learner.reference.model]
-    models += [learner.critic] if learner.critic is not None else []
-    return StepProfiler(config.out, models, num_steps, enabled=config.profile)
-
-
-def _out_of_time(run: RunLog, config: TrainConfig) -> bool:
-    return config.max_seconds is not None and run.seconds >= config.max_seconds
-
-
-def _finish(run: RunLog, policy: Policy, name: str, *, completed: bool) -> dict[str, Any]:
-    """Writes curves and summary, and the policy, which began as `name`, once training is over."""
+def _finish(training: Training) -> dict[str, Any]:
+    """Writes curves, the policy and the summary."""
+    run, policy = training.run, training.policy
     rows = run.metrics()
     if rows:
         plot_run(run.path / "curves.png", rows)
-    if completed:
-        if policy.adapter:
-            save_merged(run.path, policy, name)
-        else:
-            with atomic_directory(run.path / "model") as path:
-                save_model(path, policy)
+    if policy.adapter:
+        save_merged(run.path, policy, training.config.model)
     else:
-        logger.warning(f"stopped after {len(rows)} steps; go on with --resume")
+        with atomic_directory(run.path / "model") as path:
+            save_model(path, policy)
     if rows:
         counts = Counter({s: sum(row[f"status_{s}"] for row in rows) for s in STATUSES})
         truncated = sum(
             row["truncated_share"] * sum(row[f"status_{s}"] for s in STATUSES) for row in rows
         )
         tell_verdicts("training", counts, truncated / counts.total())
-    summary = _summary(rows, completed=completed)
+    summary = _summary(rows, completed=True)
     run.write_summary(summary)
     return summary
 
@@ -202,5 +294,5 @@ def _summary(rows: Sequence[dict[str, Any]], *, completed: bool) -> dict[str, An
         "kl": last.get("kl"),
         "tokens": sum(row["tokens"] for row in rows),
         "seconds": {phase: sum(row[f"seconds_{phase}"] for row in rows) for phase in PHASES},
-        "peak_memory_gib": max((row["peak_memory_gib"] for row in rows), default=None),
+        "peak_memory_gib": max((row["peak_memory_gib"] for row in rows), default=peak_memory_gib()),
     }

@@ -139,6 +139,19 @@ def test_a_sweep_over_samples_draws_from_one_table(recipe, policy_path, tmp_path
     assert (out / "value-error.png").exists()
 
 
+def test_a_training_that_goes_wrong_at_once_is_a_row(recipe, policy_path, tmp_path):
+    recipe.write_text(recipe.read_text().replace("minibatches = 1", "minibatches = 2"))
+    config = SweepConfig(
+        setting="lr", over="1e30,1e-3", recipe=str(recipe), model=str(policy_path),
+        out=tmp_path / "out", seeds="0", algorithms="rloo", steps=1,
+    )  # fmt: skip
+    results = sweep(config)
+    assert [row["state"] for row in results["rows"]] == ["collapsed", "done"]
+    assert results["rows"][0]["steps"] == 0
+    assert "is not finite" in results["rows"][0]["reason"]
+    assert (tmp_path / "out" / "report.html").exists()
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [

@@ -128,7 +128,7 @@ def weights(run: Path) -> bytes:
 
 def without_costs(run: Path) -> list[dict]:
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    costs = ("seconds", "tokens_per_second", "peak_memory")
+    costs = ("seconds", "tokens_per_second", "peak_memory", "check")
     return [{k: v for k, v in row.items() if not k.startswith(costs)} for row in rows]
 
 
@@ -219,7 +219,7 @@ def test_sigterm_saves_and_exits_cleanly(run_path, train_words, tmp_path):
         return log.exists() and log.read_text().count("\n") >= 1
 
     process = kill_when(command(*train_words, "--out", out), one_step, signal.SIGTERM)
-    assert process.returncode == 0
+    assert process.returncode == 3
     steps = json.loads((out / "summary.json").read_text())["steps"]
     assert not json.loads((out / "summary.json").read_text())["completed"]
     assert 1 <= steps < 8

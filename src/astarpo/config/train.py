@@ -124,6 +124,9 @@ class TrainConfig(ComputeConfig, AlgorithmConfig):
         description="what a collapse of the reward does: ends the run, is only said, nothing",
     )
     checkpoint_every: int = Field(50, ge=1, description="steps between checkpoints")
+    checkpoint_minutes: float = Field(
+        5.0, gt=0, description="minutes between checkpoints at most, unless saving takes too long"
+    )
     keep_checkpoints: int = Field(2, ge=1, description="how many of the latest to keep")
     log_to: Literal["none", "tensorboard", "wandb", "trackio"] = Field(
         "none", description="show metrics and samples in a tracker as well"

@@ -19,6 +19,7 @@ from astarpo.batch import collate
 from astarpo.engines.base import Request, Sampling
 from astarpo.engines.rows import Rows
 from astarpo.policy import Policy, quiet_transformers
+from astarpo.stopping import check_stop
 from astarpo.types import Completion
 
 
@@ -46,6 +47,7 @@ class _Draw(LogitsProcessor):
         self.rows = rows
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        check_stop()
         self.rows.take(scores)
         chosen_BV = torch.full_like(scores, -torch.inf)
         return chosen_BV.scatter_(1, self.rows.token_B[:, None], 0.0)

@@ -29,6 +29,7 @@ from astarpo.engines.replay import Replay
 from astarpo.engines.rows import Rows
 from astarpo.logprobs import logprobs_alone
 from astarpo.policy import Policy
+from astarpo.stopping import check_stop
 from astarpo.types import Completion, UserError
 
 # Finished rows are dropped several at once: transformers' own cache copies all others to drop one.
@@ -141,6 +142,7 @@ class HFEngine:
         advance = Replay(read_and_take, record=way == "recorded")
         with attending(model, NAME) if ours else nullcontext():
             for count in range(1, sampling.max_new_tokens):
+                check_stop()
                 if count % _LOOK_EVERY[device.type] == 0:
                     num_live = int(rows.live_B.sum())
                     if num_live == 0:
@@ -175,6 +177,7 @@ class HFEngine:
         logits: list[Tensor] = []
         inputs = (tensor_PL.split(at_once) for tensor_PL in (ids_PL, mask_PL, position_PL))
         for ids, mask, position in zip(*inputs, strict=True):
+            check_stop()
             caches.append(DynamicCache(config=model.config))
             logits.append(read(model, ids, mask, position, caches[-1]))
         cache, logits_PV = _joined(caches), torch.cat(logits)

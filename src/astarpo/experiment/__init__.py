@@ -25,7 +25,7 @@ def run_experiment(experiment: Experiment) -> dict[str, Any]:
     results.
 
     Returns:
-        What `results.json` says.
+        What `results.json` says; with `completed` False where a signal stopped it.
 
     Raises:
         UserError: A stage failed, or the folder holds another experiment.
@@ -42,7 +42,7 @@ def run_experiment(experiment: Experiment) -> dict[str, Any]:
                 _write(whole)
         except StoppedError:
             logger.warning("stopped; the same call goes on")
-            return _write(whole)
+            return _write(whole) | {"completed": False}
         results = _write(whole)
         logger.info(render_tables(results))
         write_experiment = importlib.import_module("astarpo.report.experiment").write_experiment

@@ -24,6 +24,7 @@ from typing import Any
 from astarpo.algorithms import ALGORITHMS
 from astarpo.algorithms.base import Algorithm
 from astarpo.config import DataConfig, EstimateConfig, EvaluateConfig, TrainConfig
+from astarpo.rundir import has_run
 from astarpo.settings import build, settings_for
 from astarpo.types import UserError
 
@@ -197,7 +198,7 @@ class Experiment:
             "values": None,
             "out": self.run_path(variant, seed),
             "seed": seed,
-            "resume": True,
+            "resume": has_run(self.run_path(variant, seed)),
         }
         algorithm = algorithm_of(build(TrainConfig, settings))
         if not algorithm.needs_values and "filter" not in explicit:

@@ -19,7 +19,7 @@ from astarpo.experiment.plan import Experiment, Variant
 from astarpo.experiment.results import is_finished, stage1_cost
 from astarpo.files import write_json
 from astarpo.rundir import read_json
-from astarpo.stopping import StopSignal
+from astarpo.stopping import STOPPED_STATUS, StopSignal
 from astarpo.types import UserError
 
 logger = logging.getLogger("astarpo")
@@ -123,7 +123,7 @@ class Worker:
             finally:
                 child.kill()
                 child.wait()
-        if stop.requested:
+        if stop.requested or status == STOPPED_STATUS:
             raise StoppedError
         if status != 0 and "reason" not in read_json(config.out / "summary.json"):
             died = f"was killed by signal {-status} (out of memory?)" if status < 0 else "failed"

@@ -1,0 +1,381 @@
+"""Runs that are stopped, damaged or given other things, and gone on with: in this process."""
+
+import json
+import os
+import shutil
+import signal
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+import astarpo
+from astarpo.cli import main
+from astarpo.config import EstimateConfig, TrainConfig
+from astarpo.files import write_sealed_json
+from astarpo.locks import folder_lock
+from astarpo.policy import save_model
+from astarpo.problem_set import write_problems
+from astarpo.stopping import check_stop
+from astarpo.trackers import NoTracker
+from astarpo.types import TrainingStopped, UserError
+from astarpo.warm_start import build_policy
+from tests.conftest import digit_problems
+from tests.e2e.test_stages import weights, without_costs
+
+STEPS = 5
+
+
+@pytest.fixture(scope="module")
+def settings(policy_path, problems_path):
+    return {
+        "model": str(policy_path), "problems": problems_path, "eval_problems": problems_path,
+        "algorithm": "rloo", "group_size": 2, "max_new_tokens": 12, "steps": STEPS, "eval_every": 2,
+        "prompts_per_step": 8, "lr": 1e-3, "micro_batch_tokens": 256, "checkpoint_every": 2,
+        "keep_checkpoints": 2, "device": "cpu", "grade_workers": 1,
+    }  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def whole_run(settings, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("whole") / "run"
+    assert astarpo.train(TrainConfig(**settings, out=out))["completed"]
+    return out
+
+
+@pytest.fixture
+def finished(whole_run, tmp_path) -> Path:
+    """A finished run to do harm to: checkpoints of steps 4 and 5."""
+    return shutil.copytree(whole_run, tmp_path / "run")
+
+
+@pytest.fixture
+def halted(whole_run, tmp_path) -> Path:
+    """A run as `kill -9` leaves it after its last step but before its end."""
+    out = shutil.copytree(whole_run, tmp_path / "run")
+    shutil.rmtree(out / "model")
+    (out / "summary.json").unlink()
+    shutil.rmtree(out / "checkpoints" / "step-000005")
+    return out
+
+
+def resume(settings, out, **changes):
+    return astarpo.train(TrainConfig(**settings | changes, out=out, resume=True))
+
+
+def evaluations(run: Path) -> list[dict]:
+    lines = (run / "evaluations.jsonl").read_text().splitlines()
+    return [
+        {k: v for k, v in json.loads(x).items() if k not in ("seconds", "check")} for x in lines
+    ]
+
+
+def assert_same(run: Path, other: Path) -> None:
+    assert weights(run) == weights(other)
+    assert without_costs(run) == without_costs(other)
+    assert evaluations(run) == evaluations(other)
+    names = [sorted(p.name for p in (r / "samples").iterdir()) for r in (run, other)]
+    assert names[0] == names[1]
+
+
+def flip(path: Path, place: int = -20) -> None:
+    data = bytearray(path.read_bytes())
+    data[place] ^= 0x01
+    path.write_bytes(data)
+
+
+def signal_at(monkeypatch, module: str, call: int, *, halfway: bool = False) -> None:
+    """Sends this process a SIGTERM when a module looks for one for the n-th time.
+
+    With `halfway`, when an update looks that is partly applied, and has no time of grace.
+    """
+    calls = []
+
+    def look(grace_s: float = 0.0) -> None:
+        if not halfway or grace_s:
+            calls.append(grace_s)
+        if len(calls) == call:
+            os.kill(os.getpid(), signal.SIGTERM)
+        check_stop(0.0 if halfway else grace_s)
+
+    monkeypatch.setattr(f"{module}.check_stop", look)
+
+
+@pytest.mark.parametrize(
+    ("module", "call"),
+    [
+        ("astarpo.engines.hf", 3),  # the evaluation before the first step
+        ("astarpo.engines.hf", 20),  # a rollout
+        ("astarpo.engines.hf", 58),
+        ("astarpo.learner", 1),  # the reference of the first step
+        ("astarpo.learner", 9),
+        ("astarpo.learner", 16),
+        ("astarpo.learner", 23),
+    ],
+)
+def test_a_signal_inside_a_step_costs_that_step_alone(
+    module, call, settings, whole_run, tmp_path, monkeypatch
+):
+    out = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        signal_at(patch, module, call)
+        summary = astarpo.train(TrainConfig(**settings, out=out))
+    assert not summary["completed"]
+    assert summary["steps"] < STEPS
+    assert not (out / "model").exists()
+    saved = sorted(path.name for path in (out / "checkpoints").glob("*"))
+    assert saved[-1:] == [f"step-{summary['steps']:06d}"] * (summary["steps"] > 0)
+    assert resume(settings, out)["completed"]
+    assert_same(out, whole_run)
+
+
+@pytest.mark.parametrize("call", [1, 5])
+def test_an_update_half_applied_goes_on_from_the_checkpoint_before(
+    call, settings, whole_run, tmp_path, monkeypatch, caplog
+):
+    out = tmp_path / "run"
+    with monkeypatch.context() as patch:
+        signal_at(patch, "astarpo.learner", call, halfway=True)
+        summary = astarpo.train(TrainConfig(**settings, out=out))
+    assert not summary["completed"]
+    assert resume(settings, out)["completed"]
+    assert_same(out, whole_run)
+
+
+def test_an_update_that_ends_in_its_time_of_grace_is_kept(settings, tmp_path, monkeypatch):
+    calls = []
+
+    def look(grace_s: float = 0.0) -> None:
+        if grace_s and not calls:
+            calls.append(grace_s)
+            os.kill(os.getpid(), signal.SIGTERM)
+        check_stop(grace_s)
+
+    monkeypatch.setattr("astarpo.learner.check_stop", look)
+    astarpo.train(TrainConfig(**settings, out=tmp_path / "run"))
+    assert (tmp_path / "run" / "checkpoints" / "step-000001").exists()
+
+
+def test_a_stopped_command_does_not_exit_0(settings, tmp_path, monkeypatch):
+    words = [f"--{k.replace('_', '-')}={v}" for k, v in settings.items()]
+    signal_at(monkeypatch, "astarpo.engines.hf", 20)
+    assert main(["train", *words, f"--out={tmp_path / 'run'}"]) == 3
+    monkeypatch.undo()
+    assert main(["train", *words, f"--out={tmp_path / 'run'}", "--resume"]) == 0
+
+
+def test_training_in_another_thread(settings, whole_run, tmp_path):
+    thread = threading.Thread(
+        target=lambda: astarpo.train(TrainConfig(**settings, out=tmp_path / "run"))
+    )
+    thread.start()
+    thread.join()
+    assert_same(tmp_path / "run", whole_run)
+
+
+def test_a_tracker_is_closed_when_training_fails(settings, tmp_path, monkeypatch):
+    class Tracker(NoTracker):
+        is_closed = False
+
+        def close(self) -> None:
+            self.is_closed = True
+
+    tracker = Tracker()
+    # `astarpo.train` is the verb; its module is of the same name.
+    monkeypatch.setattr(sys.modules["astarpo.train"], "open_tracker", lambda *given: tracker)
+    with pytest.raises(TrainingStopped, match="not finite"):
+        astarpo.train(TrainConfig(**settings | {"lr": 1e30}, out=tmp_path / "run"))
+    assert tracker.is_closed
+
+
+def test_a_run_that_went_wrong_is_resumed_with_a_lower_lr(settings, tmp_path, caplog):
+    out = tmp_path / "run"
+    with pytest.raises(TrainingStopped, match="lower lr or raise warmup_steps, then --resume"):
+        astarpo.train(TrainConfig(**settings | {"lr": 1e30, "warmup_steps": 0}, out=out))
+    assert json.loads((out / "summary.json").read_text())["steps"] == 0
+    assert resume(settings, out, warmup_steps=2)["completed"]
+    assert "lr was 1e+30 and is 0.001 from step 1 on" in caplog.text
+    changes = json.loads((out / "record.json").read_text())["changes"]
+    assert changes == [{"after_step": 0, "lr": [1e30, 1e-3], "warmup_steps": [0, 2]}]
+
+
+def test_checkpoints_by_time_change_nothing_else(settings, whole_run, tmp_path, monkeypatch):
+    out = tmp_path / "run"
+    often = {"checkpoint_every": 1000, "checkpoint_minutes": 1e-9, "keep_checkpoints": 9}
+    monkeypatch.setattr("astarpo.checkpoint._SPARING", 0)
+    astarpo.train(TrainConfig(**settings | often, out=out))
+    assert_same(out, whole_run)
+    assert len(list((out / "checkpoints").iterdir())) == STEPS
+    shutil.rmtree(out / "checkpoints" / "step-000005")
+    shutil.rmtree(out / "checkpoints" / "step-000004")
+    resume(settings, out)
+    assert_same(out, whole_run)
+
+
+@pytest.mark.parametrize(
+    ("file", "harm"),
+    [
+        ("model/model.safetensors", flip),
+        ("optimizer.safetensors", flip),
+        ("state.json", flip),
+        ("model/config.json", Path.unlink),
+        ("state.json", Path.unlink),
+    ],
+)
+def test_a_damaged_checkpoint_is_passed_over(file, harm, settings, whole_run, finished, caplog):
+    harm(finished / "checkpoints" / "step-000005" / file)
+    resume(settings, finished)
+    assert "step-000005" in caplog.text
+    assert "damaged" in caplog.text
+    assert "passed over" in caplog.text
+    assert_same(finished, whole_run)
+
+
+def test_checkpoints_that_are_gone_are_missed(settings, whole_run, halted):
+    kept = shutil.move(halted / "checkpoints", halted.parent / "kept")
+    metrics = (halted / "metrics.jsonl").read_bytes()
+    with pytest.raises(UserError, match="no whole checkpoint is left; put the checkpoints back"):
+        resume(settings, halted)
+    assert (halted / "metrics.jsonl").read_bytes() == metrics
+    shutil.move(kept, halted / "checkpoints")
+    resume(settings, halted, health="warn")
+    assert_same(halted, whole_run)
+
+
+def test_before_the_first_checkpoint_a_run_begins_again(settings, whole_run, tmp_path, caplog):
+    out = tmp_path / "run"
+    with pytest.raises(UserError, match="leave --resume out"):
+        resume(settings, out)
+    assert not out.exists()
+    astarpo.train(TrainConfig(**settings | {"steps": 1}, out=out))
+    shutil.rmtree(out / "checkpoints")
+    record = json.loads((out / "record.json").read_text())
+    (out / "record.json").unlink()
+    with pytest.raises(UserError, match="no whole checkpoint is left"):
+        resume(settings, out)
+    del record["digest"]
+    write_sealed_json(out / "record.json", record | {"has_checkpoint": False})
+    resume(settings, out)
+    assert "begins again at step 1" in caplog.text
+    assert_same(out, whole_run)
+
+
+def test_killed_before_anything_was_written(settings, whole_run, tmp_path):
+    out = tmp_path / "run"
+    out.mkdir()
+    (out / ".unfinished-0123-config.json").write_text('{"seed"')
+    (out / ".lock").write_text("{}")
+    astarpo.train(TrainConfig(**settings, out=out))
+    assert_same(out, whole_run)
+    assert not list(out.glob(".unfinished-*"))
+
+
+def test_other_contents_are_refused_under_the_same_names(
+    settings, whole_run, halted, policy, problems, tmp_path
+):
+    mine = {
+        "problems": tmp_path / "p.parquet", "eval_problems": tmp_path / "e.parquet",
+        "model": str(tmp_path / "m"),
+    }  # fmt: skip
+    others = {"problems": "the problems", "eval_problems": "the held-out", "model": "the model"}
+    for name, said in others.items():
+        save_model(tmp_path / "m", build_policy(32, 2, 2, seed=1) if name == "model" else policy)
+        for file in ("problems", "eval_problems"):
+            write_problems(mine[file], problems if file != name else digit_problems(25)[1:])
+        with pytest.raises(UserError, match=f"not what the run began with: {said}"):
+            resume(settings, halted, **mine)
+    save_model(tmp_path / "m", policy)
+    resume(settings, halted, **mine)  # The same elsewhere is the same.
+    assert_same(halted, whole_run)
+
+
+def test_a_value_table_that_has_grown_is_refused(policy_path, problems_path, tmp_path):
+    shared = {
+        "model": str(policy_path), "problems": problems_path, "max_new_tokens": 24, "device": "cpu",
+    }  # fmt: skip
+
+    def sample(count: int) -> None:
+        astarpo.estimate(
+            EstimateConfig(**shared, out=tmp_path / "v", samples=count, allow_truncated=True)
+        )
+
+    train = {**shared, "values": tmp_path / "v", "prompts_per_step": 4, "lr": 1e-3}
+    sample(2)
+    astarpo.train(TrainConfig(**train, out=tmp_path / "run", steps=1))
+    sample(8)
+    with pytest.raises(UserError, match=r"V\* of the problems.*--values-samples"):
+        resume(train, tmp_path / "run", steps=2)
+    assert resume(train, tmp_path / "run", steps=2, values_samples=2)["steps"] == 2
+
+
+def test_a_run_does_not_go_back(settings, whole_run, finished):
+    with pytest.raises(UserError, match="step 5 already, beyond --steps 2; go on with --steps 5"):
+        resume(settings, finished, steps=2)
+    assert_same(finished, whole_run)
+    assert resume(settings, finished, steps=5)["completed"]
+    assert_same(finished, whole_run)
+
+
+def test_other_steps_change_a_schedule_knowingly(settings, tmp_path, caplog):
+    linear = settings | {"schedule": "linear", "steps": 2}
+    astarpo.train(TrainConfig(**linear, out=tmp_path / "run"))
+    resume(linear, tmp_path / "run", steps=4)
+    assert "steps was 2 and is 4 from step 3 on" in caplog.text
+    assert "every later learning rate (linear)" in caplog.text
+    assert [row["lr"] for row in without_costs(tmp_path / "run")] == [1e-3, 5e-4, 5e-4, 2.5e-4]
+
+
+@pytest.mark.parametrize(("step", "is_made_again"), [(5, True), (2, False)])
+def test_damaged_metrics_are_made_again_or_named(
+    step, is_made_again, settings, whole_run, finished, caplog
+):
+    log = finished / "metrics.jsonl"
+    lines = log.read_bytes().splitlines(keepends=True)
+    flip(log, sum(map(len, lines[: step - 1])) + 40)
+    resume(settings, finished)
+    if is_made_again:
+        assert_same(finished, whole_run)
+    else:
+        assert f"damaged: without the metrics of step {step}" in caplog.text
+        kept = [row for row in without_costs(whole_run) if row["step"] != step]
+        assert without_costs(finished) == kept
+
+
+def test_settings_are_known_though_a_file_is_damaged(settings, whole_run, halted, caplog):
+    flip(halted / "config.json")
+    with pytest.raises(UserError, match=r"kl_coef was 0.001 and is 0.5"):
+        resume(settings, halted, kl_coef=0.5)
+    resume(settings, halted)
+    assert "record.json, by which it is written anew" in caplog.text
+    assert_same(halted, whole_run)
+    assert json.loads((halted / "config.json").read_text())["kl_coef"] == 0.001
+
+    flip(halted / "record.json")
+    resume(settings, halted)
+    assert "cannot be checked" in caplog.text
+    for file in ("config.json", "record.json"):
+        (halted / file).write_text("{")
+    with pytest.raises(UserError, match=r"config.json and record.json are damaged"):
+        resume(settings, halted)
+
+
+def test_stray_files_and_links_do_no_harm(settings, whole_run, halted):
+    (halted / "samples" / "step-x.parquet").write_text("mine")
+    (halted / "checkpoints" / "step-old").mkdir()
+    shutil.move(halted / "checkpoints", halted.parent / "elsewhere")
+    (halted / "checkpoints").symlink_to(halted.parent / "elsewhere")
+    resume(settings, halted)
+    (halted / "samples" / "step-x.parquet").unlink()
+    assert_same(halted, whole_run)
+    assert (halted.parent / "elsewhere" / "step-000005").is_dir()
+
+
+def test_a_folder_has_one_writer(settings, tmp_path):
+    out = tmp_path / "run"
+    with (
+        folder_lock(out),
+        pytest.raises(UserError, match=f"process {os.getpid()} on .* is writing"),
+    ):
+        astarpo.train(TrainConfig(**settings, out=out))
+    assert not out.exists()
