@@ -8,6 +8,7 @@ from pathlib import Path
 
 from astarpo.config import DataConfig
 from astarpo.grading import Grader, verifier_fingerprint
+from astarpo.outputs import check_file
 from astarpo.problem_set import write_problems
 from astarpo.tasks import GRADE_TIMEOUT_S, get_task
 from astarpo.tasks.gym import PREFIX as GYM_PREFIX
@@ -15,7 +16,7 @@ from astarpo.tasks.gym import ReasoningGym, right_response
 from astarpo.tasks.made import MadeTask
 from astarpo.tasks.own import Columns, own_problems
 from astarpo.tasks.reward import PREFIX as REWARD_PREFIX
-from astarpo.tasks.reward import PROMPT_IS_TEXT
+from astarpo.tasks.reward import PROMPT_IS_TEXT, reward_file
 from astarpo.types import Problem, UserError
 
 OWN = "own"
@@ -36,7 +37,7 @@ def data(config: DataConfig) -> Path:
         UserError: The task, source, split or reward is unknown, or a row of the source cannot be
             read or judged. Nothing is written then.
     """
-    problems = gather_problems(config)
+    problems = prepare(config)
     write_problems(config.out, problems)
     logger.info(
         "%s: %d problems of %s, split %s; the first: %s",
@@ -47,6 +48,16 @@ def data(config: DataConfig) -> Path:
         problems[0].prompt[-1]["content"].strip(),
     )
     return config.out
+
+
+def prepare(config: DataConfig) -> list[Problem]:
+    """The problems that `data` would write.
+
+    Raises:
+        UserError: As `data` says, or the file cannot be written.
+    """
+    check_file(config.out, [config.source, reward_file(config.reward)], overwrite=config.overwrite)
+    return gather_problems(config)
 
 
 def gather_problems(config: DataConfig) -> list[Problem]:

@@ -9,7 +9,7 @@ the seed, its problem and its number, so more samples or problems can be added t
 import logging
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -21,16 +21,19 @@ from astarpo.engines.base import Sampling
 from astarpo.grading import Grader, package_version, verifier_fingerprint
 from astarpo.locks import folder_lock
 from astarpo.metrics import peak_memory_gib
+from astarpo.outputs import check_folder
 from astarpo.plots import plot_values
-from astarpo.policy import fingerprint, fit_prompts, load_policy, pick_device
+from astarpo.policy import fingerprint, load_policy, pick_device
 from astarpo.problem_set import read_problems
 from astarpo.profiling import StepProfiler
 from astarpo.progress import Progress
+from astarpo.prompts import open_prompts
 from astarpo.rejudge import rejudge
 from astarpo.rollout import Answer, Stopwatch, roll_out
 from astarpo.scores import level_counts
 from astarpo.seeding import derive_seed
 from astarpo.shards import Sample
+from astarpo.tasks.reward import reward_file
 from astarpo.types import Problem, Prompt, UserError
 from astarpo.value_table import ValueTable
 from astarpo.verdicts import warn_of_verdicts
@@ -50,8 +53,7 @@ def estimate(config: EstimateConfig) -> ValueTable:
     Raises:
         UserError: An input is wrong, the table there does not fit, or most samples are truncated.
     """
-    problems = read_problems(config.problems, limit=config.limit)
-    device = pick_device(config.device)
+    problems, prompts, device = prepare(config)
     wanted = sampling_fingerprint(config, problems, config.seed)
     with folder_lock(config.out):
         return _fill(config, problems, wanted, device)
@@ -64,9 +66,6 @@ def _fill(
     facts = {"model": config.model, "package_version": package_version()}
     table = ValueTable.start(config.out, wanted, facts, any_verifier=config.rejudge)
     policy = load_policy(config.model, device)
-    prompts = fit_prompts(
-        problems, policy.tokenizer, config.prompt_format, config.max_prompt_tokens
-    )
     sampling = Sampling(config.max_new_tokens, config.temperature)
     engine = open_engine(config, policy)
     stopwatch = Stopwatch(dict(table.manifest.get("seconds", {})))
@@ -127,6 +126,50 @@ def finish_table(
         **facts,
     )
     logger.info(describe(table, problems, config.max_new_tokens))
+
+
+class Prepared(NamedTuple):
+    """What stage 1 starts from.
+
+    Attributes:
+        problems: As read.
+        prompts: Of those that are not set aside.
+        device: Where the model will be.
+    """
+
+    problems: list[Problem]
+    prompts: list[Prompt]
+    device: torch.device
+
+
+def prepare(config: EstimateConfig, problems: list[Problem] | None = None) -> Prepared:
+    """Reads and checks what `estimate` needs; loads no weights and writes nothing.
+
+    Args:
+        config: Its settings.
+        problems: Those of a file that is not written yet.
+
+    Raises:
+        UserError: An input is wrong, or the table there does not fit.
+    """
+    inputs = [config.model, config.problems, reward_file(config.reward)]
+    check_folder(config.out, inputs, kind="a value table", mark="manifest.json")
+    if problems is None:
+        problems = read_problems(config.problems, limit=config.limit)
+    device = pick_device(config.device)
+    verifier_fingerprint(problems, config.reward)
+    prompts = open_prompts(
+        problems,
+        config.model,
+        config.prompt_format,
+        config.max_prompt_tokens,
+        config.max_new_tokens,
+    )
+    if (config.out / "manifest.json").is_file():
+        table = ValueTable(config.out)
+        table.require_fit(sampling_fingerprint(config, problems, config.seed))
+        table.missing_samples([prompt.problem for prompt in prompts], config.samples)
+    return Prepared(problems, prompts, device)
 
 
 def sampling_fingerprint(

@@ -4,7 +4,7 @@ import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -13,8 +13,9 @@ from astarpo.algorithms.base import Algorithm
 from astarpo.config import TrainConfig
 from astarpo.engines.base import Sampling
 from astarpo.grading import verifier_fingerprint
-from astarpo.policy import PromptFormat, fingerprint, fit_prompts
+from astarpo.policy import PromptFormat, fingerprint
 from astarpo.problem_set import read_problems
+from astarpo.prompts import open_prompts
 from astarpo.types import Problem, Prompt, UserError
 from astarpo.value_table import ValueTable
 
@@ -47,23 +48,26 @@ class Inputs:
         table: Stage 1, where the run has it.
         text: Settings of prompts and responses.
         algorithm: The loss.
+        prompts: What is trained on.
+        values: V* of each, where there is a table.
+        held_out: Prompts of the held-out problems; empty where there are none.
+        num_steps: Of the whole run.
     """
 
     problems: list[Problem]
     table: ValueTable | None
     text: TextSettings
     algorithm: Algorithm
-
-    def prompts(self, tokenizer: Any, problems: Sequence[Problem] | None = None) -> list[Prompt]:
-        """Renders problems (its own, or others) as stage 1 did; see `fit_prompts`."""
-        problems = self.problems if problems is None else problems
-        return fit_prompts(
-            problems, tokenizer, self.text.prompt_format, self.text.max_prompt_tokens
-        )
+    prompts: list[Prompt]
+    values: list[float] | None
+    held_out: list[Prompt]
+    num_steps: int
 
 
 def open_inputs(config: TrainConfig) -> Inputs:
     """Opens problems and value table, once it is known to be this model's and verifier's.
+
+    No weights are loaded.
 
     Raises:
         UserError: One of them is missing or cannot be read, or they do not fit.
@@ -89,7 +93,20 @@ def open_inputs(config: TrainConfig) -> Inputs:
         raise UserError(
             f"filter {config.filter} goes by stage-1 samples: give --values (astarpo estimate)"
         )
-    return Inputs(problems, table, text, algorithm)
+    prompts, values = attach_values(_prompts(config.model, problems, text), table, config)
+    held_out = []
+    if config.eval_problems:
+        held_out = read_problems(config.eval_problems)
+        verifier_fingerprint(held_out, config.reward)
+        held_out = _prompts(config.model, held_out, text)
+    num_steps = count_steps(config, len(prompts))
+    return Inputs(problems, table, text, algorithm, prompts, values, held_out, num_steps)
+
+
+def _prompts(model: str, problems: Sequence[Problem], text: TextSettings) -> list[Prompt]:
+    return open_prompts(
+        problems, model, text.prompt_format, text.max_prompt_tokens, text.max_new_tokens
+    )
 
 
 def text_settings(config: TrainConfig, table: ValueTable | None) -> TextSettings:

@@ -29,7 +29,8 @@ from astarpo.config import (
     WarmStartConfig,
 )
 from astarpo.files import write_json
-from astarpo.settings import VERBS, build, find_recipe, read_document, settings_for
+from astarpo.outputs import check_folder
+from astarpo.settings import VERBS, build, find_recipe, plain, read_document, settings_for
 from astarpo.types import UserError
 
 logger = logging.getLogger("astarpo")
@@ -75,13 +76,8 @@ def run_document(document: Mapping[str, Any], out: Path, origin: str) -> dict[st
     Raises:
         UserError: A setting or an input is wrong, or the folder holds another recipe's run.
     """
-    # Torch is imported with the stages; a mistake in the recipe should not wait for it.
-    configs = stage_configs(document, out, origin)
-    recipe_file = out / "recipe.json"
-    recipe = json.loads(json.dumps(document))
-    if recipe_file.exists() and json.loads(recipe_file.read_text(encoding="utf-8")) != recipe:
-        raise UserError(f"{out}: holds a run of another recipe or seed; give another --out")
-    write_json(recipe_file, recipe)
+    configs = prepare_document(document, out, origin)
+    write_json(out / "recipe.json", plain(document))
 
     stages_file = out / "stages.json"
     seconds = json.loads(stages_file.read_text(encoding="utf-8")) if stages_file.exists() else {}
@@ -100,6 +96,31 @@ def run_document(document: Mapping[str, Any], out: Path, origin: str) -> dict[st
     return summary
 
 
+def prepare(config: RunConfig) -> dict[str, Any]:
+    """The config of every stage of a recipe, checked as far as can be before any of them runs.
+
+    Raises:
+        UserError: As `run` says.
+    """
+    document, origin = read_recipe(config)
+    return prepare_document(document, config.out, origin)
+
+
+def prepare_document(document: Mapping[str, Any], out: Path, origin: str) -> dict[str, Any]:
+    """As `prepare`, of a parsed recipe.
+
+    Raises:
+        UserError: As `run_document` says.
+    """
+    check_folder(out, [origin], kind="a run of astarpo run", mark="recipe.json")
+    recipe_file = out / "recipe.json"
+    if recipe_file.exists():
+        before = json.loads(recipe_file.read_text(encoding="utf-8"))
+        if before != plain(document):
+            raise UserError(f"{out}: holds a run of another recipe or seed; give another --out")
+    return stage_configs(document, out, origin)
+
+
 def stage_configs(document: Mapping[str, Any], out: Path, origin: str) -> dict[str, Any]:
     """The config of every stage of a recipe, in order, all checked before any of them runs.
 
@@ -112,19 +133,20 @@ def stage_configs(document: Mapping[str, Any], out: Path, origin: str) -> dict[s
 
     stages: dict[str, Any] = {}
     train_file, test_file = out / "train.parquet", out / "test.parquet"
-    test = {"split": "test", "out": test_file} | document.get("test", {})
-    stages["train_data"] = build(DataConfig, settings("data", split="train", out=train_file))
+    made = {"overwrite": True}  # What is in the folder is its own.
+    test = {"split": "test"} | document.get("test", {}) | {"out": test_file} | made
+    stages["train_data"] = build(DataConfig, settings("data", split="train", out=train_file) | made)
     stages["test_data"] = build(DataConfig, settings("data") | test)
     model = {}
     if "warm-start" in document:
         warm_file = out / "warm.parquet"
-        warm = {"split": "train", "out": warm_file} | document.get("warm-data", {})
+        warm = {"split": "train"} | document.get("warm-data", {}) | {"out": warm_file} | made
         stages["warm_data"] = build(DataConfig, settings("data") | warm)
         model = {"model": str(out / "reference")}
         stages["warm_start"] = build(
             WarmStartConfig, settings("warm-start", problems=warm_file, out=out / "reference")
         )
-    evaluation = settings("evaluate", problems=test_file) | model
+    evaluation = settings("evaluate", problems=test_file) | model | made
     stages["evaluate_reference"] = build(EvaluateConfig, evaluation | {"out": out / "base.json"})
     stages["estimate"] = build(
         EstimateConfig, settings("estimate", problems=train_file, out=out / "values") | model

@@ -6,6 +6,7 @@ the `config.json` that a run leaves behind repeats it.
 """
 
 import json
+import math
 import tomllib
 from collections.abc import Mapping
 from importlib import resources
@@ -111,7 +112,18 @@ def read_document(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: {error}") from error
     if not isinstance(document, dict):
         raise UserError(f"{path}: a config file holds settings by name")
-    return document
+    return plain(document)
+
+
+def plain(value: Any) -> Any:
+    """What JSON can hold: TOML also has infinity, and dates."""
+    if isinstance(value, Mapping):
+        return {name: plain(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value if isinstance(value, str | int | float | None) else str(value)
 
 
 def find_recipe(name: str) -> Path:

@@ -7,6 +7,7 @@ from astarpo.config import SweepConfig
 from astarpo.experiment import run_experiment
 from astarpo.experiment.plan import Experiment
 from astarpo.experiment.request import (
+    check_claim,
     parse_algorithms,
     parse_seeds,
     read_recipe,
@@ -26,7 +27,18 @@ def sweep(config: SweepConfig) -> dict[str, Any]:
         UserError: A setting or the recipe is wrong, a stage cannot do its work, or the folder holds
             another experiment.
     """
-    return run_experiment(plan_sweep(config))
+    return run_experiment(prepare(config))
+
+
+def prepare(config: SweepConfig) -> Experiment:
+    """The experiment, checked as far as can be before any of it is done.
+
+    Raises:
+        UserError: As `sweep` says.
+    """
+    experiment = plan_sweep(config)
+    check_claim(experiment)
+    return experiment
 
 
 def plan_sweep(config: SweepConfig) -> Experiment:

@@ -23,20 +23,21 @@ from astarpo.files import atomic_directory
 from astarpo.grading import Grader
 from astarpo.health import HealthWatch
 from astarpo.held_out import HeldOut
-from astarpo.inputs import Inputs, attach_values, count_steps, open_inputs
+from astarpo.inputs import Inputs, open_inputs
 from astarpo.learner import Learner, lr_scale
 from astarpo.lora import adapt, require_lora, save_merged
 from astarpo.metrics import PHASES, answer_metrics, cost_metrics
 from astarpo.optimizers import require_optimizer
+from astarpo.outputs import check_folder
 from astarpo.plots import plot_run
 from astarpo.policy import Policy, load_policy, pick_device, save_model
-from astarpo.problem_set import read_problems
 from astarpo.profiling import StepProfiler
 from astarpo.progress import Progress
 from astarpo.rollout import Stopwatch, roll_out
 from astarpo.runlog import RunLog
 from astarpo.seeding import derive_seed, epoch_stream
 from astarpo.stopping import StopSignal
+from astarpo.tasks.reward import reward_file
 from astarpo.trackers import open_tracker, require_tracker
 from astarpo.types import STATUSES, TrainingStopped
 from astarpo.verdicts import tell_verdicts
@@ -54,16 +55,11 @@ def train(config: TrainConfig) -> dict[str, Any]:
         UserError: An input is wrong or does not fit the value table.
         TrainingStopped: Training went wrong; the message says what to do.
     """
-    inputs = open_inputs(config)
-    require_tracker(config.log_to)
-    require_optimizer(config.optimizer)
-    require_lora(config)
-    run = RunLog(config.out, config, resume=config.resume)
+    inputs, run = prepare(config)
+    prompts, values, num_steps = inputs.prompts, inputs.values, inputs.num_steps
     steps_done, learner = _open_learner(config, inputs, run)
     policy, algorithm, sampling = learner.policy, inputs.algorithm, inputs.text.sampling
-    prompts, values = attach_values(inputs.prompts(policy.tokenizer), inputs.table, config)
-    held_out = _open_held_out(config, inputs, policy)
-    num_steps = count_steps(config, len(prompts))
+    held_out = HeldOut(inputs.held_out, config, sampling) if inputs.held_out else None
 
     engine = open_engine(config, policy)
     order_seed = derive_seed(config.seed, "order")
@@ -118,6 +114,23 @@ def train(config: TrainConfig) -> dict[str, Any]:
     return _finish(run, policy, config.model, completed=completed)
 
 
+def prepare(config: TrainConfig) -> tuple[Inputs, RunLog]:
+    """Reads and checks what `train` needs; loads no weights and writes nothing.
+
+    Raises:
+        UserError: An input is wrong or does not fit the value table, or `out` is in use.
+    """
+    given = [config.model, config.problems, config.values, config.eval_problems]
+    given.append(reward_file(config.reward))
+    check_folder(config.out, given, kind="a run directory", mark="config.json")
+    require_tracker(config.log_to)
+    require_optimizer(config.optimizer)
+    require_lora(config)
+    pick_device(config.device)
+    run = RunLog(config.out, config, resume=config.resume)
+    return open_inputs(config), run
+
+
 @contextmanager
 def _reason_kept(run: RunLog) -> Iterator[None]:
     """Writes into the summary why training had to stop, should it."""
@@ -150,13 +163,6 @@ def _open_policies(
     reference = load_policy(config.model, device)
     start_from = str(checkpoint / "model") if checkpoint else config.model
     return load_policy(start_from, device, trainable=True), reference
-
-
-def _open_held_out(config: TrainConfig, inputs: Inputs, policy: Policy) -> HeldOut | None:
-    if config.eval_problems is None:
-        return None
-    prompts = inputs.prompts(policy.tokenizer, read_problems(config.eval_problems))
-    return HeldOut(prompts, config, inputs.text.sampling)
 
 
 def _open_profiler(config: TrainConfig, learner: Learner, num_steps: int) -> StepProfiler:

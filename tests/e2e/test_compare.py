@@ -153,7 +153,7 @@ def test_a_sweep_over_samples_draws_from_one_table(recipe, policy_path, tmp_path
         ("compare gsm8k-small", "give it as --model"),
         ("compare ood.toml", "[ood.test]: the name is taken"),
         ("compare lr.toml", "lrr: Extra inputs"),
-        ("compare --out taken", "is no experiment"),
+        ("compare --out taken", "is not an experiment"),
         ("sweep", "setting: Field required"),
         ("sweep model", "cannot sweep 'model'"),
         ("sweep lr", "give the values of lr"),

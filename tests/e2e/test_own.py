@@ -104,7 +104,7 @@ def exported(table, layout, **settings):
     astarpo.export(
         ExportConfig(
             table=table.path, problems=folder / "problems.parquet", out=out, format=layout,
-            **settings,
+            overwrite=True, **settings,
         )
     )  # fmt: skip
     return out

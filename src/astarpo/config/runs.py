@@ -91,6 +91,7 @@ class ReportConfig(Config):
     max_answers: int = Field(
         50_000, ge=0, description="answers in the page; beyond it whole problems are left out"
     )
+    overwrite: bool = Field(False, description="replace what is at --out already")
     markdown: bool = Field(False, description="write report.md and PNG pictures beside it too")
 
 

@@ -37,6 +37,7 @@ class DataConfig(Config):
         None, ge=1, description="difficulty of made problems: digits, terms or numbers given"
     )
     seed: int = Field(0, ge=0, description="which made problems come, and in what order")
+    overwrite: bool = Field(False, description="replace what is at --out already")
 
 
 class WarmStartConfig(Config):
@@ -107,6 +108,7 @@ class ExportConfig(Config):
     beta1: float = Field(
         0.5, ge=0, allow_inf_nan=True, description="temperature of V*; inf is the mean, 0 the max"
     )
+    overwrite: bool = Field(False, description="replace what is at --out already")
 
 
 class EvaluateConfig(PromptConfig, ComputeConfig):
@@ -126,5 +128,6 @@ class EvaluateConfig(PromptConfig, ComputeConfig):
     temperature: float = Field(1.0, gt=0, description="of the k samples")
     top_p: float = Field(1.0, gt=0, le=1, description="nucleus of the k samples")
     reference: str | None = Field(None, description="policy to measure the KL to")
+    overwrite: bool = Field(False, description="replace what is at --out already")
     limit: int | None = Field(None, ge=1, description="only the first problems of the file")
     seed: int = Field(0, ge=0, description="of the samples")

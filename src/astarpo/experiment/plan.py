@@ -127,7 +127,7 @@ class Experiment:
         for name, table in self._ood().items():
             shared = bare | {"split": "test"} if "task" in table else base | test
             settings.append(shared | table | {"out": files[name]})
-        return [build(DataConfig, each) for each in settings]
+        return [build(DataConfig, each | {"overwrite": True}) for each in settings]
 
     def test_files(self, variant: Variant) -> dict[str, Path]:
         """Problem files to score on, `test` first."""
@@ -141,7 +141,8 @@ class Experiment:
             folder = variant.data if name == TEST else ""
             out = self.out / "reference" / folder / f"{name}.json"
             settings = settings_for("evaluate", self.document, self.origin)
-            configs[name] = build(EvaluateConfig, settings | {"problems": file, "out": out})
+            own = {"problems": file, "out": out, "overwrite": True}
+            configs[name] = build(EvaluateConfig, settings | own)
         return configs
 
     def evaluate_configs(self, variant: Variant, seed: int) -> dict[str, EvaluateConfig]:

@@ -11,6 +11,7 @@ from typing import Any
 from astarpo.config import DataConfig, ExperimentConfig, TrainConfig
 from astarpo.experiment.plan import Experiment, Variant
 from astarpo.files import write_json
+from astarpo.outputs import check_folder
 from astarpo.settings import ALGORITHM_NAMES, build, find_recipe, read_document, shipped_policy
 from astarpo.types import UserError
 
@@ -39,7 +40,7 @@ def read_recipe(config: ExperimentConfig) -> tuple[dict[str, Any], str]:
         UserError: It cannot be read, or makes a policy of its own.
     """
     path = find_recipe(config.recipe)
-    document = _plain(read_document(path))
+    document = read_document(path)
     if config.model:
         document["model"] = config.model
     elif "warm-start" in document:
@@ -146,13 +147,43 @@ def claim(experiment: Experiment) -> Experiment:
     """Writes down what a folder is asked for.
 
     Returns:
+        As `check_claim`.
+
+    Raises:
+        UserError: As `check_claim` says.
+    """
+    whole = check_claim(experiment)
+    variants = [asdict(variant) for variant in whole.variants]
+    asked = {"variants": variants, "seeds": list(whole.seeds)}
+    write_json(experiment.out / _REQUEST, _request(experiment) | asked)
+    return whole
+
+
+def check_claim(experiment: Experiment) -> Experiment:
+    """Checks that a folder is free for an experiment, or holds the same one.
+
+    Returns:
         The experiment with the variants and seeds of earlier calls as well.
 
     Raises:
-        UserError: The folder holds something else, or a run of other settings.
+        UserError: The folder holds something else, or an experiment of other settings.
     """
+    check_folder(
+        experiment.out, [experiment.origin], kind="an experiment of astarpo", mark=_REQUEST
+    )
     path = experiment.out / _REQUEST
-    request = {
+    if not path.exists():
+        return experiment
+    before = json.loads(path.read_text(encoding="utf-8"))
+    _require_same(experiment.out, before, _request(experiment))
+    earlier = {v["name"]: Variant(**v) for v in before["variants"]}
+    variants = earlier | {variant.name: variant for variant in experiment.variants}
+    seeds = before["seeds"] + [seed for seed in experiment.seeds if seed not in before["seeds"]]
+    return replace(experiment, variants=tuple(variants.values()), seeds=tuple(seeds))
+
+
+def _request(experiment: Experiment) -> dict[str, Any]:
+    return {
         "kind": experiment.kind,
         "setting": experiment.setting,
         "equal": experiment.equal,
@@ -160,19 +191,6 @@ def claim(experiment: Experiment) -> Experiment:
         "steps": experiment.steps,
         "recipe": dict(experiment.document),
     }
-    variants = {variant.name: variant for variant in experiment.variants}
-    seeds = list(experiment.seeds)
-    if path.exists():
-        before = json.loads(path.read_text(encoding="utf-8"))
-        _require_same(experiment.out, before, request)
-        earlier = {v["name"]: Variant(**v) for v in before["variants"]}
-        variants = earlier | variants
-        seeds = before["seeds"] + [seed for seed in seeds if seed not in before["seeds"]]
-    elif experiment.out.exists() and any(experiment.out.glob("[!.]*")):
-        raise UserError(f"{experiment.out}: exists and is no experiment; give another --out")
-    whole = {"variants": [asdict(variant) for variant in variants.values()], "seeds": seeds}
-    write_json(path, request | whole)
-    return replace(experiment, variants=tuple(variants.values()), seeds=tuple(seeds))
 
 
 def _require_same(out: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
@@ -204,17 +222,6 @@ def _value(kind: type[DataConfig] | type[TrainConfig], key: str, text: str) -> f
     if isinstance(value, bool) or not isinstance(value, int | float) or math.isinf(value):
         return str(value).lower() if isinstance(value, bool) else str(value)
     return value
-
-
-def _plain(value: Any) -> Any:
-    """What JSON can hold: TOML also has infinity, and dates."""
-    if isinstance(value, Mapping):
-        return {name: _plain(item) for name, item in value.items()}
-    if isinstance(value, list):
-        return [_plain(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    return value if isinstance(value, str | int | float | None) else str(value)
 
 
 def _refuse_repeated(items: Sequence[Any], name: str) -> None:
