@@ -5,7 +5,12 @@ from typing import Any
 from astarpo.config import CompareConfig
 from astarpo.experiment import run_experiment
 from astarpo.experiment.plan import Experiment
-from astarpo.experiment.request import check_claim, parse_algorithms, parse_seeds, read_recipe
+from astarpo.experiment.request import (
+    parse_algorithms,
+    parse_seeds,
+    prepare_experiment,
+    read_recipe,
+)
 from astarpo.types import UserError
 
 
@@ -28,9 +33,7 @@ def prepare(config: CompareConfig) -> Experiment:
     Raises:
         UserError: As `compare` says.
     """
-    experiment = plan_comparison(config)
-    check_claim(experiment)
-    return experiment
+    return prepare_experiment(plan_comparison(config))
 
 
 def plan_comparison(config: CompareConfig) -> Experiment:

@@ -155,7 +155,8 @@ def prepare(config: EstimateConfig, problems: list[Problem] | None = None) -> Pr
     inputs = [config.model, config.problems, reward_file(config.reward)]
     check_folder(config.out, inputs, kind="a value table", mark="manifest.json")
     if problems is None:
-        problems = read_problems(config.problems, limit=config.limit)
+        problems = read_problems(config.problems)
+    problems = problems[: config.limit]
     device = pick_device(config.device)
     verifier_fingerprint(problems, config.reward)
     prompts = open_prompts(

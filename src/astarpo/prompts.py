@@ -1,5 +1,6 @@
 """The prompts that a verb starts from: rendered, and short enough for the model."""
 
+import sys
 from collections.abc import Sequence
 
 from transformers import AutoConfig
@@ -12,7 +13,7 @@ def open_prompts(
     problems: Sequence[Problem],
     model: str,
     prompt_format: PromptFormat,
-    max_prompt_tokens: int,
+    max_prompt_tokens: int | None,
     max_new_tokens: int,
 ) -> list[Prompt]:
     """Renders problems as a model reads them; prompts that are too long are set aside.
@@ -21,7 +22,7 @@ def open_prompts(
         problems: In the order wanted.
         model: A folder or a hub name. Its tokenizer and its config are loaded.
         prompt_format: See `policy.render_prompt`.
-        max_prompt_tokens: Longer prompts are set aside, with a word in the log.
+        max_prompt_tokens: Longer prompts are set aside, with a word in the log; None: none is.
         max_new_tokens: Limit of a response, for which there has to be room as well.
 
     Raises:
@@ -29,17 +30,19 @@ def open_prompts(
             room for a response in the model's context.
     """
     tokenizer = load_tokenizer(model)
-    prompts = fit_prompts(problems, tokenizer, prompt_format, max_prompt_tokens)
+    limit = sys.maxsize if max_prompt_tokens is None else max_prompt_tokens
+    prompts = fit_prompts(problems, tokenizer, prompt_format, limit)
     context = context_length(model)
     longest = max(len(prompt.token_ids) for prompt in prompts)
     if context is not None and longest + max_new_tokens > context:
+        remedies = []
+        if longest < context:
+            remedies.append(f"set max_new_tokens to {context - longest} or less")
+        if max_prompt_tokens is not None:
+            remedies.append("set longer prompts aside by a smaller max_prompt_tokens")
         raise UserError(
             f"a prompt of {longest} tokens and max_new_tokens={max_new_tokens} do not fit the "
-            f"context of {model}, {context} tokens; give --max-new-tokens {context - longest} or "
-            "less, or set longer prompts aside with a smaller --max-prompt-tokens"
-            if longest < context
-            else f"a prompt of {longest} tokens does not fit the context of {model}, {context} "
-            "tokens; set such prompts aside with a smaller --max-prompt-tokens"
+            f"context of {model}, {context} tokens; {', or '.join(remedies) or 'it is too long'}"
         )
     return prompts
 

@@ -15,7 +15,7 @@ from typing import Any
 from astarpo.types import UserError
 
 STAGES = (
-    "train_data", "test_data", "warm_data", "warm_start",
+    "test_data", "train_data", "warm_data", "warm_start",
     "evaluate_reference", "estimate", "train", "evaluate_trained",
 )  # fmt: skip
 _WARM_STAGES = {"warm_data", "warm_start"}

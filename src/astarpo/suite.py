@@ -7,7 +7,6 @@ JSON file as soon as it is there, so the same command goes on after the last fin
 import hashlib
 import json
 import logging
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -257,7 +256,7 @@ def _all_prompts(name: str, problems: Sequence[Problem], config: EvaluateConfig)
     """
     try:
         return open_prompts(
-            problems, config.model, config.prompt_format, sys.maxsize, config.max_new_tokens
+            problems, config.model, config.prompt_format, None, config.max_new_tokens
         )
     except UserError as error:
         raise UserError(f"{name}: {error}; or leave it out with --benchmarks") from error

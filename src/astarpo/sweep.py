@@ -7,9 +7,9 @@ from astarpo.config import SweepConfig
 from astarpo.experiment import run_experiment
 from astarpo.experiment.plan import Experiment
 from astarpo.experiment.request import (
-    check_claim,
     parse_algorithms,
     parse_seeds,
+    prepare_experiment,
     read_recipe,
     swept_variants,
 )
@@ -36,9 +36,7 @@ def prepare(config: SweepConfig) -> Experiment:
     Raises:
         UserError: As `sweep` says.
     """
-    experiment = plan_sweep(config)
-    check_claim(experiment)
-    return experiment
+    return prepare_experiment(plan_sweep(config))
 
 
 def plan_sweep(config: SweepConfig) -> Experiment:

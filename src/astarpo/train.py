@@ -123,12 +123,21 @@ def prepare(config: TrainConfig) -> tuple[Inputs, RunLog]:
     given = [config.model, config.problems, config.values, config.eval_problems]
     given.append(reward_file(config.reward))
     check_folder(config.out, given, kind="a run directory", mark="config.json")
+    require_parts(config)
+    run = RunLog(config.out, config, resume=config.resume)
+    return open_inputs(config), run
+
+
+def require_parts(config: TrainConfig) -> None:
+    """Checks that what a training needs beside its inputs is there.
+
+    Raises:
+        UserError: A library or a device is not, or settings of the adapter do not fit.
+    """
     require_tracker(config.log_to)
     require_optimizer(config.optimizer)
     require_lora(config)
     pick_device(config.device)
-    run = RunLog(config.out, config, resume=config.resume)
-    return open_inputs(config), run
 
 
 @contextmanager

@@ -30,6 +30,16 @@ class DataConfig(Config):
     )
     instruction: str | None = Field(None, description="put after the question of own rows")
     split: str = Field("train", description="train or test")
+    test_share: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="of a source without a split of its own for tests: this share of it, chosen by "
+        "what is asked, is test and the rest train",
+    )
+    without: Path | None = Field(
+        None, description="problem file (of held-out ones): what it asks is left out"
+    )
     limit: int | None = Field(
         None, ge=1, description="at most this many problems (made ones: 1000)"
     )

@@ -24,7 +24,8 @@ from typing import Any
 from astarpo.algorithms import ALGORITHMS
 from astarpo.algorithms.base import Algorithm
 from astarpo.config import DataConfig, EstimateConfig, EvaluateConfig, TrainConfig
-from astarpo.settings import build, settings_for
+from astarpo.config.train import readers
+from astarpo.settings import build, measures_kl, settings_for
 from astarpo.types import UserError
 
 TEST = "test"
@@ -154,8 +155,8 @@ class Experiment:
                 "model": str(path / "model"),
                 "out": path / "scores" / f"{name}.json",
             }
-            if name == TEST and config.samples > 0 and config.top_p == 1:  # else there is no KL
-                update["reference"] = config.model
+            if name == TEST:
+                update |= measures_kl(config, config.model)
             configs[name] = config.model_copy(update=update)
         return configs
 
@@ -183,7 +184,9 @@ class Experiment:
             UserError: A setting is wrong, or terms cannot be made equal.
         """
         stage1 = self.estimate_config(variant, seed)
-        shared = settings_for("train", self.document, self.origin)
+        algorithm_name = variant.algorithm
+        shared = settings_for("train", self.document, self.origin, algorithm_name)
+        shared = {k: v for k, v in shared.items() if algorithm_name in readers(k)}
         steps = {} if self.steps is None else {"steps": self.steps}
         explicit = {**self.document.get(variant.algorithm, {}), **steps, **variant.train}
         # A table fixes these for who uses it; the others are to sample in the same way.
@@ -193,20 +196,24 @@ class Experiment:
             **{name: getattr(stage1, name) for name in text},
             **shared,
             **explicit,
-            "algorithm": variant.algorithm,
+            "algorithm": algorithm_name,
             "problems": stage1.problems,
             "values": None,
             "out": self.run_path(variant, seed),
             "seed": seed,
             "resume": True,
         }
+        if steps:
+            settings.pop("epochs", None)
         algorithm = algorithm_of(build(TrainConfig, settings))
         if not algorithm.needs_values and "filter" not in explicit:
             settings["filter"] = "none"  # It would cost the rivals a stage 1.
         if algorithm.needs_values or settings.get("filter", "none") != "none":
             settings["values"] = stage1.out
-        settings |= self._equal_terms(build(TrainConfig, settings), algorithm, stage1_seconds)
-        return build(TrainConfig, settings)
+        terms = self._equal_terms(build(TrainConfig, settings), algorithm, stage1_seconds)
+        if "steps" in terms:
+            settings.pop("epochs", None)
+        return build(TrainConfig, settings | terms)
 
     def _equal_terms(
         self, config: TrainConfig, algorithm: Algorithm, stage1_seconds: float

@@ -12,7 +12,7 @@ from astarpo.config import DataConfig, ExperimentConfig, TrainConfig
 from astarpo.experiment.plan import Experiment, Variant
 from astarpo.files import write_json
 from astarpo.outputs import check_folder
-from astarpo.settings import ALGORITHM_NAMES, build, find_recipe, read_document, shipped_policy
+from astarpo.settings import ALGORITHM_NAMES, build, find_recipe, read_recipe_file, shipped_policy
 from astarpo.types import UserError
 
 _REQUEST = "experiment.json"
@@ -40,7 +40,7 @@ def read_recipe(config: ExperimentConfig) -> tuple[dict[str, Any], str]:
         UserError: It cannot be read, or makes a policy of its own.
     """
     path = find_recipe(config.recipe)
-    document = read_document(path)
+    document = read_recipe_file(path, config.reward)
     if config.model:
         document["model"] = config.model
     elif "warm-start" in document:
@@ -122,7 +122,12 @@ def swept_variants(setting: str, over: str | None, variants: Sequence[Variant]) 
     text = over or _DEFAULT_VALUES.get(setting)
     if text is None:
         raise UserError(f"over: give the values of {setting} to go over, as a,b,c")
-    values = [_value(kind, key, item) for item in parse_list(text, "over")]
+    known = {each.algorithm for each in variants} if kind is TrainConfig else {None}
+    values = [
+        _value(kind, key, item, algorithm)
+        for item in parse_list(text, "over")
+        for algorithm in sorted(known, key=str)
+    ][:: len(known)]
     _refuse_repeated(values, "over")
     swept = []
     for value in values:
@@ -182,6 +187,32 @@ def check_claim(experiment: Experiment) -> Experiment:
     return replace(experiment, variants=tuple(variants.values()), seeds=tuple(seeds))
 
 
+def prepare_experiment(experiment: Experiment) -> Experiment:
+    """Checks the folder, and what the stages of every run will need; nothing is written.
+
+    Raises:
+        UserError: The folder holds something else, or an input is wrong.
+    """
+    # Torch comes with these; a mistake in the settings should not wait for it.
+    from astarpo.estimate import prepare as prepare_estimate
+    from astarpo.evaluate import prepare as prepare_evaluate
+    from astarpo.experiment.files import problem_files
+    from astarpo.train import require_parts
+
+    check_claim(experiment)
+    problems = {config.out: held for config, held in problem_files(experiment)}
+    seed = experiment.seeds[0]
+    for variant in experiment.variants:
+        require_parts(experiment.train_config(variant, seed))
+        stage1 = experiment.estimate_config(variant, seed)
+        if stage1.problems in problems:
+            prepare_estimate(stage1, problems.pop(stage1.problems))
+        for config in experiment.reference_configs(variant).values():
+            if config.problems in problems:
+                prepare_evaluate(config, problems.pop(config.problems))
+    return experiment
+
+
 def _request(experiment: Experiment) -> dict[str, Any]:
     return {
         "kind": experiment.kind,
@@ -215,9 +246,12 @@ def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _value(kind: type[DataConfig] | type[TrainConfig], key: str, text: str) -> float | str:
-    """A setting's value, checked; text where JSON has no number for it."""
+def _value(
+    kind: type[DataConfig] | type[TrainConfig], key: str, text: str, algorithm: str | None
+) -> float | str:
+    """A setting's value, checked for an algorithm; text where JSON has no number for it."""
     needed = {name: "x" for name, field in kind.model_fields.items() if field.is_required()}
+    needed |= {"algorithm": algorithm} if algorithm else {}
     value = getattr(build(kind, needed | {key: text}), key)
     if isinstance(value, bool) or not isinstance(value, int | float) or math.isinf(value):
         return str(value).lower() if isinstance(value, bool) else str(value)
