@@ -102,6 +102,8 @@ def prepare(config: EvaluateConfig, problems: list[Problem] | None = None) -> Pr
     Raises:
         UserError: An input is wrong.
     """
+    if config.suite is not None:
+        raise UserError("a suite brings its own problems: give it to astarpo evaluate alone")
     if config.benchmarks or config.suite_sources:
         raise UserError("--benchmarks and --suite-sources choose from a suite: give --suite paper")
     if config.problems is None:
