@@ -94,6 +94,9 @@ def run_document(document: Mapping[str, Any], out: Path, origin: str) -> dict[st
     stages_file = out / "stages.json"
     seconds = _finished_stages(out)
     for name, config in configs.items():
+        if name == "warm_start" and config.out.exists():
+            # Its folder is there as a whole or not at all; only its time may be lost by a kill.
+            seconds.setdefault(name, 0.0)
         if name in seconds:
             continue
         logger.info(f"== {name.replace('_', ' ')}")
@@ -162,7 +165,7 @@ def _prepare_stages(stages: dict[str, Any], finished: Set[str]) -> None:
     refuse_other_text(stages["train"], text, "[estimate]")
     apart = keep_apart(stages["train_data"], stages["test_data"])
     stages["train_data"], stages["test_data"] = apart.train, apart.test
-    if "warm_start" in stages and "warm_start" not in finished:
+    if "warm_start" in stages and not stages["warm_start"].out.exists():
         warm = keep_apart(stages["warm_data"], apart.test)
         stages["warm_data"] = warm.train
         prepare_warm_start(stages["warm_start"], warm.problems)

@@ -47,7 +47,7 @@ samples = 2
 @pytest.fixture
 def recipe(tmp_path):
     source = tmp_path / "digits.jsonl"
-    rows = [{"question": f"Item {i}", "answer": f"#### {i % 3}"} for i in range(8)]
+    rows = [{"question": f"Item {i}", "answer": f"#### {i % 3}"} for i in range(64)]
     source.write_text("".join(json.dumps(row) + "\n" for row in rows))
     path = tmp_path / "recipe.toml"
     path.write_text(RECIPE.format(source=source))
