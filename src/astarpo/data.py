@@ -58,7 +58,8 @@ def prepare(config: DataConfig) -> list[Problem]:
     Raises:
         UserError: As `data` says, or the file cannot be written.
     """
-    check_file(config.out, [config.source, reward_file(config.reward)], overwrite=config.overwrite)
+    inputs = [config.source, config.without, reward_file(config.reward)]
+    check_file(config.out, inputs, overwrite=config.overwrite)
     return gather_problems(config)
 
 

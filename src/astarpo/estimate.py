@@ -155,7 +155,7 @@ def prepare(config: EstimateConfig, problems: list[Problem] | None = None) -> Pr
     inputs = [config.model, config.problems, reward_file(config.reward)]
     check_folder(config.out, inputs, kind="a value table", mark="manifest.json")
     if problems is None:
-        problems = read_problems(config.problems)
+        problems = read_problems(config.problems, limit=config.limit)
     problems = problems[: config.limit]
     device = pick_device(config.device)
     verifier_fingerprint(problems, config.reward)

@@ -114,7 +114,7 @@ def prepare(config: EvaluateConfig, problems: list[Problem] | None = None) -> Pr
     check_file(config.out, inputs, overwrite=config.overwrite, suffix=".json")
     check_file(answers_file(config), inputs, overwrite=config.overwrite)
     if problems is None:
-        problems = read_problems(config.problems)
+        problems = read_problems(config.problems, limit=config.limit)
     problems = problems[: config.limit]
     device = pick_device(config.device)
     verifiers = verifier_fingerprint(problems, config.reward)

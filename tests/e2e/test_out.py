@@ -124,6 +124,7 @@ def test_a_file_is_replaced_only_if_it_is_asked_for(verb, here, table_path, caps
 INPUTS = {
     "data own --source digits.parquet --out digits.parquet --overwrite": "digits.parquet",
     "data own --source digits.parquet --out ./values/../digits.parquet --overwrite": "digits",
+    "data multiply --without digits.parquet --out digits.parquet --overwrite": "digits.parquet",
     "evaluate --model policy --problems test.parquet --out test.json": "test.parquet",
     "evaluate --model policy --problems test.parquet --out test.json --overwrite": "test.parquet",
     "export values --problems digits.parquet --out digits.parquet --overwrite": "digits.parquet",
