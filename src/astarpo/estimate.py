@@ -20,6 +20,7 @@ from astarpo.engines import open_engine
 from astarpo.engines.base import Sampling
 from astarpo.grading import Grader, package_version, verifier_fingerprint
 from astarpo.locks import folder_lock
+from astarpo.manifest import TABLE_MARKS, require_fit, started_manifest
 from astarpo.metrics import peak_memory_gib
 from astarpo.outputs import check_folder
 from astarpo.plots import plot_values
@@ -53,16 +54,15 @@ def estimate(config: EstimateConfig) -> ValueTable:
     Raises:
         UserError: An input is wrong, the table there does not fit, or most samples are truncated.
     """
-    problems, prompts, device = prepare(config)
-    wanted = sampling_fingerprint(config, problems, config.seed)
+    prepared = prepare(config)
+    wanted = sampling_fingerprint(config, prepared.problems, config.seed)
     with folder_lock(config.out):
-        return _fill(config, problems, wanted, device)
+        return _fill(config, prepared, wanted)
 
 
-def _fill(
-    config: EstimateConfig, problems: list[Problem], wanted: dict[str, Any], device: torch.device
-) -> ValueTable:
+def _fill(config: EstimateConfig, prepared: "Prepared", wanted: dict[str, Any]) -> ValueTable:
     """As `estimate`, once its inputs are known to be right and nobody else writes the table."""
+    problems, prompts, device = prepared
     facts = {"model": config.model, "package_version": package_version()}
     table = ValueTable.start(config.out, wanted, facts, any_verifier=config.rejudge)
     policy = load_policy(config.model, device)
@@ -153,7 +153,7 @@ def prepare(config: EstimateConfig, problems: list[Problem] | None = None) -> Pr
         UserError: An input is wrong, or the table there does not fit.
     """
     inputs = [config.model, config.problems, reward_file(config.reward)]
-    check_folder(config.out, inputs, kind="a value table", mark="manifest.json")
+    check_folder(config.out, inputs, kind="a value table", marks=TABLE_MARKS)
     if problems is None:
         problems = read_problems(config.problems, limit=config.limit)
     problems = problems[: config.limit]
@@ -166,10 +166,10 @@ def prepare(config: EstimateConfig, problems: list[Problem] | None = None) -> Pr
         config.max_prompt_tokens,
         config.max_new_tokens,
     )
-    if (config.out / "manifest.json").is_file():
-        table = ValueTable(config.out)
-        table.require_fit(sampling_fingerprint(config, problems, config.seed))
-        table.missing_samples([prompt.problem for prompt in prompts], config.samples)
+    if held := started_manifest(config.out)["fingerprint"]:
+        wanted = sampling_fingerprint(config, problems, config.seed)
+        misfit = f"{config.out}: the value table does not fit"
+        require_fit(held, wanted, misfit, any_verifier=config.rejudge)
     return Prepared(problems, prompts, device)
 
 

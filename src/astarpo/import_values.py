@@ -17,6 +17,7 @@ from astarpo.config import ImportValuesConfig
 from astarpo.estimate import finish_table, sampling_fingerprint, warn_of_samples
 from astarpo.grading import Grader, package_version, verifier_fingerprint
 from astarpo.locks import folder_lock
+from astarpo.manifest import TABLE_MARKS, require_fit, started_manifest
 from astarpo.outputs import check_folder
 from astarpo.policy import load_tokenizer
 from astarpo.problem_set import read_row
@@ -103,14 +104,14 @@ def prepare(config: ImportValuesConfig) -> tuple[list[Published], Any]:
         UserError: As `import_values` says.
     """
     inputs = [config.model, config.source, reward_file(config.reward)]
-    check_folder(config.out, inputs, kind="a value table", mark="manifest.json")
+    check_folder(config.out, inputs, kind="a value table", marks=TABLE_MARKS)
     published = read_published(config.source, config.split, config.limit)
     problems = [row.problem for row in published]
     verifier_fingerprint(problems, config.reward)
     tokenizer = load_tokenizer(config.model)
-    if (config.out / "manifest.json").is_file():
+    if held := started_manifest(config.out)["fingerprint"]:
         wanted = sampling_fingerprint(config, problems, seed=None)
-        ValueTable(config.out).require_fit(wanted)
+        require_fit(held, wanted, f"{config.out}: the value table does not fit")
     return published, tokenizer
 
 

@@ -49,7 +49,7 @@ def check_folder(
     inputs: Iterable[Path | str | None] = (),
     *,
     kind: str = "",
-    mark: str | None = None,
+    marks: tuple[str, ...] = (),
 ) -> None:
     """Checks that a folder can be made, or that it is this verb's to go on with.
 
@@ -59,8 +59,8 @@ def check_folder(
         out: The folder.
         inputs: What the call reads: paths, or names that are none; None where it reads nothing.
         kind: What the verb makes of the folder, for messages: `a value table`.
-        mark: The file by which an earlier call's folder is known; None where none is gone on with
-            and the folder is written as a whole.
+        marks: Patterns of files by which an earlier call's folder is known; none where it is not
+            gone on with, and is written as a whole.
 
     Raises:
         UserError: It cannot be made, holds something else, or is one of the inputs.
@@ -69,10 +69,11 @@ def check_folder(
     if out.exists() and not out.is_dir():
         raise UserError(f"{out}: is a file, and a folder is to be made; {_ELSEWHERE}")
     _refuse_input(out, inputs)
-    if mark is None and out.exists():
+    if not marks and out.exists():
         raise UserError(f"{out}: exists already; {_ELSEWHERE}")
     # Hidden files are what a killed call leaves, and what file managers and git put everywhere.
-    if mark is not None and not (out / mark).is_file() and any(out.glob("[!.]*")):
+    ours = any(any(out.glob(mark)) for mark in marks)
+    if not ours and any(out.glob("[!.]*")):
         raise UserError(f"{out}: exists and is not {kind}; {_ELSEWHERE}")
 
 

@@ -127,7 +127,7 @@ def prepare_document(document: Mapping[str, Any], out: Path, origin: str) -> dic
     Raises:
         UserError: As `run_document` says.
     """
-    check_folder(out, [origin], kind="a run of astarpo run", mark="recipe.json")
+    check_folder(out, [origin], kind="a run of astarpo run", marks=("recipe.json",))
     recipe_file = out / "recipe.json"
     if recipe_file.exists():
         before = json.loads(recipe_file.read_text(encoding="utf-8"))

@@ -122,7 +122,7 @@ def prepare(config: TrainConfig) -> tuple[Inputs, RunLog]:
     """
     given = [config.model, config.problems, config.values, config.eval_problems]
     given.append(reward_file(config.reward))
-    check_folder(config.out, given, kind="a run directory", mark="config.json")
+    check_folder(config.out, given, kind="a run directory", marks=("config.json",))
     require_parts(config)
     run = RunLog(config.out, config, resume=config.resume)
     return open_inputs(config), run

@@ -174,7 +174,7 @@ def check_claim(experiment: Experiment) -> Experiment:
         UserError: The folder holds something else, or an experiment of other settings.
     """
     check_folder(
-        experiment.out, [experiment.origin], kind="an experiment of astarpo", mark=_REQUEST
+        experiment.out, [experiment.origin], kind="an experiment of astarpo", marks=(_REQUEST,)
     )
     path = experiment.out / _REQUEST
     if not path.exists():
