@@ -78,8 +78,8 @@ def readers(setting: str) -> tuple[str, ...]:
     field = AlgorithmConfig.model_fields.get(setting)
     if field is None:
         return get_args(AlgorithmName)
-    assert isinstance(field.json_schema_extra, dict), "declared with `_read_by`"
-    return tuple(map(str, field.json_schema_extra["algorithms"]))
+    extra: Any = field.json_schema_extra  # Declared with `_read_by`.
+    return tuple(extra["algorithms"])
 
 
 class TrainConfig(ComputeConfig, AlgorithmConfig):
