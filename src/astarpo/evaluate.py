@@ -13,7 +13,7 @@ from astarpo.config import EvaluateConfig
 from astarpo.files import write_json
 from astarpo.grading import Grader, package_version, verifier_fingerprint
 from astarpo.logprobs import token_logprobs
-from astarpo.measure import answered_by_choice, measure, write_answers
+from astarpo.measure import answered_by_choice, holds_answers, measure, write_answers
 from astarpo.outputs import check_file
 from astarpo.policy import Policy, load_policy, load_tokenizer, pick_device
 from astarpo.problem_set import read_problems
@@ -112,7 +112,8 @@ def prepare(config: EvaluateConfig, problems: list[Problem] | None = None) -> Pr
         raise UserError("reference: the KL needs --samples of at least 1 and --top-p 1")
     inputs = [config.model, config.reference, config.problems, reward_file(config.reward)]
     check_file(config.out, inputs, overwrite=config.overwrite, suffix=".json")
-    check_file(answers_file(config), inputs, overwrite=config.overwrite)
+    left_over = not config.out.exists() and holds_answers(answers_file(config))
+    check_file(answers_file(config), inputs, overwrite=config.overwrite or left_over)
     if problems is None:
         problems = read_problems(config.problems, limit=config.limit)
     problems = problems[: config.limit]

@@ -146,6 +146,14 @@ def score_answers(
     return scores
 
 
+def holds_answers(path: Path) -> bool:
+    """Whether a file is one of `write_answers`; beside no scores a killed evaluation left it."""
+    try:
+        return {"mode", "problem_id", "token_ids"} <= set(pq.read_schema(path).names)
+    except (OSError, pa.ArrowInvalid):
+        return False
+
+
 def write_answers(path: Path, answers: Sequence[tuple[str, int, Answer]]) -> None:
     """Writes every answer with its verdict as Parquet, whole or not at all."""
     rows = [answer_row(answer, mode=mode, sample=k) for mode, k, answer in answers]

@@ -154,3 +154,6 @@ def test_answers_beside_the_scores_are_not_replaced_either(here, capsys):
     assert "scores.parquet: exists already" in refused(words, capsys)
     assert main(f"{words} --overwrite".split()) == 0
     assert json.loads((here / "scores.json").read_text())["num_problems"] == 24
+    (here / "scores.json").unlink()  # as a kill between both files leaves them
+    assert main(words.split()) == 0
+    assert (here / "scores.json").exists()
