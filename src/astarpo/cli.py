@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, Literal, NoReturn, get_args, get_origin
 
 from astarpo.config import Config
-from astarpo.settings import VERBS, build, read_document, settings_for
+from astarpo.settings import VERBS, build, read_document, refuse_unasked, settings_for
 from astarpo.stopping import STOPPED_STATUS
 from astarpo.types import TrainingStopped, UserError
 
@@ -63,15 +63,27 @@ def parse(arguments: Sequence[str]) -> tuple[Config, bool]:
     config_class = VERBS[verb]
     flags = vars(_parser(verb, config_class).parse_args(arguments[1:]))
     path, dry = flags.pop("config", None), flags.pop("dry_run", False)
-    settings = settings_for(verb, read_document(Path(path)), path) if path else {}
+    settings = {}
+    if path:
+        settings = settings_for(verb, read_document(Path(path)), path, flags.get("algorithm"))
+        refuse_unasked(settings, flags, path)
+    if {"steps", "epochs"} & flags.keys():  # The flag is instead of the file's other one.
+        settings = {k: v for k, v in settings.items() if k not in ("steps", "epochs")}
     return build(config_class, settings | flags), dry
+
+
+class _LogHandler(logging.Handler):
+    """Writes to what standard error is at that time: a progress bar keeps lines above itself."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        print(self.format(record), file=sys.stderr)
 
 
 def _show_log() -> None:
     """Sends this package's own log, and nothing else's, to standard error."""
     logger = logging.getLogger("astarpo")
     if not logger.handlers:
-        logger.addHandler(logging.StreamHandler())
+        logger.addHandler(_LogHandler())
     logger.setLevel(logging.INFO)
 
 

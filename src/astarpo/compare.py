@@ -5,7 +5,12 @@ from typing import Any
 from astarpo.config import CompareConfig
 from astarpo.experiment import run_experiment
 from astarpo.experiment.plan import Experiment
-from astarpo.experiment.request import parse_algorithms, parse_seeds, read_recipe
+from astarpo.experiment.request import (
+    parse_algorithms,
+    parse_seeds,
+    prepare_experiment,
+    read_recipe,
+)
 from astarpo.types import UserError
 
 
@@ -19,7 +24,16 @@ def compare(config: CompareConfig) -> dict[str, Any]:
         UserError: A setting or the recipe is wrong, a stage cannot do its work, or the folder holds
             another experiment.
     """
-    return run_experiment(plan_comparison(config))
+    return run_experiment(prepare(config))
+
+
+def prepare(config: CompareConfig) -> Experiment:
+    """The experiment, checked as far as can be before any of it is done.
+
+    Raises:
+        UserError: As `compare` says.
+    """
+    return prepare_experiment(plan_comparison(config))
 
 
 def plan_comparison(config: CompareConfig) -> Experiment:

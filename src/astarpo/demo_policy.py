@@ -5,16 +5,18 @@ steps slips, as people's do. So it can do the task but gets about half of its an
 pretrained model is to a benchmark. Only problems of the training split are used.
 """
 
+import argparse
 import logging
 import random
 import re
-import sys
 from pathlib import Path
 
 from astarpo.files import atomic_directory
+from astarpo.outputs import check_folder
 from astarpo.policy import save_model
 from astarpo.seeding import derive_seed
 from astarpo.tasks.arithmetic import Arithmetic, worked_solution
+from astarpo.types import UserError
 from astarpo.warm_start import build_policy, fit, make_example
 
 SLIP_RATE = 0.17
@@ -54,6 +56,21 @@ def make_demo_policy(out: Path, clean_steps: int = 800, slip_steps: int = 400) -
         save_model(path, policy)
 
 
-if __name__ == "__main__":
+def main() -> None:
+    """Reads the command line and makes the policy."""
+    parser = argparse.ArgumentParser(
+        prog="python -m astarpo.demo_policy",
+        description="Makes the policy of the demo, in minutes.",
+    )
+    parser.add_argument("out", type=Path, metavar="FOLDER", help="folder for the policy")
+    out = parser.parse_args().out
+    try:
+        check_folder(out)
+    except UserError as error:
+        parser.error(str(error))
     logging.basicConfig(format="%(message)s", level=logging.INFO)
-    make_demo_policy(Path(sys.argv[1]))
+    make_demo_policy(out)
+
+
+if __name__ == "__main__":
+    main()

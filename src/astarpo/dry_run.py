@@ -1,7 +1,9 @@
-"""What a verb would do, without doing it: settings, counts, and the first prompt as tokens."""
+"""What a verb would do, without doing it: settings, counts, and the first prompt as tokens.
+
+All of it comes from the `prepare` that the verb itself starts with, so the two cannot disagree.
+"""
 
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 from astarpo.config import (
@@ -11,7 +13,11 @@ from astarpo.config import (
     DemoConfig,
     EstimateConfig,
     EvaluateConfig,
+    ExportConfig,
+    ImportValuesConfig,
+    ReportConfig,
     RunConfig,
+    RunsConfig,
     SweepConfig,
     TrainConfig,
     WarmStartConfig,
@@ -32,73 +38,105 @@ def dry_run(verb: str, config: Config) -> str:
     Raises:
         UserError: An input is wrong; the verb itself would say the same.
     """
-    details = _DETAILS.get(type(config), lambda config: [])(config)
+    details = _DETAILS[type(config)](config)
     return "\n".join([f"astarpo {verb} would run with", config.model_dump_json(indent=2), *details])
 
 
 def _data(config: DataConfig) -> list[str]:
-    from astarpo.data import gather_problems
+    from astarpo.data import prepare
 
-    problems = gather_problems(config)
+    problems = prepare(config)
     return [f"{len(problems)} problems; the first, {problems[0].id}:", _text(problems[0])]
 
 
 def _estimate(config: EstimateConfig) -> list[str]:
+    from astarpo.estimate import prepare
     from astarpo.value_table import ValueTable
 
-    prompts, lines = _judged_prompts(config, config.problems)
-    wanted = len(prompts) * config.samples
-    left = wanted
+    prepared = prepare(config)
+    prompts = prepared.prompts
+    wanted = left = len(prompts) * config.samples
     if (config.out / "manifest.json").exists():
         missing = ValueTable(config.out).missing_samples(
             [prompt.problem for prompt in prompts], config.samples
         )
         left = sum(map(len, missing))
-    return [f"{wanted} samples ({config.samples} each), {wanted - left} already there", *lines]
+    return [
+        f"{wanted} samples ({config.samples} each), {wanted - left} already there",
+        *_prompts(config.model, prompts, len(prepared.problems)),
+    ]
 
 
 def _train(config: TrainConfig) -> list[str]:
-    from astarpo.inputs import attach_values, count_steps, open_inputs
-    from astarpo.lora import require_lora
-    from astarpo.optimizers import require_optimizer
+    from astarpo.train import prepare
 
-    inputs = open_inputs(config)
-    require_optimizer(config.optimizer)
-    require_lora(config)
-    text, each = inputs.text, inputs.algorithm.samples_per_prompt
-    prompts, lines = _prompts(
-        inputs.problems, config.model, text.prompt_format, text.max_prompt_tokens
-    )
-    kept, values = attach_values(prompts, inputs.table, config)
-    mean = f", mean V* {sum(values) / len(kept):.3f}" if values else ""
+    inputs = prepare(config)
+    prompts, values = inputs.prompts, inputs.values
+    mean = f", mean V* {sum(values) / len(values):.3f}" if values else ""
     return [
-        f"{len(kept)} problems after filter {config.filter}{mean}",
-        f"{count_steps(config, len(kept))} steps of {config.prompts_per_step} prompts, "
-        f"{each} samples each, {config.minibatches} updates a step",
-        *lines,
+        f"{len(prompts)} problems after filter {config.filter}{mean}",
+        f"{inputs.num_steps} steps of {config.prompts_per_step} prompts, "
+        f"{inputs.algorithm.samples_per_prompt} samples each, {config.minibatches} updates a step",
+        *_prompts(config.model, prompts, len(inputs.problems)),
     ]
 
 
 def _evaluate(config: EvaluateConfig) -> list[str]:
-    if config.problems is None:
-        return [f"suite {config.suite}: {config.benchmarks or 'all benchmarks'}"]
-    prompts, lines = _judged_prompts(config, config.problems)
-    return [f"{len(prompts)} greedy answers and {len(prompts) * config.samples} samples", *lines]
+    if config.suite:
+        from astarpo.suite import prepare as prepare_suite
+
+        prompts_by_name = prepare_suite(config).prompts
+        return [
+            f"suite {config.suite}: "
+            + (", ".join(f"{k} ({len(p)} problems)" for k, p in prompts_by_name.items()) or "done")
+        ]
+    from astarpo.evaluate import prepare
+
+    prepared = prepare(config)
+    count = len(prepared.prompts)
+    return [
+        f"{count} greedy answers and {count * config.samples} samples",
+        *_prompts(config.model, prepared.prompts, len(prepared.problems)),
+    ]
 
 
 def _warm_start(config: WarmStartConfig) -> list[str]:
-    from astarpo.problem_set import read_problems
+    from astarpo.warm_start import prepare
 
-    problems = read_problems(config.problems)
-    solved = [problem for problem in problems if problem.extra.get("solution")]
-    return [f"{len(solved)} of {len(problems)} problems have a worked solution"]
+    _, examples = prepare(config)
+    return [f"{config.steps} updates on {len(examples)} worked solutions"]
+
+
+def _import_values(config: ImportValuesConfig) -> list[str]:
+    from astarpo.import_values import prepare
+
+    published, _ = prepare(config)
+    return [f"{len(published)} problems with {len(published[0].responses)} samples each"]
+
+
+def _export(config: ExportConfig) -> list[str]:
+    from astarpo.export import prepare
+
+    _, problems, kept = prepare(config)
+    return [f"{len(kept)} of {len(problems)} problems have samples"]
+
+
+def _report(config: ReportConfig) -> list[str]:
+    from astarpo.report import prepare
+
+    return [f"would be written: {prepare(config)}"]
+
+
+def _runs(config: RunsConfig) -> list[str]:
+    from astarpo.runs import prepare
+
+    return [f"{len(prepare(config))} runs"]
 
 
 def _run(config: RunConfig) -> list[str]:
-    from astarpo.run import read_recipe, stage_configs
+    from astarpo.run import prepare
 
-    document, origin = read_recipe(config)
-    stages = stage_configs(document, config.out, origin)
+    stages = prepare(config)
     return [f"{name}: {stage.model_dump_json()}" for name, stage in stages.items()]
 
 
@@ -109,17 +147,17 @@ def _demo(config: DemoConfig) -> list[str]:
 
 
 def _compare(config: CompareConfig) -> list[str]:
-    from astarpo.compare import plan_comparison
+    from astarpo.compare import prepare
     from astarpo.experiment.preview import preview
 
-    return preview(plan_comparison(config))
+    return preview(prepare(config))
 
 
 def _sweep(config: SweepConfig) -> list[str]:
     from astarpo.experiment.preview import preview
-    from astarpo.sweep import plan_sweep
+    from astarpo.sweep import prepare
 
-    return preview(plan_sweep(config))
+    return preview(prepare(config))
 
 
 _DETAILS: dict[type[Config], Callable[[Any], list[str]]] = {
@@ -128,6 +166,10 @@ _DETAILS: dict[type[Config], Callable[[Any], list[str]]] = {
     TrainConfig: _train,
     EvaluateConfig: _evaluate,
     WarmStartConfig: _warm_start,
+    ImportValuesConfig: _import_values,
+    ExportConfig: _export,
+    ReportConfig: _report,
+    RunsConfig: _runs,
     RunConfig: _run,
     DemoConfig: _demo,
     CompareConfig: _compare,
@@ -135,32 +177,16 @@ _DETAILS: dict[type[Config], Callable[[Any], list[str]]] = {
 }
 
 
-def _judged_prompts(
-    config: EstimateConfig | EvaluateConfig, path: Path
-) -> tuple[list[Prompt], list[str]]:
-    """As `_prompts`, of a problem file, once something is known to judge its problems."""
-    from astarpo.grading import verifier_fingerprint
-    from astarpo.problem_set import read_problems
+def _prompts(model: str, prompts: Sequence[Prompt], num_problems: int) -> list[str]:
+    """Lines that tell of the prompts that are used."""
+    from astarpo.policy import load_tokenizer
 
-    problems = read_problems(path, limit=config.limit)
-    verifier_fingerprint(problems, config.reward)
-    return _prompts(problems, config.model, config.prompt_format, config.max_prompt_tokens)
-
-
-def _prompts(
-    problems: Sequence[Problem], model: str, prompt_format: Any, max_tokens: int
-) -> tuple[list[Prompt], list[str]]:
-    """The prompts that fit, and lines that tell of them."""
-    from astarpo.policy import fit_prompts, load_tokenizer
-
-    tokenizer = load_tokenizer(model)
-    prompts = fit_prompts(problems, tokenizer, prompt_format, max_tokens)
     first, lengths = prompts[0], [len(prompt.token_ids) for prompt in prompts]
-    return prompts, [
-        f"{len(prompts)} of {len(problems)} problems fit max_prompt_tokens={max_tokens} "
-        f"({min(lengths)} to {max(lengths)} tokens)",
+    return [
+        f"{len(prompts)} of {num_problems} problems are used ({min(lengths)} to {max(lengths)} "
+        "tokens each)",
         f"the first prompt, {first.problem.id}, {len(first.token_ids)} tokens:",
-        tokenizer.decode(first.token_ids),
+        load_tokenizer(model).decode(first.token_ids),
         f"token ids: {list(first.token_ids)}",
     ]
 

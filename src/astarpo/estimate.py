@@ -9,7 +9,7 @@ the seed, its problem and its number, so more samples or problems can be added t
 import logging
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -20,17 +20,21 @@ from astarpo.engines import open_engine
 from astarpo.engines.base import Sampling
 from astarpo.grading import Grader, package_version, verifier_fingerprint
 from astarpo.locks import folder_lock
+from astarpo.manifest import TABLE_MARKS, require_fit, started_manifest
 from astarpo.metrics import peak_memory_gib
+from astarpo.outputs import check_folder
 from astarpo.plots import plot_values
-from astarpo.policy import fingerprint, fit_prompts, load_policy, pick_device
+from astarpo.policy import fingerprint, load_policy, pick_device
 from astarpo.problem_set import read_problems
 from astarpo.profiling import StepProfiler
 from astarpo.progress import Progress
+from astarpo.prompts import open_prompts
 from astarpo.rejudge import rejudge
 from astarpo.rollout import Answer, Stopwatch, roll_out
 from astarpo.scores import level_counts
 from astarpo.seeding import derive_seed
 from astarpo.shards import Sample
+from astarpo.tasks.reward import reward_file
 from astarpo.types import Problem, Prompt, UserError
 from astarpo.value_table import ValueTable
 from astarpo.verdicts import warn_of_verdicts
@@ -50,23 +54,18 @@ def estimate(config: EstimateConfig) -> ValueTable:
     Raises:
         UserError: An input is wrong, the table there does not fit, or most samples are truncated.
     """
-    problems = read_problems(config.problems, limit=config.limit)
-    device = pick_device(config.device)
-    wanted = sampling_fingerprint(config, problems, config.seed)
+    prepared = prepare(config)
+    wanted = sampling_fingerprint(config, prepared.problems, config.seed)
     with folder_lock(config.out):
-        return _fill(config, problems, wanted, device)
+        return _fill(config, prepared, wanted)
 
 
-def _fill(
-    config: EstimateConfig, problems: list[Problem], wanted: dict[str, Any], device: torch.device
-) -> ValueTable:
+def _fill(config: EstimateConfig, prepared: "Prepared", wanted: dict[str, Any]) -> ValueTable:
     """As `estimate`, once its inputs are known to be right and nobody else writes the table."""
+    problems, prompts, device = prepared
     facts = {"model": config.model, "package_version": package_version()}
     table = ValueTable.start(config.out, wanted, facts, any_verifier=config.rejudge)
     policy = load_policy(config.model, device)
-    prompts = fit_prompts(
-        problems, policy.tokenizer, config.prompt_format, config.max_prompt_tokens
-    )
     sampling = Sampling(config.max_new_tokens, config.temperature)
     engine = open_engine(config, policy)
     stopwatch = Stopwatch(dict(table.manifest.get("seconds", {})))
@@ -127,6 +126,51 @@ def finish_table(
         **facts,
     )
     logger.info(describe(table, problems, config.max_new_tokens))
+
+
+class Prepared(NamedTuple):
+    """What stage 1 starts from.
+
+    Attributes:
+        problems: As read.
+        prompts: Of those that are not set aside.
+        device: Where the model will be.
+    """
+
+    problems: list[Problem]
+    prompts: list[Prompt]
+    device: torch.device
+
+
+def prepare(config: EstimateConfig, problems: list[Problem] | None = None) -> Prepared:
+    """Reads and checks what `estimate` needs; loads no weights and writes nothing.
+
+    Args:
+        config: Its settings.
+        problems: Those of a file that is not written yet.
+
+    Raises:
+        UserError: An input is wrong, or the table there does not fit.
+    """
+    inputs = [config.model, config.problems, reward_file(config.reward)]
+    check_folder(config.out, inputs, kind="a value table", marks=TABLE_MARKS)
+    if problems is None:
+        problems = read_problems(config.problems, limit=config.limit)
+    problems = problems[: config.limit]
+    device = pick_device(config.device)
+    verifier_fingerprint(problems, config.reward)
+    prompts = open_prompts(
+        problems,
+        config.model,
+        config.prompt_format,
+        config.max_prompt_tokens,
+        config.max_new_tokens,
+    )
+    if held := started_manifest(config.out)["fingerprint"]:
+        wanted = sampling_fingerprint(config, problems, config.seed)
+        misfit = f"{config.out}: the value table does not fit"
+        require_fit(held, wanted, misfit, any_verifier=config.rejudge)
+    return Prepared(problems, prompts, device)
 
 
 def sampling_fingerprint(

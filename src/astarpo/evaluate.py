@@ -2,7 +2,8 @@
 
 import logging
 from collections.abc import Sequence
-from typing import Any
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import torch
 
@@ -12,13 +13,16 @@ from astarpo.config import EvaluateConfig
 from astarpo.files import write_json
 from astarpo.grading import Grader, package_version, verifier_fingerprint
 from astarpo.logprobs import token_logprobs
-from astarpo.measure import measure, write_answers
-from astarpo.policy import Policy, fit_prompts, load_policy, pick_device
+from astarpo.measure import answered_by_choice, holds_answers, measure, write_answers
+from astarpo.outputs import check_file
+from astarpo.policy import Policy, load_policy, load_tokenizer, pick_device
 from astarpo.problem_set import read_problems
+from astarpo.prompts import open_prompts
 from astarpo.rollout import Answer, Stopwatch
 from astarpo.scores import Score, mean_score
 from astarpo.suite import evaluate_suite
-from astarpo.types import UserError
+from astarpo.tasks.reward import reward_file
+from astarpo.types import Problem, Prompt, UserError
 from astarpo.verdicts import tell_verdicts
 
 logger = logging.getLogger("astarpo")
@@ -38,22 +42,9 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     """
     if config.suite:
         return evaluate_suite(config)
-    if config.benchmarks or config.suite_sources:
-        raise UserError("--benchmarks and --suite-sources choose from a suite: give --suite paper")
-    if config.problems is None:
-        raise UserError("what to evaluate on is missing: give --problems FILE or --suite paper")
-    if config.reference and (config.samples == 0 or config.top_p < 1):
-        raise UserError("reference: the KL needs --samples of at least 1 and --top-p 1")
-    device = pick_device(config.device)
-    problems = read_problems(config.problems, limit=config.limit)
-    verifiers = verifier_fingerprint(problems, config.reward)
+    problems, prompts, verifiers, device = prepare(config)
     policy = load_policy(config.model, device)
     reference = load_policy(config.reference, device) if config.reference else None
-    if reference and reference.tokenizer.get_vocab() != policy.tokenizer.get_vocab():
-        raise UserError(f"{config.reference}: has another vocabulary than {config.model}")
-    prompts = fit_prompts(
-        problems, policy.tokenizer, config.prompt_format, config.max_prompt_tokens
-    )
     stopwatch = Stopwatch()
     with Grader(config.grade_workers, config.grade_timeout, config.reward) as grader:
         measured = measure(policy, prompts, config, grader, stopwatch)
@@ -77,12 +68,78 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
         **measured.summary(),
         "seconds": stopwatch.seconds,
     }
-    write_answers(config.out.with_suffix(".parquet"), measured.answers)
+    write_answers(answers_file(config), measured.answers)
     write_json(config.out, result)
     for name, score in measured.scores.items():
         logger.info(f"{name:>13}  {score.value:.4f}  [{score.low:.4f}, {score.high:.4f}]")
     tell_verdicts("evaluate", result["statuses"], result["truncated_share"])
     return result
+
+
+class Prepared(NamedTuple):
+    """What an evaluation starts from.
+
+    Attributes:
+        problems: As read.
+        prompts: Of those that are not set aside.
+        verifiers: What judges them, with versions.
+        device: Where the models will be.
+    """
+
+    problems: list[Problem]
+    prompts: list[Prompt]
+    verifiers: dict[str, str]
+    device: torch.device
+
+
+def prepare(config: EvaluateConfig, problems: list[Problem] | None = None) -> Prepared:
+    """Reads and checks what `evaluate` needs; loads no weights and writes nothing.
+
+    Args:
+        config: Its settings, without a suite.
+        problems: Those of a file that is not written yet.
+
+    Raises:
+        UserError: An input is wrong.
+    """
+    if config.suite is not None:
+        raise UserError("a suite brings its own problems: give it to astarpo evaluate alone")
+    if config.benchmarks or config.suite_sources:
+        raise UserError("--benchmarks and --suite-sources choose from a suite: give --suite paper")
+    if config.problems is None:
+        raise UserError("what to evaluate on is missing: give --problems FILE or --suite paper")
+    if config.reference and (config.samples == 0 or config.top_p < 1):
+        raise UserError("reference: the KL needs --samples of at least 1 and --top-p 1")
+    inputs = [config.model, config.reference, config.problems, reward_file(config.reward)]
+    check_file(config.out, inputs, overwrite=config.overwrite, suffix=".json")
+    left_over = not config.out.exists() and holds_answers(answers_file(config))
+    check_file(answers_file(config), inputs, overwrite=config.overwrite or left_over)
+    if problems is None:
+        problems = read_problems(config.problems, limit=config.limit)
+    problems = problems[: config.limit]
+    device = pick_device(config.device)
+    verifiers = verifier_fingerprint(problems, config.reward)
+    answered_by_choice(problems)
+    if config.reference:
+        _require_one_vocabulary(config.model, config.reference)
+    prompts = open_prompts(
+        problems,
+        config.model,
+        config.prompt_format,
+        config.max_prompt_tokens,
+        config.max_new_tokens,
+    )
+    return Prepared(problems, prompts, verifiers, device)
+
+
+def answers_file(config: EvaluateConfig) -> Path:
+    """Where every answer is written, beside the scores."""
+    return config.out.with_suffix(".parquet")
+
+
+def _require_one_vocabulary(model: str, reference: str) -> None:
+    if load_tokenizer(reference).get_vocab() != load_tokenizer(model).get_vocab():
+        raise UserError(f"{reference}: has another vocabulary than {model}")
 
 
 @torch.no_grad()

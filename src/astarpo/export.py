@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from astarpo.config import ExportConfig
+from astarpo.outputs import check_file
 from astarpo.problem_set import read_problems, to_row, write_rows
 from astarpo.tasks.reward import PROMPT_IS_TEXT
 from astarpo.types import Problem, UserError
@@ -29,12 +30,7 @@ def export(config: ExportConfig) -> Path:
     Raises:
         UserError: The table or the problems cannot be read, or have nothing in common.
     """
-    table = ValueTable(config.table)
-    problems = read_problems(config.problems)
-    sampled = set(table.samples(["problem_id"])["problem_id"].to_pylist())
-    kept = [problem for problem in problems if problem.id in sampled]
-    if not kept:
-        raise UserError(f"{config.table}: holds no sample of the problems in {config.problems}")
+    table, problems, kept = prepare(config)
     values = table.values(kept, config.beta1).v_star_P.tolist()
     if config.format == "apo":
         rows = _with_samples(kept, table)
@@ -51,6 +47,22 @@ def export(config: ExportConfig) -> Path:
     left_out = len(problems) - len(kept)
     logger.info(f"{config.out}: {len(kept)} problems ({config.format}); {left_out} have no samples")
     return config.out
+
+
+def prepare(config: ExportConfig) -> tuple[ValueTable, list[Problem], list[Problem]]:
+    """The table, the problems, and those of them that the table has samples of.
+
+    Raises:
+        UserError: As `export` says, or the file cannot be written.
+    """
+    check_file(config.out, [config.table, config.problems], overwrite=config.overwrite)
+    table = ValueTable(config.table)
+    problems = read_problems(config.problems)
+    sampled = set(table.samples(["problem_id"])["problem_id"].to_pylist())
+    kept = [problem for problem in problems if problem.id in sampled]
+    if not kept:
+        raise UserError(f"{config.table}: holds no sample of the problems in {config.problems}")
+    return table, problems, kept
 
 
 def _verl_row(problem: Problem, value: float) -> dict[str, Any]:

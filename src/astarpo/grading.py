@@ -135,8 +135,7 @@ def _not_named(data_source: str) -> UserError:
     function = data_source.removeprefix(PREFIX)
     return UserError(
         f"the problem file asks to run the function {function!r:.200} to judge its answers: if it "
-        "is yours, give --reward FILE.py:NAME, written as it is there (in a recipe: reward, at the "
-        "top level); else do not use the file"
+        "is yours, give --reward FILE.py:NAME, written as it is there; else do not use the file"
     )
 
 

@@ -15,13 +15,16 @@ from typing import Any, NamedTuple
 
 from astarpo.config import ImportValuesConfig
 from astarpo.estimate import finish_table, sampling_fingerprint, warn_of_samples
-from astarpo.grading import Grader, package_version
+from astarpo.grading import Grader, package_version, verifier_fingerprint
 from astarpo.locks import folder_lock
+from astarpo.manifest import TABLE_MARKS, require_fit, started_manifest
+from astarpo.outputs import check_folder
 from astarpo.policy import load_tokenizer
 from astarpo.problem_set import read_row
 from astarpo.progress import Progress
 from astarpo.shards import Sample
 from astarpo.tasks.own import VERL_COLUMNS
+from astarpo.tasks.reward import reward_file
 from astarpo.tasks.sources import Row, read_rows
 from astarpo.types import Problem, UserError, Verdict
 from astarpo.value_table import ValueTable
@@ -52,7 +55,7 @@ def import_values(config: ImportValuesConfig) -> ValueTable:
         UserError: The source has other columns or lacks responses, nothing judges its problems, the
             model cannot be found, or the table there does not fit.
     """
-    published = read_published(config.source, config.split, config.limit)
+    published, tokenizer = prepare(config)
     problems = [row.problem for row in published]
     facts = {
         "model": config.model,
@@ -61,7 +64,6 @@ def import_values(config: ImportValuesConfig) -> ValueTable:
     }
     # The seed is not known: so estimate, which has one, refuses to add its own samples to these.
     sampled = sampling_fingerprint(config, problems, seed=None)
-    tokenizer = load_tokenizer(config.model)
     with folder_lock(config.out):
         table = ValueTable.start(config.out, sampled, facts)
         _fill(table, published, tokenizer, config)
@@ -93,6 +95,24 @@ def _fill(
                 ]
             )
             progress.advance(len(shard))
+
+
+def prepare(config: ImportValuesConfig) -> tuple[list[Published], Any]:
+    """The published samples and the model's tokenizer.
+
+    Raises:
+        UserError: As `import_values` says.
+    """
+    inputs = [config.model, config.source, reward_file(config.reward)]
+    check_folder(config.out, inputs, kind="a value table", marks=TABLE_MARKS)
+    published = read_published(config.source, config.split, config.limit)
+    problems = [row.problem for row in published]
+    verifier_fingerprint(problems, config.reward)
+    tokenizer = load_tokenizer(config.model)
+    if held := started_manifest(config.out)["fingerprint"]:
+        wanted = sampling_fingerprint(config, problems, seed=None)
+        require_fit(held, wanted, f"{config.out}: the value table does not fit")
+    return published, tokenizer
 
 
 def read_published(source: str, split: str, limit: int | None = None) -> list[Published]:

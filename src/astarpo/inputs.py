@@ -4,7 +4,7 @@ import logging
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -13,8 +13,10 @@ from astarpo.algorithms.base import Algorithm
 from astarpo.config import TrainConfig
 from astarpo.engines.base import Sampling
 from astarpo.grading import verifier_fingerprint
-from astarpo.policy import PromptFormat, fingerprint, fit_prompts
+from astarpo.overlap import refuse_overlap
+from astarpo.policy import PromptFormat, fingerprint
 from astarpo.problem_set import read_problems
+from astarpo.prompts import open_prompts
 from astarpo.types import Problem, Prompt, UserError
 from astarpo.value_table import ValueTable
 
@@ -47,23 +49,26 @@ class Inputs:
         table: Stage 1, where the run has it.
         text: Settings of prompts and responses.
         algorithm: The loss.
+        prompts: What is trained on.
+        values: V* of each, where there is a table.
+        held_out: Prompts of the held-out problems; empty where there are none.
+        num_steps: Of the whole run.
     """
 
     problems: list[Problem]
     table: ValueTable | None
     text: TextSettings
     algorithm: Algorithm
-
-    def prompts(self, tokenizer: Any, problems: Sequence[Problem] | None = None) -> list[Prompt]:
-        """Renders problems (its own, or others) as stage 1 did; see `fit_prompts`."""
-        problems = self.problems if problems is None else problems
-        return fit_prompts(
-            problems, tokenizer, self.text.prompt_format, self.text.max_prompt_tokens
-        )
+    prompts: list[Prompt]
+    values: list[float] | None
+    held_out: list[Prompt]
+    num_steps: int
 
 
 def open_inputs(config: TrainConfig) -> Inputs:
     """Opens problems and value table, once it is known to be this model's and verifier's.
+
+    No weights are loaded.
 
     Raises:
         UserError: One of them is missing or cannot be read, or they do not fit.
@@ -79,6 +84,8 @@ def open_inputs(config: TrainConfig) -> Inputs:
                 f"{config.values}: samples imported from {imported['source']}; nothing but your "
                 f"word says that {table.manifest['model']} wrote them"
             )
+    elif config.values_samples is not None:
+        raise UserError("values_samples counts samples of a value table: give --values too")
     text = text_settings(config, table)
     algorithm = ALGORITHMS[config.algorithm](config, text.max_new_tokens)
     if table is None and algorithm.needs_values:
@@ -89,7 +96,36 @@ def open_inputs(config: TrainConfig) -> Inputs:
         raise UserError(
             f"filter {config.filter} goes by stage-1 samples: give --values (astarpo estimate)"
         )
-    return Inputs(problems, table, text, algorithm)
+    prompts, values = attach_values(_prompts(config.model, problems, text), table, config)
+    held_out = []
+    if config.eval_problems:
+        held_out = read_problems(config.eval_problems)
+        verifier_fingerprint(held_out, config.reward)
+        refuse_overlap(problems, held_out, (str(config.problems), str(config.eval_problems)))
+        held_out = _prompts(config.model, held_out, text)
+    num_steps = count_steps(config, len(prompts))
+    return Inputs(problems, table, text, algorithm, prompts, values, held_out, num_steps)
+
+
+def _prompts(model: str, problems: Sequence[Problem], text: TextSettings) -> list[Prompt]:
+    return open_prompts(
+        problems, model, text.prompt_format, text.max_prompt_tokens, text.max_new_tokens
+    )
+
+
+def refuse_other_text(config: TrainConfig, table: TextSettings, where: str) -> None:
+    """Refuses settings of prompts and responses that differ from the value table's.
+
+    Raises:
+        UserError: One differs.
+    """
+    for name, held in table._asdict().items():
+        given = getattr(config, name)
+        if given not in (None, held):
+            raise UserError(
+                f"{name} is {given} here and {held} in {where}: leave it out, or make a value "
+                "table with it"
+            )
 
 
 def text_settings(config: TrainConfig, table: ValueTable | None) -> TextSettings:
@@ -98,21 +134,17 @@ def text_settings(config: TrainConfig, table: ValueTable | None) -> TextSettings
     Raises:
         UserError: The config asks for other settings than the table was made with.
     """
-    settings = {}
-    for name in TextSettings._fields:
-        given = getattr(config, name)
-        if table is None:
-            settings[name] = getattr(_WITHOUT_TABLE, name) if given is None else given
-            continue
-        settings[name] = (
-            table.max_prompt_tokens if name == "max_prompt_tokens" else table.setting(name)
-        )
-        if given not in (None, settings[name]):
-            raise UserError(
-                f"{name} is {given} here and {settings[name]} in {table.path}: leave it out, or "
-                "make a value table with it"
-            )
-    return TextSettings(**settings)
+    if table is None:
+        given = {name: getattr(config, name) for name in TextSettings._fields}
+        return _WITHOUT_TABLE._replace(**{k: v for k, v in given.items() if v is not None})
+    text = TextSettings(
+        table.setting("prompt_format"),
+        table.max_prompt_tokens,
+        table.setting("max_new_tokens"),
+        table.setting("temperature"),
+    )
+    refuse_other_text(config, text, str(table.path))
+    return text
 
 
 def count_steps(config: TrainConfig, num_prompts: int) -> int:

@@ -10,6 +10,9 @@ from astarpo.shards import check_shard, shard_paths
 from astarpo.types import UserError
 
 MANIFEST = "manifest.json"
+
+TABLE_MARKS = (MANIFEST, "samples-*.parquet")
+"""Files by which the folder of a value table is known."""
 FORMAT = 2
 VERIFIER = "verifier of "
 """What the entries of a fingerprint begin with that say how samples were judged."""

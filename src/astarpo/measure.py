@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from astarpo.answer_schema import answer_row
 from astarpo.choices import has_choices, pick_choices
@@ -20,7 +21,7 @@ from astarpo.progress import Progress
 from astarpo.rollout import Answer, Stopwatch, roll_out
 from astarpo.scores import Score, majority_right, mean_score, pass_at_k
 from astarpo.seeding import derive_seed
-from astarpo.types import Prompt, UserError
+from astarpo.types import Problem, Prompt, UserError
 
 
 @dataclass(frozen=True)
@@ -65,10 +66,7 @@ def measure(
     Raises:
         UserError: Both kinds are mixed.
     """
-    with_choices = {has_choices(prompt.problem) for prompt in prompts}
-    if with_choices == {True, False}:
-        raise UserError("some problems have choices and some have none: evaluate them apart")
-    if with_choices == {True}:
+    if answered_by_choice([prompt.problem for prompt in prompts]):
         with stopwatch.phase("choices"):
             picked = pick_choices(policy, prompts, config.prompt_format)
         scores = {n: mean_score([a.verdict.reward for a in row]) for n, row in picked.items()}
@@ -77,6 +75,18 @@ def measure(
     answers = [("greedy", 0, answer) for answer in greedy_P]
     answers += [("sampled", k, a) for row in sampled_PK for k, a in enumerate(row)]
     return Measurement(score_answers(greedy_P, sampled_PK), answers, sampled_PK)
+
+
+def answered_by_choice(problems: Sequence[Problem]) -> bool:
+    """Whether problems are answered by one of their choices, not by generated text.
+
+    Raises:
+        UserError: Some are, and some are not.
+    """
+    with_choices = {has_choices(problem) for problem in problems}
+    if len(with_choices) > 1:
+        raise UserError("some problems have choices and some have none: evaluate them apart")
+    return with_choices == {True}
 
 
 def answer_all(
@@ -135,6 +145,14 @@ def score_answers(
     for j in draws:
         scores[f"pass_at_{j}"] = mean_score([pass_at_k(k, right, j) for right in num_right_P])
     return scores
+
+
+def holds_answers(path: Path) -> bool:
+    """Whether a file is one of `write_answers`; beside no scores a killed evaluation left it."""
+    try:
+        return {"mode", "problem_id", "token_ids"} <= set(pq.read_schema(path).names)
+    except (OSError, pa.ArrowInvalid):
+        return False
 
 
 def write_answers(path: Path, answers: Sequence[tuple[str, int, Answer]]) -> None:

@@ -14,7 +14,7 @@ import importlib
 import json
 import logging
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +29,17 @@ from astarpo.config import (
     WarmStartConfig,
 )
 from astarpo.files import write_json
+from astarpo.outputs import check_folder
 from astarpo.rundir import has_run
-from astarpo.settings import VERBS, build, find_recipe, read_document, settings_for
+from astarpo.settings import (
+    VERBS,
+    build,
+    find_recipe,
+    measures_kl,
+    plain,
+    read_recipe_file,
+    settings_for,
+)
 from astarpo.types import UserError
 
 logger = logging.getLogger("astarpo")
@@ -52,7 +61,11 @@ def run(config: RunConfig) -> dict[str, Any]:
 def read_recipe(config: RunConfig) -> tuple[dict[str, Any], str]:
     """The recipe with the config's own settings over it, and where it came from."""
     path = find_recipe(config.recipe)
-    document = read_document(path) | {"seed": config.seed}
+    document = read_recipe_file(path, config.reward)
+    if config.seed is not None:  # Then it holds for every stage, whatever their tables say.
+        for table in [table for table in document.values() if isinstance(table, dict)]:
+            table.pop("seed", None)
+    document["seed"] = document.get("seed", 0) if config.seed is None else config.seed
     if config.model:
         document |= {"model": config.model}
         document.pop("warm-start", None)
@@ -76,17 +89,15 @@ def run_document(document: Mapping[str, Any], out: Path, origin: str) -> dict[st
     Raises:
         UserError: A setting or an input is wrong, or the folder holds another recipe's run.
     """
-    # Torch is imported with the stages; a mistake in the recipe should not wait for it.
-    configs = stage_configs(document, out, origin)
-    recipe_file = out / "recipe.json"
-    recipe = json.loads(json.dumps(document))
-    if recipe_file.exists() and json.loads(recipe_file.read_text(encoding="utf-8")) != recipe:
-        raise UserError(f"{out}: holds a run of another recipe or seed; give another --out")
-    write_json(recipe_file, recipe)
+    configs = prepare_document(document, out, origin)
+    write_json(out / "recipe.json", plain(document))
 
     stages_file = out / "stages.json"
-    seconds = json.loads(stages_file.read_text(encoding="utf-8")) if stages_file.exists() else {}
+    seconds = _finished_stages(out)
     for name, config in configs.items():
+        if name == "warm_start" and config.out.exists():
+            # Its folder is there as a whole or not at all; only its time may be lost by a kill.
+            seconds.setdefault(name, 0.0)
         if name in seconds:
             continue
         logger.info(f"== {name.replace('_', ' ')}")
@@ -101,6 +112,71 @@ def run_document(document: Mapping[str, Any], out: Path, origin: str) -> dict[st
     return summary
 
 
+def prepare(config: RunConfig) -> dict[str, Any]:
+    """The config of every stage of a recipe, checked as far as can be before any of them runs.
+
+    Raises:
+        UserError: As `run` says.
+    """
+    document, origin = read_recipe(config)
+    return prepare_document(document, config.out, origin)
+
+
+def prepare_document(document: Mapping[str, Any], out: Path, origin: str) -> dict[str, Any]:
+    """As `prepare`, of a parsed recipe.
+
+    Raises:
+        UserError: As `run_document` says.
+    """
+    check_folder(out, [origin], kind="a run of astarpo run", marks=("recipe.json",))
+    recipe_file = out / "recipe.json"
+    if recipe_file.exists():
+        before = json.loads(recipe_file.read_text(encoding="utf-8"))
+        if before != plain(document):
+            raise UserError(f"{out}: holds a run of another recipe or seed; give another --out")
+    stages = stage_configs(document, out, origin)
+    _prepare_stages(stages, _finished_stages(out).keys())
+    return stages
+
+
+def _finished_stages(out: Path) -> dict[str, float]:
+    """Seconds of the stages that are done."""
+    path = out / "stages.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+
+
+def _prepare_stages(stages: dict[str, Any], finished: Set[str]) -> None:
+    """Checks what stages will need, also of problems that are not written yet.
+
+    What is trained on and what is held out is kept apart: their settings may change by it.
+
+    Raises:
+        UserError: As `run_document` says.
+    """
+    # Torch comes with these; a mistake in the recipe's settings should not wait for it.
+    from astarpo.data import keep_apart
+    from astarpo.estimate import prepare as prepare_estimate
+    from astarpo.evaluate import prepare as prepare_evaluate
+    from astarpo.inputs import TextSettings, refuse_other_text
+    from astarpo.train import require_parts
+    from astarpo.warm_start import prepare as prepare_warm_start
+
+    require_parts(stages["train"])
+    text = TextSettings(*(getattr(stages["estimate"], name) for name in TextSettings._fields))
+    refuse_other_text(stages["train"], text, "[estimate]")
+    apart = keep_apart(stages["train_data"], stages["test_data"])
+    stages["train_data"], stages["test_data"] = apart.train, apart.test
+    if "warm_start" in stages and not stages["warm_start"].out.exists():
+        warm = keep_apart(stages["warm_data"], apart.test)
+        stages["warm_data"] = warm.train
+        prepare_warm_start(stages["warm_start"], warm.problems)
+        return  # There is no model yet.
+    if "evaluate_reference" not in finished:
+        prepare_evaluate(stages["evaluate_reference"], apart.held_out)
+    if "estimate" not in finished:
+        prepare_estimate(stages["estimate"], apart.problems)
+
+
 def stage_configs(document: Mapping[str, Any], out: Path, origin: str) -> dict[str, Any]:
     """The config of every stage of a recipe, in order, all checked before any of them runs.
 
@@ -113,19 +189,20 @@ def stage_configs(document: Mapping[str, Any], out: Path, origin: str) -> dict[s
 
     stages: dict[str, Any] = {}
     train_file, test_file = out / "train.parquet", out / "test.parquet"
-    test = {"split": "test", "out": test_file} | document.get("test", {})
-    stages["train_data"] = build(DataConfig, settings("data", split="train", out=train_file))
+    made = {"overwrite": True}  # What is in the folder is its own.
+    test = {"split": "test"} | document.get("test", {}) | {"out": test_file} | made
     stages["test_data"] = build(DataConfig, settings("data") | test)
+    stages["train_data"] = build(DataConfig, settings("data", split="train", out=train_file) | made)
     model = {}
     if "warm-start" in document:
         warm_file = out / "warm.parquet"
-        warm = {"split": "train", "out": warm_file} | document.get("warm-data", {})
+        warm = {"split": "train"} | document.get("warm-data", {}) | {"out": warm_file} | made
         stages["warm_data"] = build(DataConfig, settings("data") | warm)
         model = {"model": str(out / "reference")}
         stages["warm_start"] = build(
             WarmStartConfig, settings("warm-start", problems=warm_file, out=out / "reference")
         )
-    evaluation = settings("evaluate", problems=test_file) | model
+    evaluation = settings("evaluate", problems=test_file) | model | made
     stages["evaluate_reference"] = build(EvaluateConfig, evaluation | {"out": out / "base.json"})
     stages["estimate"] = build(
         EstimateConfig, settings("estimate", problems=train_file, out=out / "values") | model
@@ -136,10 +213,9 @@ def stage_configs(document: Mapping[str, Any], out: Path, origin: str) -> dict[s
         | model
         | {"resume": has_run(out / "train")},
     )
-    trained = {"model": str(out / "train" / "model"), "reference": train_config.model}
-    stages["evaluate_trained"] = build(
-        EvaluateConfig, evaluation | trained | {"out": out / "trained.json"}
-    )
+    trained = {"model": str(out / "train" / "model"), "out": out / "trained.json"}
+    after = build(EvaluateConfig, evaluation | {"reference": None} | trained)
+    stages["evaluate_trained"] = after.model_copy(update=measures_kl(after, train_config.model))
     return stages
 
 
@@ -164,7 +240,7 @@ def _summarize(
         "num_problems": {"train": table["num_problems"], "test": base["num_problems"]},
         "reference": {name: score["value"] for name, score in base["scores"].items()},
         "trained": {name: score["value"] for name, score in trained["scores"].items()},
-        "kl": trained["scores"]["kl"]["value"],
+        "kl": trained["scores"].get("kl", {}).get("value"),
         "seconds": {
             "warm_start": seconds.get("warm_start", 0.0),
             "estimate": seconds["estimate"],
@@ -196,7 +272,8 @@ def _render(
             for scores in (base, trained)
         ]
         lines.append(f"{name:<14}{cells[0]:>24}{cells[1]:>24}")
-    lines.append(f"{'KL (nats)':<14}{'':>24}{summary['kl']:>24.3f}")
+    if summary["kl"] is not None:
+        lines.append(f"{'KL (nats)':<14}{'':>24}{summary['kl']:>24.3f}")
     seconds = ", ".join(f"{stage} {s:.0f}" for stage, s in summary["seconds"].items())
     tokens = ", ".join(f"{stage} {count:,}" for stage, count in summary["tokens"].items())
     return "\n".join(

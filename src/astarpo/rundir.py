@@ -19,7 +19,7 @@ from astarpo.types import UserError
 logger = logging.getLogger("astarpo")
 
 STAGES = (
-    "train_data", "test_data", "warm_data", "warm_start",
+    "test_data", "train_data", "warm_data", "warm_start",
     "evaluate_reference", "estimate", "train", "evaluate_trained",
 )  # fmt: skip
 _WARM_STAGES = {"warm_data", "warm_start"}

@@ -28,16 +28,25 @@ def runs(config: RunsConfig) -> str:
     Raises:
         UserError: There is no such folder, or no run in it.
     """
+    rows = [_row(run, config.dir) for run in prepare(config)]
+    lines = _render(rows)
+    if any(row[1].startswith(("running", "silent")) for row in rows):
+        lines += ["", _NOTE]
+    return "\n".join(lines)
+
+
+def prepare(config: RunsConfig) -> list[RunDirectory]:
+    """The runs to list, oldest first.
+
+    Raises:
+        UserError: As `runs` says.
+    """
     if not config.dir.is_dir():
         raise UserError(f"{config.dir}: no such folder")
     found = sorted(find_runs(config.dir), key=started_at)
     if not found:
         raise UserError(f"{config.dir}: no run of astarpo train or astarpo run in it")
-    rows = [_row(run, config.dir) for run in found]
-    lines = _render(rows)
-    if any(row[1].startswith(("running", "silent")) for row in rows):
-        lines += ["", _NOTE]
-    return "\n".join(lines)
+    return found
 
 
 def find_runs(folder: Path) -> Iterator[RunDirectory]:

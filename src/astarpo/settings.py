@@ -6,6 +6,7 @@ the `config.json` that a run leaves behind repeats it.
 """
 
 import json
+import math
 import tomllib
 from collections.abc import Mapping
 from importlib import resources
@@ -30,6 +31,8 @@ from astarpo.config import (
     TrainConfig,
     WarmStartConfig,
 )
+from astarpo.config.base import is_function
+from astarpo.config.train import readers
 from astarpo.types import UserError
 
 C = TypeVar("C", bound=Config)
@@ -69,18 +72,28 @@ def build(config_class: type[C], settings: Mapping[str, Any]) -> C:
         complaints = []
         for problem in error.errors():
             name = ".".join(map(str, problem["loc"]))
+            if problem["type"] == "value_error":  # ours, and says all
+                said = str(problem["ctx"]["error"])
+                complaints.append(f"{name}: {said}" if name else said)
+                continue
             given = "" if problem["type"] == "missing" else f" (got {problem['input']!r})"
             complaints.append(f"{name}: {problem['msg']}{given}")
         raise UserError("; ".join(complaints)) from error
 
 
-def settings_for(verb: str, document: Mapping[str, Any], origin: str) -> dict[str, Any]:
+def settings_for(
+    verb: str, document: Mapping[str, Any], origin: str, algorithm: str | None = None
+) -> dict[str, Any]:
     """What a config document says for one verb: its own table over the shared top level.
+
+    For `train` the table of the algorithm, such as `[grpo]`, lies over both. What other verbs know
+    too, such as `beta1`, it does not get from the top level where its algorithm does not read it.
 
     Args:
         verb: A name in `VERBS`.
         document: A parsed config file.
         origin: Where it came from, for messages.
+        algorithm: Of `train`, where it is not the document's.
 
     Raises:
         UserError: A top-level name belongs to no verb.
@@ -91,7 +104,38 @@ def settings_for(verb: str, document: Mapping[str, Any], origin: str) -> dict[st
     if unknown := (shared.keys() - known) | (tables - VERBS.keys() - RECIPE_TABLES):
         raise UserError(f"{origin}: no such setting: {', '.join(sorted(unknown))}")
     fields = VERBS[verb].model_fields
-    return {k: v for k, v in shared.items() if k in fields} | document.get(verb, {})
+    own = document.get(verb, {})
+    settings = {k: v for k, v in shared.items() if k in fields}
+    if verb != "train":
+        return settings | own
+    chosen = algorithm or (settings | own).get("algorithm", fields["algorithm"].default)
+    others = {name for key, each in VERBS.items() if key != verb for name in each.model_fields}
+    for name in [name for name in settings if name in others and chosen not in readers(name)]:
+        del settings[name]
+    return settings | own | document.get(str(chosen), {})
+
+
+def refuse_unasked(settings: Mapping[str, Any], asked: Mapping[str, Any], origin: str) -> None:
+    """Refuses what a file, which may come from anyone, may not ask for: running code, overwriting.
+
+    Args:
+        settings: The file's: of a verb, or a whole recipe with its tables.
+        asked: What the user gave beside the file.
+        origin: The file, for messages.
+
+    Raises:
+        UserError: The file asks for it, and the user did not.
+    """
+    for name, value in settings.items():
+        if isinstance(value, Mapping):
+            refuse_unasked(value, asked, origin)
+        elif name == "reward" and is_function(value) and asked.get("reward") != value:
+            raise UserError(
+                f"{origin}: asks to run the function {value!r:.200} to judge answers: if it is "
+                f"yours, give --reward {value!s:.200}; else do not use the file"
+            )
+        elif name == "overwrite" and value and not asked.get("overwrite"):
+            raise UserError(f"{origin}: asks to overwrite files: leave it out, or give --overwrite")
 
 
 def read_document(path: Path) -> dict[str, Any]:
@@ -111,7 +155,43 @@ def read_document(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: {error}") from error
     if not isinstance(document, dict):
         raise UserError(f"{path}: a config file holds settings by name")
+    return plain(document)
+
+
+def read_recipe_file(path: Path, reward: str | None) -> dict[str, Any]:
+    """Parses a recipe, whose files all go below `--out` and whose code runs only if it is named.
+
+    Args:
+        path: The recipe.
+        reward: The function that the user named.
+
+    Raises:
+        UserError: It cannot be read, names a place to write to, or asks to run a function that the
+            user did not name.
+    """
+    document = read_document(path)
+    refuse_unasked(document, {"reward": reward}, str(path))
+    for name, table in {"": document, **document}.items():
+        if isinstance(table, Mapping) and "out" in table:
+            where = f"[{name}] out" if name else "out"
+            raise UserError(f"{path}: {where}: all files of a recipe go below --out: leave it out")
     return document
+
+
+def measures_kl(config: EvaluateConfig, reference: str) -> dict[str, Any]:
+    """The setting by which an evaluation measures the KL to a reference, where it can."""
+    return {"reference": reference} if config.samples > 0 and config.top_p == 1 else {}
+
+
+def plain(value: Any) -> Any:
+    """What JSON can hold: TOML also has infinity, and dates."""
+    if isinstance(value, Mapping):
+        return {name: plain(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value if isinstance(value, str | int | float | None) else str(value)
 
 
 def find_recipe(name: str) -> Path:

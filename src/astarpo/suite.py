@@ -11,11 +11,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
+
 from astarpo.config import EvaluateConfig
 from astarpo.files import write_json
 from astarpo.grading import Grader, package_version
 from astarpo.measure import measure, write_answers
-from astarpo.policy import Policy, fingerprint, load_policy, pick_device, render_prompt
+from astarpo.outputs import check_file
+from astarpo.policy import Policy, fingerprint, load_policy, pick_device
+from astarpo.prompts import open_prompts
 from astarpo.rollout import Stopwatch
 from astarpo.tasks import get_task
 from astarpo.tasks.benchmarks import SPLIT
@@ -67,26 +71,71 @@ def evaluate_suite(config: EvaluateConfig) -> dict[str, Any]:
             other settings. Nothing has been generated then.
     """
     assert config.suite is not None, "the caller's to check"
-    if config.problems is not None or config.reference is not None:
-        raise UserError("--suite brings its own problems and takes no --problems or --reference")
-    protocols = SUITES[config.suite]
-    names = _chosen(config.benchmarks, protocols)
-    device = pick_device(config.device)
-    problems = {name: rows[: config.limit] for name, rows in _load(names, config).items()}
-    result = _open_result(config, problems)
+    problems, prompts, result, device = prepare(config)
     finished: dict[str, Any] = result["benchmarks"]
-    if missing := [name for name in names if name not in finished]:
+    if prompts:
+        # Marks the folder of the answers as this suite's, should the first benchmark be cut short.
+        write_json(config.out, result)
         policy = load_policy(config.model, device)
-        prompts = {name: _all_prompts(name, problems[name], policy, config) for name in missing}
         with Grader(config.grade_workers, config.grade_timeout) as grader:
-            for name in missing:
-                logger.info(f"{name}: {len(prompts[name])} problems, {protocols[name].says}")
-                entry = _run(name, prompts[name], policy, config, grader)
+            for name, of_benchmark in prompts.items():
+                says = SUITES[config.suite][name].says
+                logger.info(f"{name}: {len(of_benchmark)} problems, {says}")
+                entry = _run(name, of_benchmark, policy, config, grader)
                 finished[name] = _identity(name, problems[name]) | entry
                 write_json(config.out, result)
                 tell_verdicts(name, entry["statuses"], entry["truncated_share"])
     logger.info(table(result))
     return result
+
+
+class Prepared(NamedTuple):
+    """What a suite starts from.
+
+    Attributes:
+        problems: Of each benchmark.
+        prompts: Of each benchmark that has no result yet.
+        result: So far.
+        device: Where the model will be.
+    """
+
+    problems: dict[str, list[Problem]]
+    prompts: dict[str, list[Prompt]]
+    result: dict[str, Any]
+    device: torch.device
+
+
+def prepare(config: EvaluateConfig) -> Prepared:
+    """Reads and checks what a suite needs; loads no weights and writes nothing.
+
+    Raises:
+        UserError: As `evaluate_suite` says.
+    """
+    assert config.suite is not None, "the caller's to check"
+    if config.problems is not None or config.reference is not None:
+        raise UserError("--suite brings its own problems and takes no --problems or --reference")
+    names = _chosen(config.benchmarks, SUITES[config.suite])
+    check_file(config.out, [config.model], overwrite=True, suffix=".json")
+    if config.overwrite or not config.out.exists():
+        for name in names:
+            check_file(_answers_file(config, name), _sources(config), overwrite=config.overwrite)
+    device = pick_device(config.device)
+    problems = {name: rows[: config.limit] for name, rows in _load(names, config).items()}
+    result = _open_result(config, problems)
+    prompts = {
+        name: _all_prompts(name, problems[name], config)
+        for name in names
+        if name not in result["benchmarks"]
+    }
+    return Prepared(problems, prompts, result, device)
+
+
+def _answers_file(config: EvaluateConfig, name: str) -> Path:
+    return config.out.with_suffix("") / f"{name}.parquet"
+
+
+def _sources(config: EvaluateConfig) -> list[Path]:
+    return list(config.suite_sources.glob("*")) if config.suite_sources else []
 
 
 def table(result: Mapping[str, Any]) -> str:
@@ -166,7 +215,7 @@ def _open_result(
         "limit": config.limit,
         "seed": config.seed,
     }
-    if not config.out.exists():
+    if config.overwrite or not config.out.exists():
         return {
             "model": config.model,
             "settings": settings,
@@ -199,27 +248,18 @@ def _identity(name: str, problems: Sequence[Problem]) -> dict[str, str]:
     return {"problems": digest.hexdigest(), "verifier": get_task(name).version}
 
 
-def _all_prompts(
-    name: str, problems: Sequence[Problem], policy: Policy, config: EvaluateConfig
-) -> list[Prompt]:
+def _all_prompts(name: str, problems: Sequence[Problem], config: EvaluateConfig) -> list[Prompt]:
     """Renders every problem: what scores a benchmark is all of it, whatever max_prompt_tokens says.
 
     Raises:
         UserError: One does not fit the model's context.
     """
-    prompts = [
-        Prompt(problem, tuple(render_prompt(problem, policy.tokenizer, config.prompt_format)))
-        for problem in problems
-    ]
-    context = policy.model.config.max_position_embeddings
-    longest = max(len(prompt.token_ids) for prompt in prompts)
-    if longest + config.max_new_tokens > context:
-        raise UserError(
-            f"{name}: a prompt of {longest} tokens and max_new_tokens={config.max_new_tokens} do "
-            f"not fit the model's context of {context}; give a smaller --max-new-tokens, or leave "
-            "this one out with --benchmarks"
+    try:
+        return open_prompts(
+            problems, config.model, config.prompt_format, None, config.max_new_tokens
         )
-    return prompts
+    except UserError as error:
+        raise UserError(f"{name}: {error}; or leave it out with --benchmarks") from error
 
 
 def _run(
@@ -235,7 +275,7 @@ def _run(
     protocol = SUITES[config.suite][name]
     sampling = {"samples": protocol.samples, "temperature": 1.0, "top_p": 1.0}
     measured = measure(policy, prompts, config.model_copy(update=sampling), grader, stopwatch)
-    answers = config.out.with_suffix("") / f"{name}.parquet"
+    answers = _answers_file(config, name)
     write_answers(answers, measured.answers)
     return {
         "num_problems": len(prompts),

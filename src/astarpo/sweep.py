@@ -9,6 +9,7 @@ from astarpo.experiment.plan import Experiment
 from astarpo.experiment.request import (
     parse_algorithms,
     parse_seeds,
+    prepare_experiment,
     read_recipe,
     swept_variants,
 )
@@ -26,7 +27,16 @@ def sweep(config: SweepConfig) -> dict[str, Any]:
         UserError: A setting or the recipe is wrong, a stage cannot do its work, or the folder holds
             another experiment.
     """
-    return run_experiment(plan_sweep(config))
+    return run_experiment(prepare(config))
+
+
+def prepare(config: SweepConfig) -> Experiment:
+    """The experiment, checked as far as can be before any of it is done.
+
+    Raises:
+        UserError: As `sweep` says.
+    """
+    return prepare_experiment(plan_sweep(config))
 
 
 def plan_sweep(config: SweepConfig) -> Experiment:

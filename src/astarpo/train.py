@@ -30,21 +30,22 @@ from astarpo.grading import Grader
 from astarpo.health import HealthWatch
 from astarpo.held_out import HeldOut
 from astarpo.identity import input_digests
-from astarpo.inputs import Inputs, attach_values, count_steps, open_inputs
+from astarpo.inputs import Inputs, open_inputs
 from astarpo.learner import Learner, lr_scale
 from astarpo.locks import folder_lock
 from astarpo.lora import adapt, require_lora, save_merged
 from astarpo.metrics import PHASES, answer_metrics, cost_metrics, peak_memory_gib
 from astarpo.optimizers import require_optimizer
+from astarpo.outputs import check_folder
 from astarpo.plots import plot_run
 from astarpo.policy import Policy, load_policy, pick_device, save_model
-from astarpo.problem_set import read_problems
 from astarpo.profiling import StepProfiler
 from astarpo.progress import Progress
 from astarpo.rollout import Answer, Stopwatch, roll_out
 from astarpo.runlog import RunLog
 from astarpo.seeding import derive_seed, epoch_stream
 from astarpo.stopping import StopRequested, StopSignal
+from astarpo.tasks.reward import reward_file
 from astarpo.trackers import open_tracker, require_tracker
 from astarpo.types import STATUSES, TrainingStopped, UserError
 from astarpo.verdicts import tell_verdicts
@@ -62,11 +63,8 @@ def train(config: TrainConfig) -> dict[str, Any]:
         UserError: An input is wrong or does not fit the value table.
         TrainingStopped: Training went wrong; the message says what to do.
     """
+    inputs = prepare(config)
     with folder_lock(config.out):
-        inputs = open_inputs(config)
-        require_tracker(config.log_to)
-        require_optimizer(config.optimizer)
-        require_lora(config)
         run = RunLog(config.out, config, resume=config.resume)
         training = Training(config, inputs, run)
         with _reason_kept(run), StopSignal():
@@ -97,16 +95,12 @@ class Training:
         checkpoint, self.steps_done = _find_checkpoint(run)
         self.learner = _open_learner(config, inputs, checkpoint)
         self.policy = self.learner.policy
-        tokenizer = self.policy.tokenizer
-        self._prompts, self._values = attach_values(inputs.prompts(tokenizer), inputs.table, config)
-        held_out = read_problems(config.eval_problems) if config.eval_problems else []
         self._held_out = None
-        if held_out:
-            prompts = inputs.prompts(tokenizer, held_out)
-            self._held_out = HeldOut(prompts, config, inputs.text.sampling)
-        self.num_steps = count_steps(config, len(self._prompts))
+        if inputs.held_out:
+            self._held_out = HeldOut(inputs.held_out, config, inputs.text.sampling)
+        self.num_steps = inputs.num_steps
         run.require_steps(self.num_steps)
-        run.require_inputs(input_digests(config, inputs.problems, self._values, held_out))
+        run.require_inputs(input_digests(config, inputs))
         self._engine = open_engine(config, self.policy)
         history = run.begin(self.steps_done)
         forget_after(run.path, self.steps_done)
@@ -161,16 +155,16 @@ class Training:
 
     def _step(self, grader: Grader, clock: Stopwatch) -> tuple[dict[str, Any], list[Answer]]:
         """One rollout and the updates from it; returns its metrics and its answers."""
-        config, algorithm = self.config, self.inputs.algorithm
+        config, inputs, algorithm = self.config, self.inputs, self.inputs.algorithm
         step = self.steps_done + 1
         order_seed = derive_seed(config.seed, "order")
-        chosen = epoch_stream(order_seed, step - 1, len(self._prompts), config.prompts_per_step)
+        chosen = epoch_stream(order_seed, step - 1, len(inputs.prompts), config.prompts_per_step)
         chosen = [i for i in chosen for _ in range(algorithm.samples_per_prompt)]
         seeds = [derive_seed(config.seed, "stage2", step, k) for k in range(len(chosen))]
-        prompts = [self._prompts[i] for i in chosen]
-        sampling = self.inputs.text.sampling
+        prompts = [inputs.prompts[i] for i in chosen]
+        sampling = inputs.text.sampling
         answers = roll_out(self.policy, self._engine, grader, prompts, seeds, sampling, clock)
-        values = [self._values[i] for i in chosen] if self._values else None
+        values = [inputs.values[i] for i in chosen] if inputs.values else None
         self.run.log_samples(step, answers, values)
         scale = lr_scale(step, self.num_steps, config)
         critic_only = step <= config.critic_warmup_steps and algorithm.needs_critic
@@ -197,6 +191,32 @@ class Training:
         models += [learner.critic] if learner.critic is not None else []
         num_steps = self.num_steps - self.steps_done
         return StepProfiler(self.config.out, models, num_steps, enabled=self.config.profile)
+
+
+def prepare(config: TrainConfig) -> Inputs:
+    """Reads and checks what `train` needs; loads no weights and writes nothing.
+
+    Raises:
+        UserError: An input is wrong or does not fit the value table, or `out` is in use.
+    """
+    given = [config.model, config.problems, config.values, config.eval_problems]
+    given.append(reward_file(config.reward))
+    check_folder(config.out, given, kind="a run directory", marks=("config.json",))
+    require_parts(config)
+    RunLog(config.out, config, resume=config.resume)
+    return open_inputs(config)
+
+
+def require_parts(config: TrainConfig) -> None:
+    """Checks that what a training needs beside its inputs is there.
+
+    Raises:
+        UserError: A library or a device is not, or settings of the adapter do not fit.
+    """
+    require_tracker(config.log_to)
+    require_optimizer(config.optimizer)
+    require_lora(config)
+    pick_device(config.device)
 
 
 @contextmanager

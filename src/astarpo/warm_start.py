@@ -15,6 +15,7 @@ from astarpo.batch import collate, masked_sum
 from astarpo.config import WarmStartConfig
 from astarpo.files import atomic_directory
 from astarpo.logprobs import token_logprobs
+from astarpo.outputs import check_folder
 from astarpo.policy import Policy, make_policy, render_prompt, save_model
 from astarpo.problem_set import read_problems
 from astarpo.progress import Progress
@@ -43,9 +44,35 @@ def warm_start(config: WarmStartConfig) -> Path:
     Raises:
         UserError: The folder is in use, or no problem has a solution that fits.
     """
-    if config.out.exists():
-        raise UserError(f"{config.out}: exists already; give another --out")
-    problems = read_problems(config.problems)
+    policy, examples = prepare(config)
+    fit(
+        policy,
+        examples,
+        steps=config.steps,
+        batch_size=config.batch_size,
+        lr=config.lr,
+        seed=config.seed,
+    )
+    with atomic_directory(config.out) as path:
+        save_model(path, policy)
+    return config.out
+
+
+def prepare(
+    config: WarmStartConfig, problems: list[Problem] | None = None
+) -> tuple[Policy, list[Example]]:
+    """The untrained policy, and the worked solutions as it reads them.
+
+    Args:
+        config: Settings of `warm_start`.
+        problems: Those of a file that is not written yet.
+
+    Raises:
+        UserError: As `warm_start` says.
+    """
+    check_folder(config.out, [config.problems])
+    if problems is None:
+        problems = read_problems(config.problems)
     policy = build_policy(config.hidden_size, config.layers, config.heads, config.seed)
     solved = [p for p in problems if p.extra.get("solution")]
     examples = [make_example(policy, p, p.extra["solution"]) for p in solved]
@@ -59,17 +86,7 @@ def warm_start(config: WarmStartConfig) -> Path:
         logger.warning(
             f"left out: {len(problems) - len(examples)} problems without such a solution"
         )
-    fit(
-        policy,
-        examples,
-        steps=config.steps,
-        batch_size=config.batch_size,
-        lr=config.lr,
-        seed=config.seed,
-    )
-    with atomic_directory(config.out) as path:
-        save_model(path, policy)
-    return config.out
+    return policy, examples
 
 
 def make_example(policy: Policy, problem: Problem, solution: str) -> Example:

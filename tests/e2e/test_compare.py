@@ -47,7 +47,7 @@ samples = 2
 @pytest.fixture
 def recipe(tmp_path):
     source = tmp_path / "digits.jsonl"
-    rows = [{"question": f"Item {i}", "answer": f"#### {i % 3}"} for i in range(8)]
+    rows = [{"question": f"Item {i}", "answer": f"#### {i % 3}"} for i in range(64)]
     source.write_text("".join(json.dumps(row) + "\n" for row in rows))
     path = tmp_path / "recipe.toml"
     path.write_text(RECIPE.format(source=source))
@@ -166,7 +166,7 @@ def test_a_training_that_goes_wrong_at_once_is_a_row(recipe, policy_path, tmp_pa
         ("compare gsm8k-small", "give it as --model"),
         ("compare ood.toml", "[ood.test]: the name is taken"),
         ("compare lr.toml", "lrr: Extra inputs"),
-        ("compare --out taken", "is no experiment"),
+        ("compare --out taken", "is not an experiment"),
         ("sweep", "setting: Field required"),
         ("sweep model", "cannot sweep 'model'"),
         ("sweep lr", "give the values of lr"),

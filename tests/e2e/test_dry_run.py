@@ -1,5 +1,3 @@
-from pathlib import Path
-
 import pytest
 
 from astarpo.cli import main
@@ -24,7 +22,7 @@ def test_estimate_counts_samples_and_shows_the_first_prompt(
     out = dry(capsys, *words, "--samples", 8, "--out", tmp_path / "v")
     assert '"samples": 8' in out
     assert "192 samples (8 each), 0 already there" in out
-    assert "24 of 24 problems fit" in out
+    assert "24 of 24 problems are used" in out
     assert "Item 0:\ntoken ids: [" in out
     assert not list(tmp_path.iterdir())
 
@@ -40,8 +38,11 @@ def test_estimate_and_train_know_what_is_there(
     assert not (tmp_path / "r").exists()
 
 
-@pytest.mark.parametrize("verb", ["run gsm8k-qwen2.5-1.5b", "demo"])
-def test_run_shows_every_stage(capsys, tmp_path, verb):
+@pytest.mark.parametrize("verb", ["run gsm8k-small --source digits.jsonl", "demo"])
+def test_run_shows_every_stage(capsys, tmp_path, verb, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    rows = [f'{{"question": "Item {i}", "answer": "#### {i}"}}\n' for i in range(32)]
+    (tmp_path / "digits.jsonl").write_text("".join(rows))
     out = dry(capsys, *verb.split(), "--out", tmp_path / "o")
     for stage in ("train_data", "evaluate_reference", "estimate", "train", "evaluate_trained"):
         assert f"\n{stage}: {{" in out
@@ -49,13 +50,15 @@ def test_run_shows_every_stage(capsys, tmp_path, verb):
 
 
 def test_evaluate_and_warm_start(capsys, tmp_path, policy_path, problems_path):
-    words = ["--problems", problems_path, "--out", tmp_path / "o"]
-    out = dry(capsys, "evaluate", "--model", policy_path, *words, "--samples", 2)
-    assert "24 greedy answers and 48 samples" in out
-    assert "24 of 24 problems have a worked solution" in dry(capsys, "warm-start", *words)
-    assert "suite paper" in dry(
-        capsys, "evaluate", "--model", policy_path, "--suite", "paper", "--out", Path("x.json")
-    )
+    out = ["--out", tmp_path / "o.json"]
+    words = ["evaluate", "--model", policy_path, *out]
+    text = dry(capsys, *words, "--problems", problems_path, "--samples", 2)
+    assert "24 greedy answers and 48 samples" in text
+    text = dry(capsys, "warm-start", "--problems", problems_path, *out, "--steps", 7)
+    assert "7 updates on 24 worked solutions" in text
+    (tmp_path / "aime24.jsonl").write_text('{"problem": "q", "answer": "025"}\n')
+    suite = ["--suite", "paper", "--benchmarks", "aime24", "--suite-sources", tmp_path]
+    assert "suite paper: aime24 (1 problems)" in dry(capsys, *words, *suite)
 
 
 def test_mistakes_are_found_dry_too(capsys, tmp_path):

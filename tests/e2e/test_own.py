@@ -104,7 +104,7 @@ def exported(table, layout, **settings):
     astarpo.export(
         ExportConfig(
             table=table.path, problems=folder / "problems.parquet", out=out, format=layout,
-            **settings,
+            overwrite=True, **settings,
         )
     )  # fmt: skip
     return out
@@ -139,7 +139,15 @@ def test_export_for_trl_comes_back_as_own_problems(table, tmp_path):
 def test_text_prompts_are_exported_as_text(table, tmp_path):
     (tmp_path / "a.jsonl").write_text('{"prompt": "Q", "answer": "1"}\n')
     problems = tmp_path / "problems.parquet"
-    data(DataConfig(task="own", source=str(tmp_path / "a.jsonl"), reward="gsm8k", out=problems))
+    data(
+        DataConfig(
+            task="own",
+            source=str(tmp_path / "a.jsonl"),
+            reward="gsm8k",
+            out=problems,
+            overwrite=True,
+        )
+    )
     (problem,) = read_problems(problems)
     text = ("#### 1", "1", 1.0, "ok", 1, "stop")
     table.append([Sample(problem.id, problem.digest, n, (1,), *text) for n in range(2)])

@@ -49,7 +49,7 @@ def parts(page: Path) -> tuple[dict, dict]:
 
 
 def make_report(*runs: Path, out: Path, **settings) -> tuple[dict, dict]:
-    astarpo.report(ReportConfig(runs=list(runs), out=out, **settings))
+    astarpo.report(ReportConfig(runs=list(runs), out=out, overwrite=True, **settings))
     return parts(out)
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+import torch
 from safetensors.torch import load_file
 
 from astarpo.run import run_document
@@ -73,4 +74,57 @@ def test_a_mistake_in_a_late_stage_is_found_before_the_first(tmp_path):
     recipe["train"]["lr"] = -1
     with pytest.raises(UserError, match="lr"):
         run_document(recipe, tmp_path / "out", "recipe")
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture
+def digits(tmp_path, policy_path):
+    """A recipe on problems of one file, from a policy that is there."""
+    rows = [{"question": f"Item {i}", "answer": f"#### {i % 3}"} for i in range(32)]
+    source = tmp_path / "digits.jsonl"
+    source.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    recipe = small_recipe("gsm8k", source, source) | {"model": str(policy_path)}
+    for table in ("warm-start", "warm-data"):
+        del recipe[table]
+    recipe["max_new_tokens"] = 8
+    recipe["data"] = {"task": "gsm8k", "source": str(source)}
+    recipe["test"] = {}
+    return recipe
+
+
+def test_the_mean_as_value_and_no_samples_at_the_end(digits, tmp_path, caplog):
+    """beta1 = inf, no KL, and one file for training and tests: nothing fails on the way."""
+    digits["beta1"] = float("inf")
+    digits["evaluate"]["samples"] = 0
+    summary = run_document(digits, tmp_path / "out", "recipe")
+    assert summary["kl"] is None
+    assert "12.5% of it is held out" in caplog.text
+    asked = [
+        {row["prompt"][0]["content"] for row in pq.read_table(tmp_path / "out" / name).to_pylist()}
+        for name in ("train.parquet", "test.parquet")
+    ]
+    assert asked[1]
+    assert not asked[0] & asked[1]
+    assert run_document(digits, tmp_path / "out", "recipe") == summary
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"max_new_tokens": 4090}, "do not fit the context"),
+        ({"train": {"temperature": 0.7}}, r"temperature is 0.7 here and 1.0 in \[estimate\]"),
+        ({"train": {"lora_alpha": 3}}, "lora-rank"),
+        ({"train": {"group_size": 3}}, "group_size: astar_po does not read it"),
+        ({"test": {"source": "none.jsonl"}}, "none.jsonl"),
+        ({"evaluate": {"reference": "none"}}, "none"),
+        ({"evaluate": {"suite": "paper"}}, "suite"),
+        ({"model": "none"}, "none: no such model folder"),
+        ({"device": "cuda"}, "PyTorch sees no GPU"),
+    ],
+)
+def test_mistakes_of_late_stages_come_before_the_first(change, message, digits, tmp_path):
+    if change == {"device": "cuda"} and torch.cuda.is_available():
+        pytest.skip("there is a GPU")
+    with pytest.raises(UserError, match=message):
+        run_document(digits | change, tmp_path / "out", "recipe")
     assert not (tmp_path / "out").exists()

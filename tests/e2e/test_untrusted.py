@@ -129,6 +129,94 @@ def test_recipes_share_the_name_at_their_top_level(here, reward):
         assert settings == {"reward": reward}
 
 
+RECIPE = """
+model = "policy"
+max_new_tokens = 4
+{top}
+[data]
+task = "own"
+source = "mine.jsonl"
+limit = 4
+{data}
+[test]
+{test}
+[estimate]
+samples = 1
+allow_truncated = true
+[train]
+steps = 1
+prompts_per_step = 2
+minibatches = 1
+[evaluate]
+samples = 0
+"""
+
+
+def write_recipe(top="", data="", test="") -> None:
+    with open("recipe.toml", "w") as file:
+        file.write(RECIPE.format(top=top, data=data, test=test))
+    with open("mine.jsonl", "w") as file:
+        file.writelines(
+            f'{{"prompt": "Q{i}", "answer": "{i}", "cmd": "touch made"}}\n' for i in range(32)
+        )
+
+
+RECIPE_VERBS = {
+    "run": "run recipe.toml --out o",
+    "compare": "compare recipe.toml --out o",
+    "sweep": "sweep beta1 recipe.toml --out o",
+    "data": "data --config recipe.toml --out p.parquet",
+    "estimate": "estimate --config recipe.toml --problems p.parquet --out o",
+    "train": "train --config recipe.toml --problems p.parquet --values table --out o",
+}
+
+
+@pytest.mark.parametrize("asked", ASKED)
+@pytest.mark.parametrize("verb", RECIPE_VERBS)
+def test_a_recipes_function_runs_only_if_the_user_names_it(verb, asked, here, capsys):
+    places = [{"top": f'reward = "{asked}"'}]
+    places += [{"data": f'reward = "{asked}"'}] if verb in ("run", "compare", "data") else []
+    for place in places:
+        write_recipe(**place)
+        for flag in ("", " --reward mine.py:f") if verb in ("run", "compare") else ("",):
+            assert main(f"{RECIPE_VERBS[verb]}{flag}".split()) == 2
+            error = capsys.readouterr().err
+            assert f"recipe.toml: asks to run the function '{asked}'" in error
+            assert f"give --reward {asked}" in error
+            assert error.count("\n") == 1
+    assert not (here / "made").exists()
+    assert "shipped" not in sys.modules
+    assert not (here / "o").exists()
+
+
+def test_a_recipes_function_that_is_named_judges_every_stage(here):
+    write_recipe(top='reward = "mine.py:f"')
+    assert main(["run", "recipe.toml", "--out", "o", "--reward", "mine.py:f"]) == 0
+    summary = json.loads((here / "o" / "summary.json").read_text())
+    assert summary["trained"]["pass_at_1"] == 1
+    assert summary["kl"] is None  # No samples, no KL: and nothing fails for it after training.
+    assert sum(summary["num_problems"].values()) == 8
+
+
+@pytest.mark.parametrize(
+    "place", [{"top": 'out = "mine.py"'}, {"data": 'out = "mine.py"'}, {"test": 'out = "mine.py"'}]
+)
+@pytest.mark.parametrize("verb", ["run", "compare"])
+def test_a_recipe_names_no_place_to_write_to(verb, place, here, capsys):
+    write_recipe(**place)
+    before = (here / "mine.py").read_text()
+    assert main(RECIPE_VERBS[verb].split()) == 2
+    assert "all files of a recipe go below --out: leave it out" in capsys.readouterr().err
+    assert (here / "mine.py").read_text() == before
+
+
+def test_a_file_does_not_ask_to_overwrite(here, capsys):
+    write_recipe(top='overwrite = true\nout = "mine.py"', data='reward = "gsm8k"')
+    assert main(["data", "--config", "recipe.toml"]) == 2
+    assert "give --overwrite" in capsys.readouterr().err
+    assert (here / "mine.py").read_text().startswith("def f")
+
+
 def test_functions_are_given_as_such_too():
     kinds = [EstimateConfig, TrainConfig, EvaluateConfig, ImportValuesConfig]
     given = {"model": "m", "problems": "p", "values": "v", "source": "s", "out": "o"}

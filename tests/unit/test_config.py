@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from astarpo.config import EstimateConfig, TrainConfig
-from astarpo.run import stage_configs
+from astarpo.cli import parse
+from astarpo.config import AlgorithmConfig, EstimateConfig, RunConfig, TrainConfig
+from astarpo.config.train import readers
+from astarpo.run import read_recipe, stage_configs
 from astarpo.rundir import STAGES
-from astarpo.settings import build, find_recipe, read_document, settings_for
+from astarpo.settings import ALGORITHM_NAMES, build, find_recipe, read_document, settings_for
 from astarpo.types import UserError
 
 RECIPES = sorted(Path(str(resources.files("astarpo"))).glob("recipes/*.toml"))
@@ -77,6 +79,80 @@ def test_every_shipped_recipe_is_complete(path):
     # `runs` and `report` know the stages by these names.
     warm = {"warm_data", "warm_start"} if "warm-start" not in document else set()
     assert list(stages) == [name for name in STAGES if name not in warm]
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        (
+            {"algorithm": "astar_po", "group_size": 4},
+            "group_size: astar_po does not read",
+        ),
+        ({"algorithm": "grpo", "beta2": 0.1}, "beta2: grpo does not read it, but astar_po"),
+        ({"algorithm": "rebel", "clip": 0.3}, "clip: rebel does not read it, but grpo, ppo"),
+        ({"steps": 3, "epochs": 2}, "steps and epochs both say"),
+    ],
+)
+def test_what_would_be_ignored_is_refused(settings, message):
+    with pytest.raises(UserError, match=message):
+        build(TrainConfig, NEEDED | settings)
+    with pytest.raises(ValueError, match=message):
+        TrainConfig(**NEEDED, **settings)
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHM_NAMES)
+def test_every_setting_is_read_by_whom_it_says(algorithm):
+    """Each algorithm takes all settings that name it, and a resolved config is taken again."""
+    own = {n: 0.5 for n in AlgorithmConfig.model_fields if algorithm in readers(n)}
+    whole = {"group_size", "critic_warmup_steps"}
+    flags = {"policy_scale", "center", "std_normalize", "length_normalize"}
+    own |= dict.fromkeys(own.keys() & whole, 3) | dict.fromkeys(own.keys() & flags, True)
+    config = build(TrainConfig, NEEDED | {"algorithm": algorithm} | own)
+    saved = json.loads(config.model_dump_json())
+    assert build(TrainConfig, settings_for("train", saved, "x")) == config
+
+
+def test_the_table_of_the_algorithm_is_honoured():
+    document = {
+        "beta1": 0.1,
+        "train": {"lr": 1e-4, "algorithm": "grpo"},
+        "grpo": {"lr": 1e-3, "group_size": 4},
+        "rloo": {"group_size": 2},
+    }
+    grpo = settings_for("train", document, "x")
+    assert grpo == {"lr": 1e-3, "algorithm": "grpo", "group_size": 4}
+    assert settings_for("train", document, "x", "rloo")["group_size"] == 2
+    assert settings_for("train", document, "x", "astar_po")["beta1"] == 0.1
+
+
+@pytest.mark.parametrize("algorithm", ALGORITHM_NAMES)
+@pytest.mark.parametrize("path", RECIPES, ids=lambda path: path.stem)
+def test_every_shipped_recipe_trains_by_every_algorithm(path, algorithm):
+    words = ["train", "--config", str(path), "--algorithm", algorithm, "--problems", "p"]
+    config, _ = parse([*words, "--model", "m", "--out", "o"])
+    assert isinstance(config, TrainConfig)
+
+
+def test_a_flag_for_the_length_is_instead_of_the_files(tmp_path):
+    (tmp_path / "c.toml").write_text('model = "m"\nproblems = "p"\nout = "o"\nepochs = 3\n')
+    config, _ = parse(["train", "--config", str(tmp_path / "c.toml"), "--steps", "7"])
+    assert isinstance(config, TrainConfig)
+    assert (config.steps, config.epochs) == (7, 25)
+
+
+def test_a_recipes_own_seed_counts_unless_another_is_given(tmp_path):
+    path = tmp_path / "r.toml"
+    path.write_text('seed = 5\n[data]\ntask = "multiply"\n[train]\nseed = 6\n')
+    for given, seeds in ((None, (5, 5, 6)), (0, (0, 0, 0)), (9, (9, 9, 9))):
+        config = RunConfig(recipe=str(path), model="m", out=tmp_path / "o", seed=given)
+        stages = stage_configs(*_recipe(config))
+        found = tuple(stages[name].seed for name in ("train_data", "estimate", "train"))
+        assert found == seeds
+
+
+def _recipe(config):
+    document, origin = read_recipe(config)
+    return document, config.out, origin
 
 
 def test_published_recipes_hold_the_published_settings():

@@ -216,7 +216,7 @@ def test_a_folder_takes_more_of_the_same_experiment_and_no_other(recipe):
 def test_a_folder_of_something_else_is_left_alone(recipe):
     (recipe.parent / "out").mkdir()
     (recipe.parent / "out" / "notes.txt").write_text("mine")
-    with pytest.raises(UserError, match="is no experiment"):
+    with pytest.raises(UserError, match="is not an experiment"):
         claim(comparison(recipe))
 
 

@@ -33,6 +33,11 @@ def function_reference(reward: Any) -> Any:
     return f"{module}:{name}"
 
 
+def is_function(reward: Any) -> bool:
+    """Whether what judges answers is code that is imported, and not one of the tasks."""
+    return isinstance(reward, str) and ":" in reward and not reward.startswith("reasoning_gym:")
+
+
 RewardReference = Annotated[str | None, BeforeValidator(function_reference)]
 """What judges answers, by name: a task, or a function, which may be given as such in Python."""
 

@@ -5,7 +5,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from astarpo.config.base import Config
+from astarpo.config.base import Config, RewardReference
 
 
 class DemoConfig(Config):
@@ -23,7 +23,12 @@ class RunConfig(Config):
     model: str | None = Field(None, description="instead of the recipe's")
     source: str | None = Field(None, description="training problems, instead of the recipe's")
     test_source: str | None = Field(None, description="test problems, instead of the recipe's")
-    seed: int = Field(0, ge=0, description="of data, samples and order")
+    seed: int | None = Field(
+        None, ge=0, description="of data, samples and order; without it the recipe's, or 0"
+    )
+    reward: RewardReference = Field(
+        None, description="the recipe's own function that judges answers, named to let it run"
+    )
 
 
 class ExperimentConfig(Config):
@@ -32,6 +37,9 @@ class ExperimentConfig(Config):
     recipe: str = Field("compare", description="a TOML file, or the name of a shipped recipe")
     model: str | None = Field(
         None, description="instead of the recipe's; without either, the demo's policy"
+    )
+    reward: RewardReference = Field(
+        None, description="the recipe's own function that judges answers, named to let it run"
     )
     seeds: str = Field("0,1,2", description="of stage 1, data order and samples: one run for each")
     steps: int | None = Field(None, ge=1, description="of every run, instead of the recipe's")
@@ -91,6 +99,7 @@ class ReportConfig(Config):
     max_answers: int = Field(
         50_000, ge=0, description="answers in the page; beyond it whole problems are left out"
     )
+    overwrite: bool = Field(False, description="replace what is at --out already")
     markdown: bool = Field(False, description="write report.md and PNG pictures beside it too")
 
 

@@ -30,6 +30,16 @@ class DataConfig(Config):
     )
     instruction: str | None = Field(None, description="put after the question of own rows")
     split: str = Field("train", description="train or test")
+    test_share: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="of a source without a split of its own for tests: this share of it, chosen by "
+        "what is asked, is test and the rest train",
+    )
+    without: Path | None = Field(
+        None, description="problem file (of held-out ones): what it asks is left out"
+    )
     limit: int | None = Field(
         None, ge=1, description="at most this many problems (made ones: 1000)"
     )
@@ -37,6 +47,7 @@ class DataConfig(Config):
         None, ge=1, description="difficulty of made problems: digits, terms or numbers given"
     )
     seed: int = Field(0, ge=0, description="which made problems come, and in what order")
+    overwrite: bool = Field(False, description="replace what is at --out already")
 
 
 class WarmStartConfig(Config):
@@ -107,6 +118,7 @@ class ExportConfig(Config):
     beta1: float = Field(
         0.5, ge=0, allow_inf_nan=True, description="temperature of V*; inf is the mean, 0 the max"
     )
+    overwrite: bool = Field(False, description="replace what is at --out already")
 
 
 class EvaluateConfig(PromptConfig, ComputeConfig):
@@ -126,5 +138,6 @@ class EvaluateConfig(PromptConfig, ComputeConfig):
     temperature: float = Field(1.0, gt=0, description="of the k samples")
     top_p: float = Field(1.0, gt=0, le=1, description="nucleus of the k samples")
     reference: str | None = Field(None, description="policy to measure the KL to")
+    overwrite: bool = Field(False, description="replace what is at --out already")
     limit: int | None = Field(None, ge=1, description="only the first problems of the file")
     seed: int = Field(0, ge=0, description="of the samples")

@@ -1,51 +1,85 @@
 """Settings of training: the losses, and the loop around them."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, Self, get_args
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from astarpo.config.base import ComputeConfig, Config
+from astarpo.types import UserError
+
+AlgorithmName = Literal["astar_po", "grpo", "ppo", "rebel", "rloo"]
+
+
+def _read_by(*algorithms: AlgorithmName, default: Any, says: str, **bounds: Any) -> Any:
+    """A setting of some algorithms; given to another one it is refused."""
+    return Field(
+        default,
+        description=f"{', '.join(algorithms)}: {says}",
+        json_schema_extra={"algorithms": list(algorithms)},
+        **bounds,
+    )
 
 
 class AlgorithmConfig(Config):
     """What the losses can be told; each setting names the algorithms that read it."""
 
-    beta1: float = Field(
-        0.5,
+    beta1: float = _read_by(
+        "astar_po",
+        default=0.5,
+        says="temperature of V*; inf is the mean, 0 the max",
         ge=0,
         allow_inf_nan=True,
-        description="astar_po: temperature of V*; inf is the mean, 0 the max",
     )
-    beta2: float = Field(1e-3, gt=0, description="astar_po: weight of ln(pi/pi_ref)")
-    policy_scale: bool = Field(
-        False, description="astar_po: divide the loss by 2 beta2, to a policy gradient's size"
+    beta2: float = _read_by("astar_po", default=1e-3, says="weight of ln(pi/pi_ref)", gt=0)
+    policy_scale: bool = _read_by(
+        "astar_po",
+        default=False,
+        says="divide the loss by 2 beta2, to a policy gradient's size",
     )
-    center: bool = Field(False, description="astar_po: take the rollout's mean residual out")
-    residual_clip: float | None = Field(
-        None, gt=0, description="astar_po: residuals beyond this (in reward) weigh no more"
+    center: bool = _read_by("astar_po", default=False, says="take the rollout's mean residual out")
+    residual_clip: float | None = _read_by(
+        "astar_po", default=None, says="residuals beyond this (in reward) weigh no more", gt=0
     )
-    group_size: int = Field(8, ge=2, description="grpo, rloo: samples of each prompt in a step")
-    kl_coef: float = Field(
-        1e-3,
+    group_size: int = _read_by(
+        "grpo", "rloo", default=8, says="samples of each prompt in a step", ge=2
+    )
+    kl_coef: float = _read_by(
+        *("grpo", "ppo", "rebel", "rloo"),
+        default=1e-3,
+        says="weight of the KL; grpo has it in its loss, the others in the reward",
         ge=0,
-        description="weight of the KL: grpo in its loss, ppo, rebel, rloo in the reward",
     )
-    clip: float = Field(0.2, gt=0, description="grpo, ppo: how far a token's ratio may leave 1")
-    std_normalize: bool = Field(
-        True, description="grpo: divide advantages by the group's deviation (Dr. GRPO does not)"
+    clip: float = _read_by(
+        "grpo", "ppo", default=0.2, says="how far a token's ratio may leave 1", gt=0
     )
-    length_normalize: bool = Field(
-        True, description="grpo: mean over a response's tokens (Dr. GRPO does not)"
+    std_normalize: bool = _read_by(
+        "grpo", default=True, says="divide advantages by the group's deviation (Dr. GRPO does not)"
     )
-    eta: float = Field(1.0, gt=0, description="rebel: nats of log-ratio to a unit of reward")
-    gae_gamma: float = Field(1.0, gt=0, le=1, description="ppo: discount of a token")
-    gae_lambda: float = Field(1.0, ge=0, le=1, description="ppo: 1 trusts rewards, 0 the critic")
-    value_clip: float = Field(0.5, gt=0, description="ppo: how far the critic moves in a step")
-    critic_lr: float = Field(1e-5, gt=0, description="ppo: peak learning rate of the critic")
-    critic_warmup_steps: int = Field(
-        0, ge=0, description="ppo: first steps, in which the critic alone is trained"
+    length_normalize: bool = _read_by(
+        "grpo", default=True, says="mean over a response's tokens (Dr. GRPO does not)"
     )
+    eta: float = _read_by("rebel", default=1.0, says="nats of log-ratio to a unit of reward", gt=0)
+    gae_gamma: float = _read_by("ppo", default=1.0, says="discount of a token", gt=0, le=1)
+    gae_lambda: float = _read_by(
+        "ppo", default=1.0, says="1 trusts rewards, 0 the critic", ge=0, le=1
+    )
+    value_clip: float = _read_by(
+        "ppo", default=0.5, says="how far the critic moves in a step", gt=0
+    )
+    critic_lr: float = _read_by("ppo", default=1e-5, says="peak learning rate of the critic", gt=0)
+    critic_warmup_steps: int = _read_by(
+        "ppo", default=0, says="first steps, in which the critic alone is trained", ge=0
+    )
+
+
+def readers(setting: str) -> tuple[str, ...]:
+    """The algorithms that read a setting of training; all where it is none of the losses'."""
+    field = AlgorithmConfig.model_fields.get(setting)
+    if field is None:
+        return get_args(AlgorithmName)
+    extra: Any = field.json_schema_extra  # Declared with `_read_by`.
+    return tuple(extra["algorithms"])
 
 
 class TrainConfig(ComputeConfig, AlgorithmConfig):
@@ -59,9 +93,7 @@ class TrainConfig(ComputeConfig, AlgorithmConfig):
     out: Path = Field(description="run directory")
     resume: bool = Field(False, description="go on from the last checkpoint in --out")
     limit: int | None = Field(None, ge=1, description="only the first problems of the file")
-    algorithm: Literal["astar_po", "grpo", "ppo", "rebel", "rloo"] = Field(
-        "astar_po", description="the loss"
-    )
+    algorithm: AlgorithmName = Field("astar_po", description="the loss")
     values_samples: int | None = Field(
         None, ge=1, description="use the first n samples of the table only"
     )
@@ -135,3 +167,18 @@ class TrainConfig(ComputeConfig, AlgorithmConfig):
         False, description="trace two steps into --out: profile/trace.json.gz and table.txt"
     )
     seed: int = Field(0, ge=0, description="of data order and samples")
+
+    @model_validator(mode="after")
+    def _without_contradictions(self) -> Self:
+        """Refuses what would be ignored. The resolved config of a run, in full, passes."""
+        changed = self.model_dump(exclude_defaults=True).keys() & self.model_fields_set
+        for name in sorted(changed):
+            if self.algorithm not in readers(name):
+                raise UserError(
+                    f"{name}: {self.algorithm} does not read it, but {', '.join(readers(name))}; "
+                    "leave it out, or in a file put it into that algorithm's table "
+                    f"([{readers(name)[0]}])"
+                )
+        if self.steps is not None and "epochs" in changed:
+            raise UserError("steps and epochs both say how long to train: give one of them")
+        return self

@@ -24,8 +24,9 @@ from typing import Any
 from astarpo.algorithms import ALGORITHMS
 from astarpo.algorithms.base import Algorithm
 from astarpo.config import DataConfig, EstimateConfig, EvaluateConfig, TrainConfig
+from astarpo.config.train import readers
 from astarpo.rundir import has_run
-from astarpo.settings import build, settings_for
+from astarpo.settings import build, measures_kl, settings_for
 from astarpo.types import UserError
 
 TEST = "test"
@@ -128,7 +129,7 @@ class Experiment:
         for name, table in self._ood().items():
             shared = bare | {"split": "test"} if "task" in table else base | test
             settings.append(shared | table | {"out": files[name]})
-        return [build(DataConfig, each) for each in settings]
+        return [build(DataConfig, each | {"overwrite": True}) for each in settings]
 
     def test_files(self, variant: Variant) -> dict[str, Path]:
         """Problem files to score on, `test` first."""
@@ -142,7 +143,8 @@ class Experiment:
             folder = variant.data if name == TEST else ""
             out = self.out / "reference" / folder / f"{name}.json"
             settings = settings_for("evaluate", self.document, self.origin)
-            configs[name] = build(EvaluateConfig, settings | {"problems": file, "out": out})
+            own = {"problems": file, "out": out, "overwrite": True}
+            configs[name] = build(EvaluateConfig, settings | own)
         return configs
 
     def evaluate_configs(self, variant: Variant, seed: int) -> dict[str, EvaluateConfig]:
@@ -154,8 +156,8 @@ class Experiment:
                 "model": str(path / "model"),
                 "out": path / "scores" / f"{name}.json",
             }
-            if name == TEST and config.samples > 0 and config.top_p == 1:  # else there is no KL
-                update["reference"] = config.model
+            if name == TEST:
+                update |= measures_kl(config, config.model)
             configs[name] = config.model_copy(update=update)
         return configs
 
@@ -183,7 +185,9 @@ class Experiment:
             UserError: A setting is wrong, or terms cannot be made equal.
         """
         stage1 = self.estimate_config(variant, seed)
-        shared = settings_for("train", self.document, self.origin)
+        algorithm_name = variant.algorithm
+        shared = settings_for("train", self.document, self.origin, algorithm_name)
+        shared = {k: v for k, v in shared.items() if algorithm_name in readers(k)}
         steps = {} if self.steps is None else {"steps": self.steps}
         explicit = {**self.document.get(variant.algorithm, {}), **steps, **variant.train}
         # A table fixes these for who uses it; the others are to sample in the same way.
@@ -193,20 +197,24 @@ class Experiment:
             **{name: getattr(stage1, name) for name in text},
             **shared,
             **explicit,
-            "algorithm": variant.algorithm,
+            "algorithm": algorithm_name,
             "problems": stage1.problems,
             "values": None,
             "out": self.run_path(variant, seed),
             "seed": seed,
             "resume": has_run(self.run_path(variant, seed)),
         }
+        if steps:
+            settings.pop("epochs", None)
         algorithm = algorithm_of(build(TrainConfig, settings))
         if not algorithm.needs_values and "filter" not in explicit:
             settings["filter"] = "none"  # It would cost the rivals a stage 1.
         if algorithm.needs_values or settings.get("filter", "none") != "none":
             settings["values"] = stage1.out
-        settings |= self._equal_terms(build(TrainConfig, settings), algorithm, stage1_seconds)
-        return build(TrainConfig, settings)
+        terms = self._equal_terms(build(TrainConfig, settings), algorithm, stage1_seconds)
+        if "steps" in terms:
+            settings.pop("epochs", None)
+        return build(TrainConfig, settings | terms)
 
     def _equal_terms(
         self, config: TrainConfig, algorithm: Algorithm, stage1_seconds: float

@@ -1,11 +1,11 @@
 """What an experiment would do: its runs, and how many sequences each stage would sample."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from astarpo.config import DataConfig, TrainConfig
-from astarpo.data import gather_problems
+from astarpo.config import TrainConfig
+from astarpo.experiment.files import problem_files
 from astarpo.experiment.plan import TEST, Experiment, Variant, algorithm_of
 
 _SAID_BEFORE = {"problems", "values", "out", "resume", "eval_problems", "seed", "algorithm"}
@@ -19,7 +19,7 @@ def preview(experiment: Experiment) -> list[str]:
     """
     seed = experiment.seeds[0]
     seeds = ", ".join(map(str, experiment.seeds))
-    sizes = {c.out: len(gather_problems(c)) for c in _distinct_data(experiment)}
+    sizes = {config.out: len(problems) for config, problems in problem_files(experiment)}
     lines = [f"{path}: {size} problems" for path, size in sizes.items()]
     lines += ["", f"{len(list(experiment.runs()))} runs: each variant with the seeds {seeds}"]
     configs = {variant: experiment.train_config(variant, seed) for variant in experiment.variants}
@@ -69,12 +69,3 @@ def _words(settings: Mapping[str, Any]) -> str:
 
 def _of(variant: Variant) -> str:
     return f" of {variant.data}" if variant.data else ""
-
-
-def _distinct_data(experiment: Experiment) -> Iterator[DataConfig]:
-    seen = set()
-    for variant in experiment.variants:
-        for config in experiment.data_configs(variant):
-            if config.out not in seen:
-                seen.add(config.out)
-                yield config

@@ -11,7 +11,8 @@ from typing import Any
 from astarpo.config import DataConfig, ExperimentConfig, TrainConfig
 from astarpo.experiment.plan import Experiment, Variant
 from astarpo.files import write_json
-from astarpo.settings import ALGORITHM_NAMES, build, find_recipe, read_document, shipped_policy
+from astarpo.outputs import check_folder
+from astarpo.settings import ALGORITHM_NAMES, build, find_recipe, read_recipe_file, shipped_policy
 from astarpo.types import UserError
 
 _REQUEST = "experiment.json"
@@ -39,7 +40,7 @@ def read_recipe(config: ExperimentConfig) -> tuple[dict[str, Any], str]:
         UserError: It cannot be read, or makes a policy of its own.
     """
     path = find_recipe(config.recipe)
-    document = _plain(read_document(path))
+    document = read_recipe_file(path, config.reward)
     if config.model:
         document["model"] = config.model
     elif "warm-start" in document:
@@ -121,7 +122,12 @@ def swept_variants(setting: str, over: str | None, variants: Sequence[Variant]) 
     text = over or _DEFAULT_VALUES.get(setting)
     if text is None:
         raise UserError(f"over: give the values of {setting} to go over, as a,b,c")
-    values = [_value(kind, key, item) for item in parse_list(text, "over")]
+    known = {each.algorithm for each in variants} if kind is TrainConfig else {None}
+    values = [
+        _value(kind, key, item, algorithm)
+        for item in parse_list(text, "over")
+        for algorithm in sorted(known, key=str)
+    ][:: len(known)]
     _refuse_repeated(values, "over")
     swept = []
     for value in values:
@@ -146,13 +152,69 @@ def claim(experiment: Experiment) -> Experiment:
     """Writes down what a folder is asked for.
 
     Returns:
+        As `check_claim`.
+
+    Raises:
+        UserError: As `check_claim` says.
+    """
+    whole = check_claim(experiment)
+    variants = [asdict(variant) for variant in whole.variants]
+    asked = {"variants": variants, "seeds": list(whole.seeds)}
+    write_json(experiment.out / _REQUEST, _request(experiment) | asked)
+    return whole
+
+
+def check_claim(experiment: Experiment) -> Experiment:
+    """Checks that a folder is free for an experiment, or holds the same one.
+
+    Returns:
         The experiment with the variants and seeds of earlier calls as well.
 
     Raises:
-        UserError: The folder holds something else, or a run of other settings.
+        UserError: The folder holds something else, or an experiment of other settings.
     """
+    check_folder(
+        experiment.out, [experiment.origin], kind="an experiment of astarpo", marks=(_REQUEST,)
+    )
     path = experiment.out / _REQUEST
-    request = {
+    if not path.exists():
+        return experiment
+    before = json.loads(path.read_text(encoding="utf-8"))
+    _require_same(experiment.out, before, _request(experiment))
+    earlier = {v["name"]: Variant(**v) for v in before["variants"]}
+    variants = earlier | {variant.name: variant for variant in experiment.variants}
+    seeds = before["seeds"] + [seed for seed in experiment.seeds if seed not in before["seeds"]]
+    return replace(experiment, variants=tuple(variants.values()), seeds=tuple(seeds))
+
+
+def prepare_experiment(experiment: Experiment) -> Experiment:
+    """Checks the folder, and what the stages of every run will need; nothing is written.
+
+    Raises:
+        UserError: The folder holds something else, or an input is wrong.
+    """
+    # Torch comes with these; a mistake in the settings should not wait for it.
+    from astarpo.estimate import prepare as prepare_estimate
+    from astarpo.evaluate import prepare as prepare_evaluate
+    from astarpo.experiment.files import problem_files
+    from astarpo.train import require_parts
+
+    check_claim(experiment)
+    problems = {config.out: held for config, held in problem_files(experiment)}
+    seed = experiment.seeds[0]
+    for variant in experiment.variants:
+        require_parts(experiment.train_config(variant, seed))
+        stage1 = experiment.estimate_config(variant, seed)
+        if stage1.problems in problems:
+            prepare_estimate(stage1, problems.pop(stage1.problems))
+        for config in experiment.reference_configs(variant).values():
+            if config.problems in problems:
+                prepare_evaluate(config, problems.pop(config.problems))
+    return experiment
+
+
+def _request(experiment: Experiment) -> dict[str, Any]:
+    return {
         "kind": experiment.kind,
         "setting": experiment.setting,
         "equal": experiment.equal,
@@ -160,19 +222,6 @@ def claim(experiment: Experiment) -> Experiment:
         "steps": experiment.steps,
         "recipe": dict(experiment.document),
     }
-    variants = {variant.name: variant for variant in experiment.variants}
-    seeds = list(experiment.seeds)
-    if path.exists():
-        before = json.loads(path.read_text(encoding="utf-8"))
-        _require_same(experiment.out, before, request)
-        earlier = {v["name"]: Variant(**v) for v in before["variants"]}
-        variants = earlier | variants
-        seeds = before["seeds"] + [seed for seed in seeds if seed not in before["seeds"]]
-    elif experiment.out.exists() and any(experiment.out.glob("[!.]*")):
-        raise UserError(f"{experiment.out}: exists and is no experiment; give another --out")
-    whole = {"variants": [asdict(variant) for variant in variants.values()], "seeds": seeds}
-    write_json(path, request | whole)
-    return replace(experiment, variants=tuple(variants.values()), seeds=tuple(seeds))
 
 
 def _require_same(out: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
@@ -197,24 +246,16 @@ def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return flat
 
 
-def _value(kind: type[DataConfig] | type[TrainConfig], key: str, text: str) -> float | str:
-    """A setting's value, checked; text where JSON has no number for it."""
+def _value(
+    kind: type[DataConfig] | type[TrainConfig], key: str, text: str, algorithm: str | None
+) -> float | str:
+    """A setting's value, checked for an algorithm; text where JSON has no number for it."""
     needed = {name: "x" for name, field in kind.model_fields.items() if field.is_required()}
+    needed |= {"algorithm": algorithm} if algorithm else {}
     value = getattr(build(kind, needed | {key: text}), key)
     if isinstance(value, bool) or not isinstance(value, int | float) or math.isinf(value):
         return str(value).lower() if isinstance(value, bool) else str(value)
     return value
-
-
-def _plain(value: Any) -> Any:
-    """What JSON can hold: TOML also has infinity, and dates."""
-    if isinstance(value, Mapping):
-        return {name: _plain(item) for name, item in value.items()}
-    if isinstance(value, list):
-        return [_plain(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    return value if isinstance(value, str | int | float | None) else str(value)
 
 
 def _refuse_repeated(items: Sequence[Any], name: str) -> None:

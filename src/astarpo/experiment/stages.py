@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from astarpo.config import EstimateConfig, EvaluateConfig, TrainConfig
+from astarpo.experiment.files import problem_files
 from astarpo.experiment.plan import Experiment, Variant
 from astarpo.experiment.results import is_finished, stage1_cost
 from astarpo.files import write_json
@@ -63,10 +64,10 @@ class Worker:
         """Makes problem files and scores the reference policy."""
         from astarpo.data import data
 
+        for config, _ in problem_files(self.experiment):
+            if not config.out.exists():
+                data(config)
         for variant in self.experiment.variants:
-            for config in self.experiment.data_configs(variant):
-                if not config.out.exists():
-                    data(config)
             for name, config in self.experiment.reference_configs(variant).items():
                 _evaluate(config, f"reference on {name}")
 
@@ -113,6 +114,7 @@ class Worker:
         # Without -P, a user's random.py in the working directory would be taken for Python's. In a
         # session of its own the child gets no signal of the terminal's beside the one handed on.
         words = [sys.executable, "-P", "-m", "astarpo", verb, "--config", str(file)]
+        words += ["--reward", config.reward] if config.reward else []
         with StopSignal() as stop:
             write_json(file, json.loads(config.model_dump_json()))
             child = subprocess.Popen(

@@ -13,6 +13,7 @@ from typing import Any
 from astarpo.config import ReportConfig
 from astarpo.files import write_atomic
 from astarpo.grading import package_version
+from astarpo.outputs import check_file
 from astarpo.report.answers import Source, choose_problems, columns, read_sources, shorten
 from astarpo.report.collect import clean, collect_run, read_questions, run_names
 from astarpo.report.markdown import write_markdown
@@ -34,13 +35,14 @@ def report(config: ReportConfig) -> str:
     Raises:
         UserError: A path is no run, or the report cannot be written.
     """
-    if any((path / "results.json").is_file() for path in config.runs):
-        return _report_experiment(config)
+    out = prepare(config)
+    if _of_experiment(config):
+        # Brings torch, which reports of runs do without.
+        from astarpo.report.experiment import write_experiment
+
+        return write_experiment(config.runs[0])
     runs = [open_run(path) for path in config.runs]
     names = run_names(config.runs)
-    out = config.out or config.runs[0] / "report.html"
-    if out.suffix != ".html" or out.is_dir():
-        raise UserError(f"{out}: --out is a file that ends in .html")
     sources_by_run, notes = _read_answers(runs)
     collected = [
         collect_run(run, name, sources, remarks)
@@ -66,16 +68,30 @@ def report(config: ReportConfig) -> str:
     )
 
 
-def _report_experiment(config: ReportConfig) -> str:
-    # Brings torch, which reports of runs do without.
-    from astarpo.report.experiment import write_experiment
+def prepare(config: ReportConfig) -> Path:
+    """The page's file: a run's own report is made anew, another file is not replaced unasked.
 
-    if len(config.runs) > 1 or config.out or config.markdown:
+    Raises:
+        UserError: A path is no run, or the report cannot be written.
+    """
+    out = config.out or config.runs[0] / "report.html"
+    own = config.overwrite or config.out is None
+    if not _of_experiment(config):
+        for path in config.runs:
+            open_run(path)
+    elif len(config.runs) > 1 or config.out or config.markdown:
         raise UserError(
             "an experiment (a folder with results.json) is reported alone and into its own folder, "
             "where its table.md also is: give no other run, no --out, no --markdown"
         )
-    return write_experiment(config.runs[0])
+    check_file(out, config.runs, overwrite=own, suffix=".html")
+    if config.markdown:
+        check_file(out.with_suffix(".md"), overwrite=own)
+    return out
+
+
+def _of_experiment(config: ReportConfig) -> bool:
+    return any((path / "results.json").is_file() for path in config.runs)
 
 
 def _read_answers(runs: list[RunDirectory]) -> tuple[list[list[Source]], list[list[str]]]:

@@ -128,6 +128,12 @@ def _only_number(returned: Sequence[Any]) -> float:
     return number
 
 
+def reward_file(reward: str | None) -> str | None:
+    """The file that a function named `FILE.py:NAME` is in; None for what is in no such file."""
+    where = (reward or "").rpartition(":")[0]
+    return where if where.endswith(".py") else None
+
+
 def _load_file(name: str) -> tuple[bytes, ModuleType]:
     path = Path(name).expanduser()
     if not path.is_file():

@@ -180,6 +180,12 @@ def _local_file(source: str) -> Path | None:
 
 
 def _json_rows(path: Path) -> Iterator[Row]:
+    """Rows of JSON lines, or of one JSON array."""
+    with path.open("rb") as file:
+        is_array = file.read(4096).lstrip()[:1] == b"["
+    if is_array:
+        yield from _array_rows(path)
+        return
     index = 0
     with path.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
@@ -194,6 +200,18 @@ def _json_rows(path: Path) -> Iterator[Row]:
                 raise UserError(f"{where}: expected one JSON object a line")
             yield Row(where, index, fields)
             index += 1
+
+
+def _array_rows(path: Path) -> Iterator[Row]:
+    try:
+        rows = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path}: not JSON ({error})") from error
+    for index, fields in enumerate(rows):
+        where = f"{path}, row {index}"
+        if not isinstance(fields, dict):
+            raise UserError(f"{where}: expected a JSON object")
+        yield Row(where, index, fields)
 
 
 def _csv_rows(path: Path) -> Iterator[Row]:

@@ -1,0 +1,76 @@
+"""Held-out problems are not trained on: overlap of problem sets, exact and near.
+
+Two problems are the same if they ask the same, to the letter. They are near if they ask it with the
+same words and numbers up to order, case, spacing and the way a number is written: `3 + 4` and
+`4 + 3`, `1,000` and `1000`.
+"""
+
+import logging
+import re
+from collections.abc import Iterable, Sequence
+from hashlib import blake2b
+
+from astarpo.types import Problem, UserError
+
+logger = logging.getLogger("astarpo")
+
+# A number takes the sign before it, so that the terms of a sum are the same in any order.
+_PARTS = re.compile(r"[-+\u2212]?\s*\d[\d,]*(?:\.\d+)?|[^\W\d_]+|[*/^=<>x÷]")
+
+
+def question(problem: Problem) -> str:
+    """What is asked, to the letter."""
+    return "\n\n".join(message["content"] for message in problem.prompt)
+
+
+def near_question(problem: Problem) -> str:
+    """What is asked, the same for near problems."""
+    parts = []
+    for part in _PARTS.findall(question(problem).casefold()):
+        if part[-1].isdigit():
+            digits = re.sub(r"[\s,]", "", part).replace("\u2212", "-")
+            part = digits if digits[0] in "+-" else f"+{digits}"
+        parts.append(part)
+    return " ".join(sorted(parts))
+
+
+def is_held_out(problem: Problem, share: float) -> bool:
+    """Whether a problem is in the share of a set that is held out; near ones are so together."""
+    digest = blake2b(near_question(problem).encode("utf-8", "surrogatepass"), digest_size=8)
+    return int.from_bytes(digest.digest(), "big") < share * 2**64
+
+
+def without(problems: Iterable[Problem], held_out: Iterable[Problem]) -> list[Problem]:
+    """The problems that held-out ones do not ask."""
+    asked = {question(problem) for problem in held_out}
+    return [problem for problem in problems if question(problem) not in asked]
+
+
+def refuse_overlap(
+    problems: Sequence[Problem], held_out: Sequence[Problem], names: tuple[str, str]
+) -> None:
+    """Refuses to call problems held out that are trained on; says how many are near such ones.
+
+    Args:
+        problems: Those that are trained on.
+        held_out: Those that are not.
+        names: What both are called in messages: the files.
+
+    Raises:
+        UserError: They share a problem.
+    """
+    kept = without(held_out, problems)
+    if shared := len(held_out) - len(kept):
+        left = {id(problem) for problem in kept}
+        first = next(problem for problem in held_out if id(problem) not in left)
+        raise UserError(
+            f"{names[1]}: {shared} of {len(held_out)} held-out problems, such as {first.id}, are "
+            f"trained on in {names[0]}; make training problems without them (astarpo data "
+            f"--without {names[1]}), or give other held-out ones"
+        )
+    known = {near_question(problem) for problem in problems}
+    if near := sum(near_question(problem) in known for problem in held_out):
+        logger.warning(
+            f"{names[1]}: {near} of {len(held_out)} held-out problems differ from one in "
+            f"{names[0]} only in order, case, spacing or the way numbers are written"
+        )
