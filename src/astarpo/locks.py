@@ -41,8 +41,10 @@ def folder_lock(path: Path) -> Iterator[None]:
             _name_holder(descriptor, path)
         yield
     finally:
-        if _is_at(descriptor, file):
-            file.unlink()
+        # The lock ends with the descriptor; a disk that has become read-only keeps the file.
+        with suppress(OSError):
+            if _is_at(descriptor, file):
+                file.unlink()
         os.close(descriptor)
         if is_new:
             with suppress(OSError):  # It holds something.
