@@ -150,7 +150,7 @@ def score_answers(
 def holds_answers(path: Path) -> bool:
     """Whether a file is one of `write_answers`; beside no scores a killed evaluation left it."""
     try:
-        return {"mode", "problem_id", "token_ids"} <= set(pq.read_schema(path).names)
+        return {"mode", "problem_id", "finish_reason"} <= set(pq.read_schema(path).names)
     except (OSError, pa.ArrowInvalid):
         return False
 
