@@ -8,8 +8,11 @@ import torch
 from safetensors.torch import load_file
 
 from astarpo.config import TrainConfig
+from astarpo.config.train import readers
+from astarpo.problem_set import write_problems
 from astarpo.train import train
 from astarpo.types import UserError
+from tests.conftest import digit_problems
 
 
 @pytest.fixture
@@ -19,6 +22,12 @@ def settings(policy_path, problems_path, tmp_path):
         "steps": 2, "prompts_per_step": 8, "minibatches": 2, "lr": 1e-3, "critic_lr": 1e-2,
         "group_size": 4, "max_new_tokens": 24, "device": "cpu",
     }  # fmt: skip
+
+
+def config(algorithm="astar_po", **settings) -> TrainConfig:
+    """What an algorithm reads of some settings."""
+    own = {name: value for name, value in settings.items() if algorithm in readers(name)}
+    return TrainConfig(algorithm=algorithm, **own)
 
 
 def rows(path):
@@ -33,7 +42,7 @@ def weights(run):
     ("algorithm", "samples"), [("grpo", 4), ("ppo", 1), ("rebel", 2), ("rloo", 4)]
 )
 def test_samples_of_a_prompt_stand_together_and_the_policy_moves(settings, algorithm, samples):
-    summary = train(TrainConfig(**settings, algorithm=algorithm))
+    summary = train(config(**settings, algorithm=algorithm))
     assert summary["completed"]
     written = pq.read_table(settings["out"] / "samples" / "step-000001.parquet").to_pydict()
     names = written["problem_id"]
@@ -50,10 +59,10 @@ def test_samples_of_a_prompt_stand_together_and_the_policy_moves(settings, algor
 
 def test_a_resumed_run_with_a_critic_ends_with_the_same_bits(settings, tmp_path):
     ppo = settings | {"algorithm": "ppo", "steps": 4}
-    train(TrainConfig(**ppo))
+    train(config(**ppo))
     halves = ppo | {"out": tmp_path / "halves"}
-    train(TrainConfig(**halves | {"steps": 2}))
-    train(TrainConfig(**halves, resume=True))
+    train(config(**halves | {"steps": 2}))
+    train(config(**halves, resume=True))
     whole, parts = weights(settings["out"]), weights(tmp_path / "halves")
     assert all(torch.equal(whole[name], parts[name]) for name in whole)
     critics = [run / "checkpoints" / "step-000004" for run in (ppo["out"], halves["out"])]
@@ -62,16 +71,18 @@ def test_a_resumed_run_with_a_critic_ends_with_the_same_bits(settings, tmp_path)
 
 
 def test_the_critics_warm_up_leaves_the_policy_alone(settings, policy_path):
-    train(TrainConfig(**settings, algorithm="ppo", critic_warmup_steps=2))
+    train(config(**settings, algorithm="ppo", critic_warmup_steps=2))
     before = load_file(policy_path / "model.safetensors")
     assert all(torch.equal(before[name], w) for name, w in weights(settings["out"]).items())
     checkpoint = settings["out"] / "checkpoints" / "step-000002" / "critic.safetensors"
     assert load_file(checkpoint)["score.weight"].abs().max() > 0
 
 
-def test_held_out_problems_are_answered_outside_the_time_of_training(settings, problems_path):
-    eval_settings = {"eval_problems": problems_path, "eval_every": 2, "eval_samples": 2}
-    train(TrainConfig(**settings | {"steps": 3}, algorithm="rebel", **eval_settings))
+def test_held_out_problems_are_answered_outside_the_time_of_training(settings, tmp_path):
+    write_problems(tmp_path / "held-out.parquet", digit_problems(40)[24:])
+    eval_settings = {"eval_problems": tmp_path / "held-out.parquet", "eval_every": 2}
+    eval_settings["eval_samples"] = 2
+    train(config(**settings | {"steps": 3}, algorithm="rebel", **eval_settings))
     evaluations = rows(settings["out"] / "evaluations.jsonl")
     metrics = rows(settings["out"] / "metrics.jsonl")
     assert [row["step"] for row in evaluations] == [0, 2, 3]
@@ -84,7 +95,7 @@ def test_held_out_problems_are_answered_outside_the_time_of_training(settings, p
 
 def test_training_ends_when_its_time_is_up(settings):
     timed = settings | {"steps": 1000, "max_seconds": 0.5, "algorithm": "rebel"}
-    summary = train(TrainConfig(**timed))
+    summary = train(config(**timed))
     assert summary["completed"]
     metrics = rows(settings["out"] / "metrics.jsonl")
     seconds = [row["seconds"] for row in metrics]
@@ -94,11 +105,11 @@ def test_training_ends_when_its_time_is_up(settings):
 
 def test_what_needs_stage_1_says_so(settings):
     with pytest.raises(UserError, match="astar_po needs V"):
-        train(TrainConfig(**settings))
+        train(config(**settings))
     with pytest.raises(UserError, match="filter all_wrong"):
-        train(TrainConfig(**settings, algorithm="grpo", filter="all_wrong"))
+        train(config(**settings, algorithm="grpo", filter="all_wrong"))
 
 
 def test_other_sampling_than_the_tables_is_refused(settings, table_path):
     with pytest.raises(UserError, match=r"temperature is 0\.5 here and 1"):
-        train(TrainConfig(**settings, values=table_path, temperature=0.5))
+        train(config(**settings, values=table_path, temperature=0.5))

@@ -44,7 +44,7 @@ def test_a_value_depends_on_what_stands_before_its_token_alone(critic):
 
 def test_learns_the_returns_of_its_policy(policy, critic):
     answers = make_answers(policy)
-    config = make_config(minibatches=1, critic_lr=3e-3, lr=1e-6)
+    config = make_config(algorithm="ppo", minibatches=1, critic_lr=3e-3, lr=1e-6)
     trained = trainable_copy(policy)
     learner = Learner(trained, policy, PPO_DEFAULTS, config, temperature=1.0, critic=critic)
     errors = [learner.update(answers, None, 1.0, Stopwatch())["critic_error"] for _ in range(30)]
