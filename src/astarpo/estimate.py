@@ -64,8 +64,8 @@ def _fill(config: EstimateConfig, prepared: "Prepared", wanted: dict[str, Any]) 
     """As `estimate`, once its inputs are known to be right and nobody else writes the table."""
     problems, prompts, device = prepared
     facts = {"model": config.model, "package_version": package_version()}
+    policy = load_policy(config.model, device)  # before the table is bound to it: it may not load
     table = ValueTable.start(config.out, wanted, facts, any_verifier=config.rejudge)
-    policy = load_policy(config.model, device)
     sampling = Sampling(config.max_new_tokens, config.temperature)
     engine = open_engine(config, policy)
     stopwatch = Stopwatch(dict(table.manifest.get("seconds", {})))

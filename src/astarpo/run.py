@@ -11,7 +11,6 @@ asks for a small policy of the recipe's own instead of a given `model`.
 """
 
 import importlib
-import json
 import logging
 import time
 from collections.abc import Mapping, Set
@@ -28,7 +27,7 @@ from astarpo.config import (
     TrainConfig,
     WarmStartConfig,
 )
-from astarpo.files import write_json
+from astarpo.files import DamagedFileError, read_json_object, write_json
 from astarpo.outputs import check_folder
 from astarpo.rundir import has_run
 from astarpo.settings import (
@@ -95,8 +94,8 @@ def run_document(document: Mapping[str, Any], out: Path, origin: str) -> dict[st
     stages_file = out / "stages.json"
     seconds = _finished_stages(out)
     for name, config in configs.items():
-        if name == "warm_start" and config.out.exists():
-            # Its folder is there as a whole or not at all; only its time may be lost by a kill.
+        if isinstance(config, DataConfig | WarmStartConfig) and config.out.exists():
+            # What they make is there as a whole or not at all; only the time may be lost by a kill.
             seconds.setdefault(name, 0.0)
         if name in seconds:
             continue
@@ -131,7 +130,10 @@ def prepare_document(document: Mapping[str, Any], out: Path, origin: str) -> dic
     check_folder(out, [origin], kind="a run of astarpo run", marks=("recipe.json",))
     recipe_file = out / "recipe.json"
     if recipe_file.exists():
-        before = json.loads(recipe_file.read_text(encoding="utf-8"))
+        try:
+            before = read_json_object(recipe_file)
+        except DamagedFileError as error:
+            raise UserError(f"{error}; give another --out") from error
         if before != plain(document):
             raise UserError(f"{out}: holds a run of another recipe or seed; give another --out")
     stages = stage_configs(document, out, origin)
@@ -140,9 +142,15 @@ def prepare_document(document: Mapping[str, Any], out: Path, origin: str) -> dic
 
 
 def _finished_stages(out: Path) -> dict[str, float]:
-    """Seconds of the stages that are done."""
+    """Seconds of the stages that are done; none where that is no longer known."""
     path = out / "stages.json"
-    return json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    if not path.exists():
+        return {}
+    try:
+        return read_json_object(path)
+    except DamagedFileError as error:
+        logger.warning(f"{error}; every stage is gone through again")
+        return {}
 
 
 def _prepare_stages(stages: dict[str, Any], finished: Set[str]) -> None:
@@ -229,11 +237,10 @@ def _run_stage(config: Config) -> bool:
 def _summarize(
     document: Mapping[str, Any], out: Path, seconds: Mapping[str, float]
 ) -> dict[str, Any]:
-    def read(name: str) -> dict[str, Any]:
-        return json.loads((out / name).read_text(encoding="utf-8"))
-
-    base, trained = read("base.json"), read("trained.json")
-    table, training = read("values/manifest.json"), read("train/summary.json")
+    base, trained, table, training = (
+        read_json_object(out / name)
+        for name in ("base.json", "trained.json", "values/manifest.json", "train/summary.json")
+    )
     summary = {
         "seed": document.get("seed", 0),
         "model": base["model"],

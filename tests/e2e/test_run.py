@@ -108,6 +108,21 @@ def test_the_mean_as_value_and_no_samples_at_the_end(digits, tmp_path, caplog):
     assert run_document(digits, tmp_path / "out", "recipe") == summary
 
 
+def test_damaged_records_of_a_run_are_named(digits, tmp_path, caplog):
+    out = tmp_path / "out"
+    summary = run_document(digits, out, "recipe")
+    stages = json.loads((out / "stages.json").read_text())
+    (out / "stages.json").write_text("[damaged")
+    again = run_document(digits, out, "recipe")
+    assert "stages.json: damaged" in caplog.text
+    assert again["trained"] == summary["trained"]
+    assert json.loads((out / "stages.json").read_text()).keys() == stages.keys()
+    (out / "recipe.json").write_text("damaged}")
+    with pytest.raises(UserError, match=r"recipe.json: damaged.*give another --out"):
+        run_document(digits, out, "recipe")
+    assert run_document(digits, tmp_path / "another", "recipe")["trained"] == summary["trained"]
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

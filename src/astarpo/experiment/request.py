@@ -1,6 +1,5 @@
 """From what a user asks for to an `Experiment`; and what a folder was asked for before."""
 
-import json
 import math
 import re
 from collections.abc import Mapping, Sequence
@@ -10,7 +9,7 @@ from typing import Any
 
 from astarpo.config import DataConfig, ExperimentConfig, TrainConfig
 from astarpo.experiment.plan import Experiment, Variant
-from astarpo.files import write_json
+from astarpo.files import DamagedFileError, read_json_object, write_json
 from astarpo.outputs import check_folder
 from astarpo.settings import ALGORITHM_NAMES, build, find_recipe, read_recipe_file, shipped_policy
 from astarpo.types import UserError
@@ -179,9 +178,12 @@ def check_claim(experiment: Experiment) -> Experiment:
     path = experiment.out / _REQUEST
     if not path.exists():
         return experiment
-    before = json.loads(path.read_text(encoding="utf-8"))
-    _require_same(experiment.out, before, _request(experiment))
-    earlier = {v["name"]: Variant(**v) for v in before["variants"]}
+    try:
+        before = read_json_object(path)
+        earlier = {v["name"]: Variant(**v) for v in before["variants"]}
+        _require_same(experiment.out, before, _request(experiment))
+    except (DamagedFileError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: damaged ({error}); give another --out") from error
     variants = earlier | {variant.name: variant for variant in experiment.variants}
     seeds = before["seeds"] + [seed for seed in experiment.seeds if seed not in before["seeds"]]
     return replace(experiment, variants=tuple(variants.values()), seeds=tuple(seeds))
