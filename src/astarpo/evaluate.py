@@ -52,7 +52,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
         with stopwatch.phase("reference"):
             kl = kl_scores(policy, reference, measured.sampled_PK, config.temperature)
         measured.scores.update(kl)
-    result = {
+    result: dict[str, Any] = {
         "model": config.model,
         "problems": str(config.problems),
         "num_problems": len(prompts),

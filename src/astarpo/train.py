@@ -295,7 +295,9 @@ def _finish(training: Training) -> dict[str, Any]:
         with atomic_directory(run.path / "model") as path:
             save_model(path, policy)
     if rows:
-        counts = Counter({s: sum(row[f"status_{s}"] for row in rows) for s in STATUSES})
+        counts: Counter[str] = Counter(
+            {s: sum(row[f"status_{s}"] for row in rows) for s in STATUSES}
+        )
         truncated = sum(
             row["truncated_share"] * sum(row[f"status_{s}"] for s in STATUSES) for row in rows
         )

@@ -9,7 +9,8 @@ WARN_FROM = 0.1
 """From this share on, rewards say too little of the policy to pass in silence."""
 
 _NOT_JUDGED = {
-    "timeout": "the verifier did not finish in time; give a larger --grade-timeout",
+    "timeout": "the verifier did not finish in time; to a reward function give a larger "
+    "--grade-timeout",
     "error": "the verifier failed, or its process was killed",
 }
 
