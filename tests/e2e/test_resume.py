@@ -6,6 +6,7 @@ import shutil
 import signal
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from astarpo.policy import save_model
 from astarpo.problem_set import write_problems
 from astarpo.stopping import check_stop
 from astarpo.trackers import NoTracker
-from astarpo.types import TrainingStopped, UserError
+from astarpo.types import Problem, TrainingStopped, UserError
 from astarpo.warm_start import build_policy
 from tests.conftest import digit_problems
 from tests.e2e.test_stages import weights, without_costs
@@ -27,10 +28,24 @@ from tests.e2e.test_stages import weights, without_costs
 STEPS = 5
 
 
+def held_out_problems(first: int) -> list[Problem]:
+    return [
+        replace(p, id=f"digits/test/{i}", prompt=({"role": "user", "content": f"Say number {i}."},))
+        for i, p in enumerate(digit_problems(8), start=first)
+    ]
+
+
 @pytest.fixture(scope="module")
-def settings(policy_path, problems_path):
+def held_out_path(tmp_path_factory) -> Path:
+    path = tmp_path_factory.mktemp("held-out") / "test.parquet"
+    write_problems(path, held_out_problems(0))
+    return path
+
+
+@pytest.fixture(scope="module")
+def settings(policy_path, problems_path, held_out_path):
     return {
-        "model": str(policy_path), "problems": problems_path, "eval_problems": problems_path,
+        "model": str(policy_path), "problems": problems_path, "eval_problems": held_out_path,
         "algorithm": "rloo", "group_size": 2, "max_new_tokens": 12, "steps": STEPS, "eval_every": 2,
         "prompts_per_step": 8, "lr": 1e-3, "micro_batch_tokens": 256, "checkpoint_every": 2,
         "keep_checkpoints": 2, "device": "cpu", "grade_workers": 1,
@@ -281,11 +296,14 @@ def test_other_contents_are_refused_under_the_same_names(
     others = {"problems": "the problems", "eval_problems": "the held-out", "model": "the model"}
     for name, said in others.items():
         save_model(tmp_path / "m", build_policy(32, 2, 2, seed=1) if name == "model" else policy)
-        for file in ("problems", "eval_problems"):
-            write_problems(mine[file], problems if file != name else digit_problems(25)[1:])
+        trained = digit_problems(25)[1:] if name == "problems" else problems
+        write_problems(mine["problems"], trained)
+        write_problems(mine["eval_problems"], held_out_problems(int(name == "eval_problems")))
         with pytest.raises(UserError, match=f"not what the run began with: {said}"):
             resume(settings, halted, **mine)
     save_model(tmp_path / "m", policy)
+    write_problems(mine["problems"], problems)
+    write_problems(mine["eval_problems"], held_out_problems(0))
     resume(settings, halted, **mine)  # The same elsewhere is the same.
     assert_same(halted, whole_run)
 
