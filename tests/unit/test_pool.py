@@ -293,6 +293,7 @@ def test_workers_refuse_code_made_from_text():
 
 SWALLOWED = """
 import sys
+import astarpo.tasks  # before the guard, as in a worker
 from astarpo.types import Verdict
 from astarpo.verify import worker
 
