@@ -40,12 +40,11 @@ def write_rows(path: Path, rows: Sequence[dict[str, Any]]) -> None:
         UserError: A column's values cannot be written, or the file cannot.
     """
     try:
-        table = pa.Table.from_pylist(list(rows))
+        write_parquet(path, pa.Table.from_pylist(list(rows)))
     except UnicodeEncodeError as error:
         raise UserError(f"{path}: a problem has text that is not Unicode ({error})") from error
     except (*_UNFIT, OverflowError) as error:
         raise UserError(f"{path}: a column's values do not fit one type ({error})") from error
-    write_parquet(path, table)
 
 
 def read_problems(path: Path, limit: int | None = None) -> list[Problem]:

@@ -31,7 +31,7 @@ def here(tmp_path, monkeypatch):
 
 
 def imported(source, out="o.parquet", **settings):
-    data(DataConfig(task="own", source=str(source), out=out, **settings))
+    data(DataConfig(task="own", source=str(source), out=out, overwrite=True, **settings))
     return read_problems(Path(out))
 
 
@@ -113,7 +113,7 @@ def test_numbers_and_lists_as_answers_become_text(tmp_path):
         ([{"prompt": " ", "answer": "1"}], {"reward": "math"}, "prompt is empty"),
         ([{"prompt": 5, "answer": "1"}], {"reward": "math"}, "not a list of messages"),
         ([{"prompt": "Q", "answer": None}], {"reward": "math"}, "answer is empty"),
-        ([{"prompt": "Q", "answer": "#### 5"}], {"reward": "gsm8k"}, "cannot judge 1 of 1 refer"),
+        ([{"prompt": "Q", "answer": "#### 5"}], {"reward": "gsm8k"}, "cannot judge against 1 of"),
         ([{"prompt": "Q", "answer": "\\frac{"}], {"reward": "math"}, "cannot judge 1 of 1 refer"),
         (
             [{"prompt": "Q", "answer": "1", "x": x} for x in ("a", 1)],
