@@ -24,6 +24,7 @@ from astarpo.files import (
     file_digest,
     read_sealed_json,
     remove_directory,
+    remove_leftovers,
     write_sealed_json,
 )
 from astarpo.learner import Learner
@@ -80,8 +81,7 @@ def save_checkpoint(run_path: Path, step: int, learner: Learner, keep: int) -> N
         files = sorted(file for file in path.rglob("*") if file.is_file())
         digests = {file.relative_to(path).as_posix(): file_digest(file) for file in files}
         write_sealed_json(path / "state.json", {"step": step, "files": digests})
-    for _, old in _checkpoints(run_path)[:-keep]:
-        remove_directory(old)
+    _keep_latest(run_path, keep)
 
 
 def latest_checkpoint(run_path: Path, before: int | None = None) -> tuple[Path, int] | None:
@@ -108,11 +108,19 @@ def latest_checkpoint(run_path: Path, before: int | None = None) -> tuple[Path, 
     return None
 
 
-def forget_after(run_path: Path, step: int) -> None:
-    """Removes the checkpoints of later steps, which a resumed run makes again."""
+def tidy_checkpoints(run_path: Path, step: int, keep: int) -> None:
+    """Leaves what a run has after a step: not what it makes again, nor what a kill left to remove.
+
+    Args:
+        run_path: The run directory.
+        step: The step that the run goes on from; later checkpoints are made again.
+        keep: How many of the latest to keep.
+    """
+    remove_leftovers(run_path / "checkpoints")
     for later, path in _checkpoints(run_path):
         if later > step:
             remove_directory(path)
+    _keep_latest(run_path, keep)
 
 
 def restore(path: Path, learner: Learner) -> None:
@@ -128,6 +136,11 @@ def restore(path: Path, learner: Learner) -> None:
     if unknown := sorted({key.rpartition(":")[0] for key in tensors} - known):
         raise UserError(f"{path}: has the optimiser's state of {unknown[0]}, not trained here")
     restore_state(learner.optimizer, learner.parameters, tensors)
+
+
+def _keep_latest(run_path: Path, keep: int) -> None:
+    for _, old in _checkpoints(run_path)[:-keep]:
+        remove_directory(old)
 
 
 def _checkpoints(run_path: Path) -> list[tuple[int, Path]]:

@@ -138,7 +138,7 @@ def load_part(name: str, part: str, loader: Any, **settings: Any) -> Any:
     Raises:
         UserError: It cannot be found or does not load.
     """
-    path = resolve_model(name, weights=part != "tokenizer")
+    path = resolve_model(name, weights=part == "model")
     try:
         with quiet_transformers():
             return loader.from_pretrained(path, trust_remote_code=False, **settings)

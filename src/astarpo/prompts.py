@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from transformers import AutoConfig
 
-from astarpo.policy import PromptFormat, fit_prompts, load_tokenizer, resolve_model
+from astarpo.policy import PromptFormat, fit_prompts, load_part, load_tokenizer
 from astarpo.types import Problem, Prompt, UserError
 
 
@@ -53,10 +53,5 @@ def context_length(model: str) -> int | None:
     Raises:
         UserError: The model cannot be found, or its config cannot be read.
     """
-    path = resolve_model(model, weights=False)
-    try:
-        config = AutoConfig.from_pretrained(path, trust_remote_code=False)
-    except Exception as error:  # A broken config fails in as many ways as it has entries.
-        reason = str(error).strip().splitlines()[0]
-        raise UserError(f"{model}: the model's config does not load ({reason})") from error
+    config = load_part(model, "config", AutoConfig)
     return getattr(config.get_text_config(), "max_position_embeddings", None)

@@ -7,6 +7,7 @@ run may still be going, or have been killed.
 
 import json
 import logging
+import os
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -124,7 +125,7 @@ def open_run(path: Path) -> RunDirectory:
 
 def has_run(path: Path) -> bool:
     """Whether `astarpo train` has begun in a folder: `--resume` then goes on."""
-    return (path / "config.json").is_file()
+    return os.path.isfile(path / "config.json")  # False for a name too long, and raises nothing
 
 
 def read_json(path: Path) -> dict[str, Any]:

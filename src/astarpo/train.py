@@ -17,10 +17,10 @@ import torch
 
 from astarpo.checkpoint import (
     CheckpointClock,
-    forget_after,
     latest_checkpoint,
     restore,
     save_checkpoint,
+    tidy_checkpoints,
 )
 from astarpo.config import TrainConfig
 from astarpo.critic import load_critic
@@ -103,7 +103,7 @@ class Training:
         run.require_inputs(input_digests(config, inputs))
         self._engine = open_engine(config, self.policy)
         history = run.begin(self.steps_done)
-        forget_after(run.path, self.steps_done)
+        tidy_checkpoints(run.path, self.steps_done, config.keep_checkpoints)
         self._watch = HealthWatch(config.prompts_per_step, config.health, history)
         self._evaluated = {row["step"] for row in run.evaluations()}
         self.saved = self.steps_done

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import astarpo
+from astarpo.checkpoint import tidy_checkpoints
 from astarpo.cli import main
 from astarpo.config import EstimateConfig, TrainConfig
 from astarpo.files import write_sealed_json
@@ -397,3 +398,12 @@ def test_a_folder_has_one_writer(settings, tmp_path):
     ):
         astarpo.train(TrainConfig(**settings, out=out))
     assert not out.exists()
+
+
+def test_what_a_kill_left_of_old_checkpoints_goes(tmp_path):
+    folder = tmp_path / "checkpoints"
+    for name in ("step-000001", "step-000002", "step-000003", ".unfinished-0-step-000001"):
+        (folder / name).mkdir(parents=True)
+        (folder / name / "state.json").touch()
+    tidy_checkpoints(tmp_path, step=2, keep=1)
+    assert [path.name for path in folder.iterdir()] == ["step-000002"]

@@ -235,14 +235,17 @@ def test_names_of_reasoning_gym_import_nothing_else(name, here):
 
 
 def test_entries_of_reasoning_gym_are_not_run(here):
-    """This scorer of the library evaluates the reference answer, which comes with the problem."""
+    """This scorer of the library evaluates the reference answer, which comes with the problem.
+
+    The data set is refused for it, and a worker that judged all the same would not run the answer.
+    """
     entry = {"answer": "open('made', 'w') and ['1']", "metadata": {"sorted_numbers": ["1"]}}
     prompt = ({"role": "user", "content": "Q"},)
     problem = Problem("p", "reasoning_gym:number_sorting", prompt, json.dumps(entry))
-    verifier_fingerprint([problem])
-    with Grader(1, 5.0) as grader:
-        (verdict,) = grader.grade([problem], ["<answer>['1']</answer>"])
-    assert verdict.reward < 1
+    with pytest.raises(UserError, match="runs answers as code, which is refused here"):
+        verifier_fingerprint([problem])
+    with Grader(1, 5.0) as grader, pytest.raises(UserError, match="take another data set"):
+        grader.grade([problem], ["<answer>['1']</answer>"])
     assert not (here / "made").exists()
     with suppress(KeyError):  # outside of a worker it would be
         get_task(problem.data_source).grade("<answer>['1']</answer>", problem.ground_truth)

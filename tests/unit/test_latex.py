@@ -142,6 +142,11 @@ SAME = [
 ]
 
 DIFFERENT = [
+    # What a tree does not hold, named: words, bases.
+    (r"I = \text{June 21}", r"I = \text{June 20}"),
+    ("I = 25_{7}", "I = 25_{6}"),
+    # Equal near 0 alone.
+    ("5x - |x - 5|", "6x - 5"),
     ("5", "6"),
     ("0.33", r"\frac{1}{3}"),
     ("(2,1)", "(1,2)"),

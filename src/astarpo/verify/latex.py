@@ -30,6 +30,7 @@ __all__ = ["MAX_LATEX_CHARS", "UnreadableLatexError", "equal", "last_boxed", "la
 MAX_LATEX_CHARS = 2000
 
 _IN_BASE = re.compile(r"(-?[0-9A-Z.]*[0-9][0-9A-Z.]*)_\{?(\d+)\}?")
+_NAMED = re.compile(r"\s*([A-Za-z](?:_\{?\w+\}?)?)\s*=([^=<>]+)")
 _DECIMAL = re.compile(r"-?[\d,]*\.?\d+")
 
 
@@ -44,6 +45,9 @@ def equal(answer: str, gold: str) -> bool:
     answer, gold = plain(answer), plain(gold)
     if compact(answer) == compact(gold):
         return True
+    named, gold_named = _NAMED.fullmatch(answer), _NAMED.fullmatch(gold)
+    if named and gold_named and compact(named[1]) == compact(gold_named[1]):
+        return equal(named[2], gold_named[2])  # Words and bases are no part of an equation's tree.
     said = words(answer) or words(gold)
     if said and said == spelling(answer) == spelling(gold):
         return True
