@@ -32,16 +32,16 @@ _KILL_STRIDES = {
     "data": 1,
     "warm-start": 1,
     "estimate": 1,
-    "train": 2,
+    "train": 3,
     "evaluate": 1,
     "export": 1,
-    "run": 10,
+    "run": 15,
 }
-_FAILING_DISKS = 6  # of each command and kind, evenly spread over its file operations
-_PAIRS = 6  # of each command
-_FLIPS = 12  # of each file
+_FAILING_DISKS = 4  # of each command and kind, evenly spread over its file operations
+_PAIRS = 4  # of each command
+_FLIPS = 8  # of each file
 _TMPFS_PAGES = (4, 8, 12, 20, 30)
-_RANDOM_TRIALS = 16  # of each long command
+_RANDOM_TRIALS = 8  # of each long command
 
 
 class Run:
