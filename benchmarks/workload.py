@@ -96,6 +96,16 @@ def frozen_copy(policy: Policy) -> Policy:
     return replace(policy, model=model)
 
 
+def random_critic(policy: Policy) -> Any:
+    """A critic of the policy's shape, of random weights."""
+    from transformers import Qwen2ForTokenClassification
+
+    config = copy.deepcopy(policy.model.config)
+    config.num_labels = 1
+    with policy.device:
+        return Qwen2ForTokenClassification(config).eval()
+
+
 def make_prompts(count: int, width: int, vocabulary: int) -> list[Prompt]:
     """Prompts of random tokens, all of one width."""
     rng = random.Random(0)
@@ -172,12 +182,6 @@ def timed(work: Callable[[], object]) -> float:
     with stopwatch.phase("all"):
         work()
     return stopwatch.seconds["all"]
-
-
-def synchronize(device: torch.device) -> None:
-    """Waits for the GPU, where there is one."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
 
 
 @dataclass(frozen=True)
