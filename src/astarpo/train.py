@@ -10,6 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -271,7 +272,9 @@ def _open_policies(
         return adapt(base, config, checkpoint / "adapter" if checkpoint else None)
     reference = load_policy(config.model, device)
     start_from = str(checkpoint / "model") if checkpoint else config.model
-    return load_policy(start_from, device, trainable=True), reference
+    policy = load_policy(start_from, device, trainable=True)
+    # One tokenizer: what is saved of one that was itself saved and loaded is not the same bytes.
+    return replace(policy, tokenizer=reference.tokenizer), reference
 
 
 def _stopped(training: Training) -> dict[str, Any]:

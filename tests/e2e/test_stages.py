@@ -208,6 +208,8 @@ def test_train_killed_and_resumed_ends_with_the_same_bytes(run_path, train_words
     done = run_command(*train_words, "--out", out, "--resume")
     assert done.returncode == 0, done.stderr
     assert weights(out) == weights(run_path)
+    settings = [run / "model" / "tokenizer_config.json" for run in (out, run_path)]
+    assert settings[0].read_bytes() == settings[1].read_bytes()
     assert without_costs(out) == without_costs(run_path)
 
 
