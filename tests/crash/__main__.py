@@ -41,7 +41,7 @@ _FAILING_DISKS = 4  # of each command and kind, evenly spread over its file oper
 _PAIRS = 4  # of each command
 _FLIPS = 8  # of each file
 _TMPFS_PAGES = (4, 8, 12, 20, 30)
-_RANDOM_TRIALS = 8  # of each long command
+_RANDOM_TRIALS = 4  # of each long command
 
 
 class Run:

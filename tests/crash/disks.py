@@ -1,5 +1,6 @@
 """A full disk, a read-only one: a line that says so; with room again, the same bytes."""
 
+import os
 import subprocess
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -26,14 +27,16 @@ def fail_from(world: World, name: str, fault: int, numbers: Iterable[int]) -> It
 
 
 def fill_tmpfs(world: World, name: str, pages: Iterable[int]) -> Iterator[Finding]:
-    """The same on a real disk that has so many pages; needs root."""
+    """The same on a real disk that has so many pages left; needs root."""
     for number in pages:
         with _tmpfs(world.folder / "disk", number) as disk:
             folder = disk / "trial"
             source = world.subjects[name].after
             fresh(folder, like=world.undisturbed(source) if source else None)
             trial = Trial(world.subjects[name].words, folder)
-            subprocess.run(["mount", "-o", f"remount,nr_blocks={number}", str(disk)], check=True)
+            state = os.statvfs(disk)
+            size = state.f_blocks - state.f_bfree + number
+            subprocess.run(["mount", "-o", f"remount,nr_blocks={size}", str(disk)], check=True)
             (full,) = world.server.run(trial)
             subprocess.run(["mount", "-o", "remount,nr_blocks=65536,ro", str(disk)], check=True)
             (read_only,) = world.server.run(trial)
