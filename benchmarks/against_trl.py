@@ -56,9 +56,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from astarpo.config import DataConfig
-from astarpo.data import data
-from astarpo.experiment.results import cost_of
-from astarpo.settings import shipped_policy
+from astarpo.config.documents import shipped_policy
+from astarpo.experiments.results import cost_of
+from astarpo.stages.data import data
 
 SIDES = ("astarpo", "trl")
 NAMES = {"astar_po": "A*-PO", "grpo": "GRPO(8)"}

@@ -11,16 +11,16 @@ from importlib.metadata import version
 
 import torch
 
-from astarpo import ways
-from astarpo.batch import collate
 from astarpo.engines import decoding
 from astarpo.engines.base import Request, Sampling
 from astarpo.engines.hf import HFEngine
-from astarpo.logprobs import token_logprobs
-from astarpo.policy import Policy
+from astarpo.models import ways
+from astarpo.models.batch import collate
+from astarpo.models.logprobs import token_logprobs
+from astarpo.models.policy import Policy
 from astarpo.types import UserError
-from tests.unit.families import FAMILIES, WINDOW, family_model
-from tests.unit.test_families import PROMPTS, RESPONSES
+from tests.engines.test_families import PROMPTS, RESPONSES
+from tests.support.families import FAMILIES, WINDOW, family_model
 
 _UPDATE = {"packed": "packed", "padded": "padded", "alone": "one at a time"}
 _SAMPLING = {

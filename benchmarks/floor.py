@@ -16,8 +16,8 @@ import sys
 import torch
 from workload import endless, frozen_copy, make_learner, make_prompts, step, timed
 
-from astarpo.policy import load_policy
-from astarpo.settings import shipped_policy
+from astarpo.config.documents import shipped_policy
+from astarpo.models.policy import load_policy
 
 SEQUENCES, PROMPT, RESPONSE = 128, 40, 31
 

@@ -20,7 +20,7 @@ import torch
 from astarpo.engines import hf
 from astarpo.engines.base import Request, Sampling
 from astarpo.engines.decoding import Plan
-from astarpo.policy import Policy, load_policy
+from astarpo.models.policy import Policy, load_policy
 from astarpo.tasks.arithmetic import Arithmetic
 
 MAX_NEW_TOKENS = 64

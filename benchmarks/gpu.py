@@ -37,8 +37,8 @@ from workload import QWEN_1_5B, QWEN_HALF_B, Shape, frozen_copy, random_policy, 
 
 from astarpo.engines.base import Request, Sampling
 from astarpo.engines.hf import GenerateEngine
-from astarpo.policy import Policy
-from astarpo.warm_start import byte_tokenizer
+from astarpo.models.policy import Policy
+from astarpo.stages.warm_start import byte_tokenizer
 
 Row = dict[str, Any]
 

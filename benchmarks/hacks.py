@@ -24,10 +24,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from astarpo.grading.pool import GradingPool
 from astarpo.tasks import get_task
 from astarpo.types import Problem
 from astarpo.verify.notation import compact, plain, split_percent, without_unit
-from astarpo.verify.pool import GradingPool
 
 _FORMULA = re.compile(
     r"\$\$(.+?)\$\$|(?<!\\)\$((?:\\.|[^$\\])+)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL

@@ -15,9 +15,9 @@ from typing import Any
 
 import torch
 
-from astarpo.batch import TokenBatch, collate, masked_sum
-from astarpo.logprobs import token_logprobs
-from astarpo.warm_start import build_policy
+from astarpo.models.batch import TokenBatch, collate, masked_sum
+from astarpo.models.logprobs import token_logprobs
+from astarpo.stages.warm_start import build_policy
 
 # name -> hidden size, layers, vocabulary, sequences of 128 prompt and 256 response tokens
 SHAPES = {

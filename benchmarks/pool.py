@@ -17,9 +17,9 @@ import statistics
 import time
 from pathlib import Path
 
+from astarpo.grading.pool import GradingPool
 from astarpo.tasks import get_task
 from astarpo.verify import latex
-from astarpo.verify.pool import GradingPool
 
 VERIFIER = f"reward:{Path(__file__).resolve()}:score"
 HANGS = "hang"

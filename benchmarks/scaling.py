@@ -13,9 +13,9 @@ from dataclasses import replace
 import torch
 from workload import Load, Series, Stages, endless, exponent, growth, measure_series
 
-from astarpo.policy import load_policy
-from astarpo.settings import shipped_policy
-from astarpo.warm_start import build_policy
+from astarpo.config.documents import shipped_policy
+from astarpo.models.policy import load_policy
+from astarpo.stages.warm_start import build_policy
 
 PROMPT = 40
 BASE = Load("128", prompts=128, samples=4, length=64)

@@ -24,18 +24,18 @@ import torch
 from torch import Tensor
 
 from astarpo.config import EstimateConfig, TrainConfig
+from astarpo.config.documents import find_recipe, read_document, settings_for
 from astarpo.engines.base import Sampling
 from astarpo.engines.hf import HFEngine
-from astarpo.estimate import estimate
-from astarpo.grading import Grader
-from astarpo.held_out import HeldOut
-from astarpo.learner import lr_scale
-from astarpo.metrics import PHASES
-from astarpo.policy import Policy, fit_prompts, load_policy, pick_device
-from astarpo.problem_set import read_problems
-from astarpo.runlog import RunLog
-from astarpo.settings import find_recipe, read_document, settings_for
-from astarpo.train import train
+from astarpo.grading.grader import Grader
+from astarpo.models.policy import Policy, fit_prompts, load_policy, pick_device
+from astarpo.rundir.writer import RunLog
+from astarpo.stages.estimate import estimate
+from astarpo.stages.train import train
+from astarpo.tasks.problem_set import read_problems
+from astarpo.training.held_out import HeldOut
+from astarpo.training.learner import lr_scale
+from astarpo.training.metrics import PHASES
 from astarpo.types import STATUSES, Prompt
 
 ADAM_BETAS = (0.9, 0.999)

@@ -16,15 +16,14 @@ from pathlib import Path
 from unittest import mock
 
 from astarpo.config import EstimateConfig
-from astarpo.problem_set import write_problems
-from astarpo.rollout import Answer
-from astarpo.settings import shipped_policy
-from astarpo.types import Completion, Problem, Verdict
+from astarpo.config.documents import shipped_policy
+from astarpo.tasks.problem_set import write_problems
+from astarpo.types import Answer, Completion, Problem, Verdict
 
 SAMPLES_EACH = 8
 
 # The package has a function of the same name.
-stage1 = import_module("astarpo.estimate")
+stage1 = import_module("astarpo.stages.estimate")
 
 
 def ready_made(policy, engine, grader, prompts, seeds, sampling, clock, advance):

@@ -19,11 +19,11 @@ from astarpo.algorithms import ALGORITHMS
 from astarpo.config import TrainConfig
 from astarpo.engines.base import Request, Sampling
 from astarpo.engines.hf import HFEngine
-from astarpo.learner import Learner
-from astarpo.policy import Policy, make_policy
-from astarpo.rollout import Answer, Stopwatch
-from astarpo.types import Completion, Problem, Prompt, Verdict
-from astarpo.warm_start import byte_tokenizer
+from astarpo.models.policy import Policy, make_policy
+from astarpo.runtime.stopwatch import Stopwatch
+from astarpo.stages.warm_start import byte_tokenizer
+from astarpo.training.learner import Learner
+from astarpo.types import Answer, Completion, Problem, Prompt, Verdict
 
 Seconds = dict[str, float]
 

@@ -15,10 +15,10 @@ from pathlib import Path
 import pytest
 import torch
 
-from astarpo.policy import Policy, save_model
-from astarpo.problem_set import write_problems
+from astarpo.models.policy import Policy, save_model
+from astarpo.stages.warm_start import build_policy
+from astarpo.tasks.problem_set import write_problems
 from astarpo.types import Problem
-from astarpo.warm_start import build_policy
 
 torch.set_num_threads(1)
 

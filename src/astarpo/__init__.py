@@ -5,49 +5,50 @@ when it is first used.
 """
 
 import importlib
-import sys
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from astarpo.compare import compare
-    from astarpo.data import data
-    from astarpo.demo import demo
-    from astarpo.estimate import estimate
-    from astarpo.evaluate import evaluate
-    from astarpo.export import export
-    from astarpo.import_values import import_values
-    from astarpo.report import report
-    from astarpo.run import run
-    from astarpo.runs import runs
-    from astarpo.sweep import sweep
-    from astarpo.tasks import grade
-    from astarpo.train import train
-    from astarpo.value_table import ValueTable
-    from astarpo.values import optimal_values
-    from astarpo.warm_start import warm_start
+    from astarpo.grading.one import grade
+    from astarpo.stages.data import data
+    from astarpo.stages.estimate import estimate
+    from astarpo.stages.evaluate import evaluate
+    from astarpo.stages.train import train
+    from astarpo.stages.warm_start import warm_start
+    from astarpo.values.estimators import optimal_values
+    from astarpo.values.table import ValueTable
+    from astarpo.verbs.compare import compare
+    from astarpo.verbs.demo import demo
+    from astarpo.verbs.export import export
+    from astarpo.verbs.import_values import import_values
+    from astarpo.verbs.report import report
+    from astarpo.verbs.run import run
+    from astarpo.verbs.runs import runs
+    from astarpo.verbs.sweep import sweep
+
+    __version__: str
 
 _HOMES = {
-    "ValueTable": "value_table",
-    "compare": "compare",
-    "data": "data",
-    "demo": "demo",
-    "estimate": "estimate",
-    "evaluate": "evaluate",
-    "export": "export",
-    "grade": "tasks",
-    "import_values": "import_values",
-    "optimal_values": "values",
-    "report": "report",
-    "run": "run",
-    "runs": "runs",
-    "sweep": "sweep",
-    "train": "train",
-    "warm_start": "warm_start",
+    "ValueTable": "values.table",
+    "compare": "verbs.compare",
+    "data": "stages.data",
+    "demo": "verbs.demo",
+    "estimate": "stages.estimate",
+    "evaluate": "stages.evaluate",
+    "export": "verbs.export",
+    "grade": "grading.one",
+    "import_values": "verbs.import_values",
+    "optimal_values": "values.estimators",
+    "report": "verbs.report",
+    "run": "verbs.run",
+    "runs": "verbs.runs",
+    "sweep": "verbs.sweep",
+    "train": "stages.train",
+    "warm_start": "stages.warm_start",
 }
 
 __all__ = [
     "ValueTable",
+    "__version__",
     "compare",
     "data",
     "demo",
@@ -67,17 +68,12 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
+    if name == "__version__":
+        return importlib.import_module("astarpo.runtime.version").package_version()
     if name not in _HOMES:
         raise AttributeError(f"module 'astarpo' has no attribute '{name}'")
     return getattr(importlib.import_module(f"astarpo.{_HOMES[name]}"), name)
 
 
-class _Package(ModuleType):
-    """Keeps `astarpo.train` the function: importing the file of that name would replace it."""
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        if not (name in _HOMES and isinstance(value, ModuleType)):
-            super().__setattr__(name, value)
-
-
-sys.modules[__name__].__class__ = _Package
+def __dir__() -> list[str]:
+    return [*__all__, *(name for name in globals() if name.startswith("__"))]

@@ -5,16 +5,16 @@ command line and a config file obey the same rules. Torch is imported once a ver
 """
 
 import argparse
-import importlib
 import logging
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NoReturn, get_args, get_origin
 
+import astarpo
 from astarpo.config import Config
-from astarpo.settings import VERBS, build, read_document, refuse_unasked, settings_for
-from astarpo.stopping import STOPPED_STATUS
+from astarpo.config.documents import VERBS, build, read_document, refuse_unasked, settings_for
+from astarpo.runtime.stopping import STOPPED_STATUS
 from astarpo.types import TrainingStopped, UserError
 
 USER_ERROR, STOPPED, INTERRUPTED = 2, 1, 130
@@ -54,7 +54,7 @@ def parse(arguments: Sequence[str]) -> tuple[Config, bool]:
     """
     verb = arguments[0]
     if verb == "--version":
-        from astarpo.grading import package_version
+        from astarpo.runtime.version import package_version
 
         print(package_version())
         raise SystemExit(0)
@@ -89,12 +89,12 @@ def _show_log() -> None:
 
 def _run(verb: str, config: Config, *, dry: bool) -> int:
     if dry:
-        from astarpo.dry_run import dry_run
+        from astarpo.verbs.dry_run import dry_run
 
         print(dry_run(verb, config))
         return 0
     name = verb.replace("-", "_")
-    result = getattr(importlib.import_module(f"astarpo.{name}"), name)(config)
+    result = getattr(astarpo, name)(config)
     if isinstance(result, str):
         print(result)
     stopped = isinstance(result, dict) and result.get("completed") is False

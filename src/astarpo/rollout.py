@@ -1,47 +1,14 @@
 """Problems to judged answers: sample, decode, judge. What stage 1, stage 2 and evaluation share."""
 
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-
-import torch
+from collections.abc import Callable, Sequence
 
 from astarpo.engines.base import Engine, Request, Sampling
-from astarpo.grading import Grader
-from astarpo.policy import Policy
-from astarpo.stopping import StopRequested, stop_requested
-from astarpo.types import Completion, Prompt, Verdict
-from astarpo.verify.pool import GradingStopped
-
-
-@dataclass(frozen=True, slots=True)
-class Answer:
-    """One judged completion of a prompt."""
-
-    prompt: Prompt
-    completion: Completion
-    text: str
-    verdict: Verdict
-
-
-@dataclass
-class Stopwatch:
-    """Seconds spent in each phase since it was made."""
-
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def phase(self, name: str) -> Iterator[None]:
-        """Adds the seconds of a block to a phase, until a GPU has done what it was asked to."""
-        started = time.perf_counter()
-        try:
-            yield
-        finally:
-            if torch.cuda.is_initialized():
-                torch.cuda.synchronize()
-            spent = time.perf_counter() - started
-            self.seconds[name] = self.seconds.get(name, 0.0) + spent
+from astarpo.grading.grader import Grader
+from astarpo.grading.pool import GradingStopped
+from astarpo.models.policy import Policy
+from astarpo.runtime.stopping import StopRequested, stop_requested
+from astarpo.runtime.stopwatch import Stopwatch
+from astarpo.types import Answer, Prompt
 
 
 def roll_out(

@@ -108,3 +108,13 @@ class Completion:
     token_ids: tuple[int, ...]
     logprobs: tuple[float, ...]
     finish_reason: FinishReason
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One judged completion of a prompt."""
+
+    prompt: Prompt
+    completion: Completion
+    text: str
+    verdict: Verdict

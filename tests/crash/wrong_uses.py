@@ -9,7 +9,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from astarpo.problem_set import read_problems, write_problems
+from astarpo.tasks.problem_set import read_problems, write_problems
 from tests.crash.artefacts import artefacts, differences, fresh
 from tests.crash.results import REFUSED, UNRULY, Finding, ending, last_line
 from tests.crash.server import Trial

@@ -9,8 +9,8 @@ from safetensors.torch import load_file
 
 from astarpo.config import TrainConfig
 from astarpo.config.train import readers
-from astarpo.problem_set import write_problems
-from astarpo.train import train
+from astarpo.stages.train import train
+from astarpo.tasks.problem_set import write_problems
 from astarpo.types import UserError
 from tests.conftest import digit_problems
 

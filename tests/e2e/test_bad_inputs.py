@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from astarpo.cli import main
-from astarpo.settings import VERBS
+from astarpo.config.documents import VERBS
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 from astarpo.config import DataConfig
-from astarpo.data import gather_problems
+from astarpo.stages.data import gather_problems
 from astarpo.types import UserError
 
 
@@ -80,7 +80,7 @@ def test_log_lines_stand_alone_beside_a_progress_bar():
 
 def test_the_demo_policys_module_has_help_and_makes_nothing_by_it(tmp_path):
     done = subprocess.run(
-        [sys.executable, "-m", "astarpo.demo_policy", "--help"],
+        [sys.executable, "-m", "astarpo.verbs.demo_policy", "--help"],
         capture_output=True, text=True, timeout=120, check=False, cwd=tmp_path,
     )  # fmt: skip
     assert done.returncode == 0

@@ -10,10 +10,10 @@ import time
 import pytest
 
 from astarpo.cli import main
-from astarpo.compare import compare
 from astarpo.config import CompareConfig, SweepConfig
-from astarpo.sweep import sweep
 from astarpo.types import UserError
+from astarpo.verbs.compare import compare
+from astarpo.verbs.sweep import sweep
 
 RECIPE = """
 max_new_tokens = 8

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import astarpo
 from astarpo.config import DataConfig, DemoConfig, EvaluateConfig
-from astarpo.data import data
+from astarpo.stages.data import data
 
 POLICY = Path(str(resources.files("astarpo"))) / "assets" / "demo-policy"
 
@@ -26,7 +26,9 @@ def test_shipped_policy_is_small_and_right_about_half_of_the_time(tmp_path):
 
 def test_demo_runs_the_shipped_recipe(tmp_path, monkeypatch):
     asked = []
-    module = importlib.import_module("astarpo.demo")  # the name `astarpo.demo` is the verb
+    module = importlib.import_module(
+        "astarpo.verbs.demo"
+    )  # the name `astarpo.verbs.demo` is the verb
     monkeypatch.setattr(module, "run", lambda config: asked.append(config) or {})
     astarpo.demo(DemoConfig(out=tmp_path, seed=3))
     (config,) = asked

@@ -19,11 +19,11 @@ from astarpo.config import (
     ImportValuesConfig,
     TrainConfig,
 )
-from astarpo.data import data
-from astarpo.problem_set import read_problems, write_problems
-from astarpo.shards import Sample
+from astarpo.stages.data import data
+from astarpo.tasks.problem_set import read_problems, write_problems
 from astarpo.types import UserError
-from astarpo.value_table import ValueTable
+from astarpo.values.shards import Sample
+from astarpo.values.table import ValueTable
 from tests.conftest import digit_problems
 
 EXAMPLES = Path(__file__).parents[2] / "examples"

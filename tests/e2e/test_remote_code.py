@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-from astarpo.files import write_json
+from astarpo.runtime.files import write_json
 from tests.conftest import command
 
 MODULE = """

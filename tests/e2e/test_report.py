@@ -18,8 +18,8 @@ import pytest
 import astarpo
 from astarpo.cli import main
 from astarpo.config import ReportConfig, RunsConfig
-from astarpo.run import run_document
 from astarpo.types import UserError
+from astarpo.verbs.run import run_document
 
 RECIPE = {
     "max_prompt_tokens": 64,

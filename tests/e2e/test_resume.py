@@ -12,17 +12,17 @@ from pathlib import Path
 import pytest
 
 import astarpo
-from astarpo.checkpoint import tidy_checkpoints
 from astarpo.cli import main
 from astarpo.config import EstimateConfig, TrainConfig
-from astarpo.files import write_sealed_json
-from astarpo.locks import folder_lock
-from astarpo.policy import save_model
-from astarpo.problem_set import write_problems
-from astarpo.stopping import check_stop
-from astarpo.trackers import NoTracker
+from astarpo.models.policy import save_model
+from astarpo.rundir.trackers import NoTracker
+from astarpo.runtime.files import write_sealed_json
+from astarpo.runtime.locks import folder_lock
+from astarpo.runtime.stopping import check_stop
+from astarpo.stages.warm_start import build_policy
+from astarpo.tasks.problem_set import write_problems
+from astarpo.training.checkpoint import tidy_checkpoints
 from astarpo.types import Problem, TrainingStopped, UserError
-from astarpo.warm_start import build_policy
 from tests.conftest import digit_problems
 from tests.e2e.test_stages import weights, without_costs
 
@@ -124,10 +124,10 @@ def signal_at(monkeypatch, module: str, call: int, *, halfway: bool = False) -> 
         ("astarpo.engines.hf", 3),  # the evaluation before the first step
         ("astarpo.engines.hf", 20),  # a rollout
         ("astarpo.engines.hf", 58),
-        ("astarpo.learner", 1),  # the reference of the first step
-        ("astarpo.learner", 9),
-        ("astarpo.learner", 16),
-        ("astarpo.learner", 23),
+        ("astarpo.training.learner", 1),  # the reference of the first step
+        ("astarpo.training.learner", 9),
+        ("astarpo.training.learner", 16),
+        ("astarpo.training.learner", 23),
     ],
 )
 def test_a_signal_inside_a_step_costs_that_step_alone(
@@ -152,7 +152,7 @@ def test_an_update_half_applied_goes_on_from_the_checkpoint_before(
 ):
     out = tmp_path / "run"
     with monkeypatch.context() as patch:
-        signal_at(patch, "astarpo.learner", call, halfway=True)
+        signal_at(patch, "astarpo.training.learner", call, halfway=True)
         summary = astarpo.train(TrainConfig(**settings, out=out))
     assert not summary["completed"]
     assert resume(settings, out)["completed"]
@@ -168,7 +168,7 @@ def test_an_update_that_ends_in_its_time_of_grace_is_kept(settings, tmp_path, mo
             os.kill(os.getpid(), signal.SIGTERM)
         check_stop(grace_s)
 
-    monkeypatch.setattr("astarpo.learner.check_stop", look)
+    monkeypatch.setattr("astarpo.training.learner.check_stop", look)
     astarpo.train(TrainConfig(**settings, out=tmp_path / "run"))
     assert (tmp_path / "run" / "checkpoints" / "step-000001").exists()
 
@@ -198,8 +198,8 @@ def test_a_tracker_is_closed_when_training_fails(settings, tmp_path, monkeypatch
             self.is_closed = True
 
     tracker = Tracker()
-    # `astarpo.train` is the verb; its module is of the same name.
-    monkeypatch.setattr(sys.modules["astarpo.train"], "open_tracker", lambda *given: tracker)
+    # `astarpo.stages.train` is the verb; its module is of the same name.
+    monkeypatch.setattr(sys.modules["astarpo.stages.train"], "open_tracker", lambda *given: tracker)
     with pytest.raises(TrainingStopped, match="not finite"):
         astarpo.train(TrainConfig(**settings | {"lr": 1e30}, out=tmp_path / "run"))
     assert tracker.is_closed
@@ -219,7 +219,7 @@ def test_a_run_that_went_wrong_is_resumed_with_a_lower_lr(settings, tmp_path, ca
 def test_checkpoints_by_time_change_nothing_else(settings, whole_run, tmp_path, monkeypatch):
     out = tmp_path / "run"
     often = {"checkpoint_every": 1000, "checkpoint_minutes": 1e-9, "keep_checkpoints": 9}
-    monkeypatch.setattr("astarpo.checkpoint._SPARING", 0)
+    monkeypatch.setattr("astarpo.training.checkpoint._SPARING", 0)
     astarpo.train(TrainConfig(**settings | often, out=out))
     assert_same(out, whole_run)
     assert len(list((out / "checkpoints").iterdir())) == STEPS

@@ -10,8 +10,8 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from astarpo.run import run_document
 from astarpo.types import UserError
+from astarpo.verbs.run import run_document
 
 DATA = Path(os.environ.get("ASTARPO_TEST_DATA", Path(__file__).parents[3] / "shared" / "data"))
 

@@ -15,12 +15,12 @@ import pytest
 import astarpo
 from astarpo.cli import main
 from astarpo.config import EstimateConfig, EvaluateConfig, TrainConfig
-from astarpo.inputs import attach_values
-from astarpo.locks import folder_lock
-from astarpo.policy import save_model
-from astarpo.problem_set import read_problems, write_problems
+from astarpo.models.policy import save_model
+from astarpo.runtime.locks import folder_lock
+from astarpo.stages.warm_start import build_policy
+from astarpo.tasks.problem_set import read_problems, write_problems
+from astarpo.training.inputs import attach_values
 from astarpo.types import Prompt, UserError
-from astarpo.warm_start import build_policy
 from tests.conftest import command, digit_problems, run_command
 
 

@@ -8,7 +8,7 @@ import pytest
 
 import astarpo
 from astarpo.config import DataConfig, EvaluateConfig
-from astarpo.suite import SUITES, table
+from astarpo.evaluation.suite import SUITES, table
 from astarpo.tasks import get_task
 from astarpo.types import UserError
 from tests.e2e.test_stages import command, kill_when
@@ -101,7 +101,7 @@ def test_finished_benchmarks_are_not_run_again(settings, tmp_path, monkeypatch):
     assert second["benchmarks"]["math500"] == first["benchmarks"]["math500"]
     assert (tmp_path / "scores/math500.parquet").stat().st_mtime_ns == written
 
-    monkeypatch.setattr("astarpo.suite.load_policy", None)  # nothing is left to do
+    monkeypatch.setattr("astarpo.evaluation.suite.load_policy", None)  # nothing is left to do
     third = run(settings, benchmarks="aime24,hmmt")
     assert third == second
 

@@ -3,7 +3,7 @@
 import json
 
 from astarpo.cli import main
-from astarpo.problem_set import write_problems
+from astarpo.tasks.problem_set import write_problems
 from astarpo.types import Message, Problem
 
 

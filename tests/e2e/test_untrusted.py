@@ -11,12 +11,13 @@ import pytest
 
 from astarpo.cli import main
 from astarpo.config import EstimateConfig, EvaluateConfig, ImportValuesConfig, TrainConfig
-from astarpo.grading import Grader, verifier_fingerprint
-from astarpo.problem_set import read_problems
-from astarpo.settings import read_document, settings_for
+from astarpo.config.documents import read_document, settings_for
+from astarpo.grading.fingerprint import verifier_fingerprint
+from astarpo.grading.grader import Grader
 from astarpo.tasks import get_task
+from astarpo.tasks.problem_set import read_problems
 from astarpo.types import Problem, UserError
-from astarpo.value_table import ValueTable
+from astarpo.values.table import ValueTable
 
 ASKED = ["subprocess:getoutput", "shipped.py:f", "shipped:f"]
 """The first runs its column `cmd`; importing the others is enough."""

@@ -29,7 +29,7 @@ from dataclasses import dataclass, replace
 import torch
 
 from astarpo.algorithms.base import Algorithm, LossInputs, LossOutput, Rollout
-from astarpo.batch import masked_sum
+from astarpo.models.batch import masked_sum
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from astarpo.algorithms.base import Algorithm, LossInputs, LossOutput, Rollout
 from astarpo.algorithms.ppo import clip_loss, response_mean
-from astarpo.batch import masked_sum
+from astarpo.models.batch import masked_sum
 
 _EPSILON = 1e-4
 

@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from astarpo.algorithms.base import Algorithm, LossInputs, LossOutput, Rollout
-from astarpo.batch import masked_sum
+from astarpo.models.batch import masked_sum
 
 _EPSILON = 1e-8
 

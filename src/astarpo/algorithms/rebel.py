@@ -21,7 +21,7 @@ Shapes: _B sequences, the two of a pair side by side, _P pairs, _T response toke
 from dataclasses import dataclass
 
 from astarpo.algorithms.base import Algorithm, LossInputs, LossOutput
-from astarpo.batch import masked_sum
+from astarpo.models.batch import masked_sum
 
 
 @dataclass(frozen=True)

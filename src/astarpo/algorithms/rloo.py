@@ -19,7 +19,7 @@ Shapes: _B sequences, _G samples of one prompt, _T response tokens.
 from dataclasses import dataclass, replace
 
 from astarpo.algorithms.base import Algorithm, LossInputs, LossOutput, Rollout
-from astarpo.batch import masked_sum
+from astarpo.models.batch import masked_sum
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 from astarpo.config import ComputeConfig
 from astarpo.engines.base import Engine
 from astarpo.engines.hf import GenerateEngine, HFEngine
-from astarpo.policy import Policy
+from astarpo.models.policy import Policy
 
 ENGINES = {"hf": HFEngine, "generate": GenerateEngine}
 

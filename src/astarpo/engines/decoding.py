@@ -14,14 +14,14 @@ import torch
 from torch import Tensor, nn
 from transformers import DynamicCache
 
-from astarpo.agreement import gap, reach, tolerance
-from astarpo.attention import attending, refuse_states
-from astarpo.batch import collate
-from astarpo.engines.branch_attention import NAME
-from astarpo.engines.branch_cache import BranchingCache
+from astarpo.engines.branching.attention import NAME
+from astarpo.engines.branching.cache import BranchingCache
 from astarpo.engines.replay import Replay
-from astarpo.logprobs import logprobs_alone
-from astarpo.policy import Policy
+from astarpo.models.agreement import gap, reach, tolerance
+from astarpo.models.attention import attending, refuse_states
+from astarpo.models.batch import collate
+from astarpo.models.logprobs import logprobs_alone
+from astarpo.models.policy import Policy
 from astarpo.types import UserError
 
 logger = logging.getLogger("astarpo")

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor
 from transformers import GenerationConfig, LogitsProcessor
 
-from astarpo.batch import collate
 from astarpo.engines.base import Request, Sampling
 from astarpo.engines.rows import Rows
-from astarpo.policy import Policy, quiet_transformers
-from astarpo.stopping import check_stop
+from astarpo.models.batch import collate
+from astarpo.models.policy import Policy, quiet_transformers
+from astarpo.runtime.stopping import check_stop
 from astarpo.types import Completion
 
 

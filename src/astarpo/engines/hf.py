@@ -17,19 +17,19 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from astarpo.agreement import gap, tolerance
-from astarpo.attention import attending
-from astarpo.batch import collate
 from astarpo.engines.base import Request, Sampling
-from astarpo.engines.branch_attention import NAME
-from astarpo.engines.branch_cache import BranchingCache, survivors
+from astarpo.engines.branching.attention import NAME
+from astarpo.engines.branching.cache import BranchingCache, survivors
 from astarpo.engines.decoding import DecodingWay, make_plan, read
 from astarpo.engines.generate import complete
 from astarpo.engines.replay import Replay
 from astarpo.engines.rows import Rows
-from astarpo.logprobs import logprobs_alone
-from astarpo.policy import Policy
-from astarpo.stopping import check_stop
+from astarpo.models.agreement import gap, tolerance
+from astarpo.models.attention import attending
+from astarpo.models.batch import collate
+from astarpo.models.logprobs import logprobs_alone
+from astarpo.models.policy import Policy
+from astarpo.runtime.stopping import check_stop
 from astarpo.types import Completion, UserError
 
 # Finished rows are dropped several at once: transformers' own cache copies all others to drop one.

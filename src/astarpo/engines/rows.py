@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from astarpo.engines.base import Sampling
 from astarpo.engines.tokens import choose_tokens
-from astarpo.seeding import uniforms
+from astarpo.runtime.seeding import uniforms
 from astarpo.types import Completion
 
 

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any, ClassVar
 
-from astarpo.seeding import derive_seed
+from astarpo.runtime.seeding import derive_seed
 from astarpo.tasks.made import new_of_split
 from astarpo.types import Message, Problem, UserError, Verdict
 

@@ -11,8 +11,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from astarpo.parquet import open_parquet
-from astarpo.problem_set import read_problems
+from astarpo.runtime.parquet import open_parquet
+from astarpo.tasks.problem_set import read_problems
 from astarpo.types import Problem, UserError
 
 _FILE_ENDINGS = {".jsonl", ".json", ".parquet", ".csv", ".txt", ".gz", ".zst", ".arrow"}

@@ -1,0 +1,1 @@
+"""The decoder that reads and holds a prompt once for all its completions."""

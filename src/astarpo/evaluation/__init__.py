@@ -1,0 +1,1 @@
+"""Scores of a policy: sampled answers, benchmarks, multiple choice."""

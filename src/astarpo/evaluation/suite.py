@@ -1,0 +1,287 @@
+"""A suite of benchmarks over one loaded policy, by one protocol: `astarpo evaluate --suite paper`.
+
+Everything is loaded and checked before anything is generated. Each benchmark's result goes into the
+JSON file as soon as it is there, so the same command goes on after the last finished one.
+"""
+
+import hashlib
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from astarpo.config import EvaluateConfig
+from astarpo.evaluation.measure import measure, write_answers
+from astarpo.grading.grader import Grader
+from astarpo.grading.verdicts import tell_verdicts
+from astarpo.models.policy import Policy, fingerprint, load_policy, pick_device
+from astarpo.models.prompts import open_prompts
+from astarpo.runtime.files import write_json
+from astarpo.runtime.outputs import check_file
+from astarpo.runtime.stopwatch import Stopwatch
+from astarpo.runtime.version import package_version
+from astarpo.tasks import get_task
+from astarpo.tasks.benchmarks import SPLIT
+from astarpo.types import Problem, Prompt, UserError
+
+logger = logging.getLogger("astarpo")
+
+
+class Protocol(NamedTuple):
+    """How a benchmark is run, and which of its scores the table shows.
+
+    Attributes:
+        score: The name of that score.
+        samples: Samples of each problem at temperature 1, beside the greedy answer.
+        says: The same in words, for the table.
+    """
+
+    score: str
+    samples: int
+    says: str
+
+
+_GREEDY = Protocol("pass_at_1", 0, "greedy")
+
+SUITES: Mapping[str, Mapping[str, Protocol]] = {
+    "paper": {
+        "math500": _GREEDY,
+        "minerva_math": _GREEDY,
+        "olympiadbench": _GREEDY,
+        "amc23": Protocol("avg_at_32", 32, "avg@32, temperature 1"),
+        "aime24": _GREEDY,
+        "aime25": _GREEDY,
+        "hmmt": _GREEDY,
+        "hellaswag": Protocol("acc_norm", 0, "likeliest ending"),
+    }
+}
+
+
+def evaluate_suite(config: EvaluateConfig) -> dict[str, Any]:
+    """Runs the benchmarks of a suite that have no result yet, and shows all results as a table.
+
+    Returns:
+        What the JSON file says: `settings` that all share, and `benchmarks` by name, each with its
+        scores. Every answer is in a Parquet file that its entry names.
+
+    Raises:
+        UserError: A benchmark cannot be loaded (all such are named), or the file holds results of
+            other settings. Nothing has been generated then.
+    """
+    assert config.suite is not None, "the caller's to check"
+    problems, prompts, result, device = prepare(config)
+    finished: dict[str, Any] = result["benchmarks"]
+    if prompts:
+        # Marks the folder of the answers as this suite's, should the first benchmark be cut short.
+        write_json(config.out, result)
+        policy = load_policy(config.model, device)
+        with Grader(config.grade_workers, config.grade_timeout) as grader:
+            for name, of_benchmark in prompts.items():
+                says = SUITES[config.suite][name].says
+                logger.info(f"{name}: {len(of_benchmark)} problems, {says}")
+                entry = _run(name, of_benchmark, policy, config, grader)
+                finished[name] = _identity(name, problems[name]) | entry
+                write_json(config.out, result)
+                tell_verdicts(name, entry["statuses"], entry["truncated_share"])
+    logger.info(table(result))
+    return result
+
+
+class Prepared(NamedTuple):
+    """What a suite starts from.
+
+    Attributes:
+        problems: Of each benchmark.
+        prompts: Of each benchmark that has no result yet.
+        result: So far.
+        device: Where the model will be.
+    """
+
+    problems: dict[str, list[Problem]]
+    prompts: dict[str, list[Prompt]]
+    result: dict[str, Any]
+    device: torch.device
+
+
+def prepare(config: EvaluateConfig) -> Prepared:
+    """Reads and checks what a suite needs; loads no weights and writes nothing.
+
+    Raises:
+        UserError: As `evaluate_suite` says.
+    """
+    assert config.suite is not None, "the caller's to check"
+    if config.problems is not None or config.reference is not None:
+        raise UserError("--suite brings its own problems and takes no --problems or --reference")
+    names = _chosen(config.benchmarks, SUITES[config.suite])
+    check_file(config.out, [config.model], overwrite=True, suffix=".json")
+    if config.overwrite or not config.out.exists():
+        for name in names:
+            check_file(_answers_file(config, name), _sources(config), overwrite=config.overwrite)
+    device = pick_device(config.device)
+    problems = {name: rows[: config.limit] for name, rows in _load(names, config).items()}
+    result = _open_result(config, problems)
+    prompts = {
+        name: _all_prompts(name, problems[name], config)
+        for name in names
+        if name not in result["benchmarks"]
+    }
+    return Prepared(problems, prompts, result, device)
+
+
+def _answers_file(config: EvaluateConfig, name: str) -> Path:
+    return config.out.with_suffix("") / f"{name}.parquet"
+
+
+def _sources(config: EvaluateConfig) -> list[Path]:
+    return list(config.suite_sources.glob("*")) if config.suite_sources else []
+
+
+def table(result: Mapping[str, Any]) -> str:
+    """The results of a suite in percent with 95% intervals over problems, as plain text."""
+    protocols = SUITES[result["settings"]["suite"]]
+    rows = [("benchmark", "problems", "protocol", "score", "95% interval")]
+    for name, protocol in protocols.items():
+        if entry := result["benchmarks"].get(name):
+            value, low, high = (100 * x for x in entry["scores"][protocol.score].values())
+            interval = f"{low:.2f} to {high:.2f}"
+            problems = str(entry["num_problems"])
+            rows.append((name, problems, protocol.says, f"{value:.2f}", interval))
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if column in (1, 3) else cell.ljust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    )
+
+
+def _chosen(benchmarks: str | None, protocols: Mapping[str, Protocol]) -> list[str]:
+    if benchmarks is None:
+        return list(protocols)
+    chosen = [name.strip() for name in benchmarks.split(",") if name.strip()]
+    if unknown := [name for name in chosen if name not in protocols] or (not chosen and ["none"]):
+        raise UserError(
+            f"benchmarks: {', '.join(unknown)} not in this suite, which has {', '.join(protocols)}"
+        )
+    return [name for name in protocols if name in chosen]
+
+
+def _load(names: Sequence[str], config: EvaluateConfig) -> dict[str, list[Problem]]:
+    """Reads every benchmark, or says of all of them which cannot be read."""
+    problems: dict[str, list[Problem]] = {}
+    errors: dict[str, UserError] = {}
+    for name in names:
+        try:
+            source = _local_copy(name, config.suite_sources) if config.suite_sources else None
+            rows = get_task(name).problems(source=source, split=SPLIT, size=None, seed=0)
+            problems[name] = list(rows)
+            if not problems[name]:
+                raise UserError(f"{source}: holds no problems")
+        except UserError as error:
+            errors[name] = error
+    if errors:
+        raise UserError(
+            f"cannot load {', '.join(errors)}; the first because: {next(iter(errors.values()))}; "
+            "give local copies with --suite-sources DIR, or run others alone with --benchmarks"
+        )
+    return problems
+
+
+def _local_copy(name: str, folder: Path) -> str:
+    candidates = [folder / f"{name}{ending}" for ending in (".jsonl", ".parquet")]
+    found = [path for path in candidates if path.is_file()]
+    if len(found) != 1:
+        how_many = "both" if found else "neither"
+        raise UserError(f"{folder} has {how_many} of {' and '.join(p.name for p in candidates)}")
+    return str(found[0])
+
+
+def _open_result(
+    config: EvaluateConfig, problems: Mapping[str, Sequence[Problem]]
+) -> dict[str, Any]:
+    """The result so far, or an empty one.
+
+    Raises:
+        UserError: The file holds something else.
+    """
+    settings = {
+        "suite": config.suite,
+        **fingerprint(config.model),
+        "prompt_format": config.prompt_format,
+        "max_new_tokens": config.max_new_tokens,
+        "limit": config.limit,
+        "seed": config.seed,
+    }
+    if config.overwrite or not config.out.exists():
+        return {
+            "model": config.model,
+            "settings": settings,
+            "package_version": package_version(),
+            "benchmarks": {},
+        }
+    try:
+        result = json.loads(config.out.read_text(encoding="utf-8"))
+        stored = result["settings"]
+        entries = result["benchmarks"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise UserError(f"{config.out}: exists and is no suite's result; give another") from error
+    differing = [key for key, value in settings.items() if stored.get(key) != value]
+    for name in problems.keys() & entries.keys():
+        identity = _identity(name, problems[name])
+        differing += [f"{key} of {name}" for key in identity if entries[name][key] != identity[key]]
+    if differing:
+        raise UserError(
+            f"{config.out}: holds results of other settings ({', '.join(differing)} differ); "
+            "give another --out"
+        )
+    return result
+
+
+def _identity(name: str, problems: Sequence[Problem]) -> dict[str, str]:
+    """What a result depends on beside the settings: the problems, and how they are judged."""
+    digest = hashlib.blake2b(digest_size=12)
+    for problem in problems:
+        digest.update(f"{problem.id} {problem.digest}\n".encode())
+    return {"problems": digest.hexdigest(), "verifier": get_task(name).version}
+
+
+def _all_prompts(name: str, problems: Sequence[Problem], config: EvaluateConfig) -> list[Prompt]:
+    """Renders every problem: what scores a benchmark is all of it, whatever max_prompt_tokens says.
+
+    Raises:
+        UserError: One does not fit the model's context.
+    """
+    try:
+        return open_prompts(
+            problems, config.model, config.prompt_format, None, config.max_new_tokens
+        )
+    except UserError as error:
+        raise UserError(f"{name}: {error}; or leave it out with --benchmarks") from error
+
+
+def _run(
+    name: str,
+    prompts: Sequence[Prompt],
+    policy: Policy,
+    config: EvaluateConfig,
+    grader: Grader,
+) -> dict[str, Any]:
+    """Measures one benchmark and writes its answers."""
+    assert config.suite is not None, "the caller's to check"
+    stopwatch = Stopwatch()
+    protocol = SUITES[config.suite][name]
+    sampling = {"samples": protocol.samples, "temperature": 1.0, "top_p": 1.0}
+    measured = measure(policy, prompts, config.model_copy(update=sampling), grader, stopwatch)
+    answers = _answers_file(config, name)
+    write_answers(answers, measured.answers)
+    return {
+        "num_problems": len(prompts),
+        "protocol": protocol._asdict(),
+        **measured.summary(),
+        "seconds": stopwatch.seconds,
+        "answers": str(answers.relative_to(config.out.parent)),
+    }

@@ -1,0 +1,263 @@
+"""What an experiment consists of: variants, seeds, and the settings of every stage of every run.
+
+    experiment.json    what was asked for, by every call so far
+    data/              train.parquet, test.parquet, and a file for each `[ood.NAME]` of the recipe
+    reference/         scores of the reference policy on test.json and each NAME.json
+    values/seed-S/     a value table a seed, shared by all variants that need one
+    runs/VARIANT/seed-S/    run directories of `astarpo train`, with scores/ of the result
+    results.json  table.md  report.html
+
+A variant is an algorithm by its name, with the recipe's table of that name over `[train]`; or a
+table `[variants.NAME]`, which names its `algorithm` and goes over both.
+
+Where variants differ in their data (a sweep over `size`), `data/`, `reference/` and `values/` have
+a folder for each size. Problems and the seed of the evaluations are the recipe's own: every run
+answers the same questions with the same random numbers.
+"""
+
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from astarpo.algorithms import ALGORITHMS
+from astarpo.algorithms.base import Algorithm
+from astarpo.config import DataConfig, EstimateConfig, EvaluateConfig, TrainConfig
+from astarpo.config.documents import build, measures_kl, settings_for
+from astarpo.config.train import readers
+from astarpo.rundir.reader import has_run
+from astarpo.types import UserError
+
+TEST = "test"
+"""The held-out set of the training task; the other sets are the recipe's `[ood.NAME]`."""
+
+# With --equal seconds, time ends a run; this only bounds what has no other end.
+_MANY_STEPS = 100_000
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One row of the table.
+
+    Attributes:
+        name: Also its folder's.
+        algorithm: Its loss.
+        line: What the same variant is called at every value of a swept setting.
+        value: Of the swept setting.
+        train: Settings over the recipe's `[train]` and the algorithm's own table.
+        size: Of the made problems it is trained and tested on; None for the recipe's.
+    """
+
+    name: str
+    algorithm: str
+    line: str
+    value: float | str | None = None
+    train: Mapping[str, Any] = field(default_factory=dict, hash=False)
+    size: int | None = None
+
+    @property
+    def data(self) -> str:
+        """Folder, below `data/` and others, of what it shares with variants of the same data."""
+        return "" if self.size is None else f"size={self.size}"
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """Variants by seeds.
+
+    Attributes:
+        kind: `compare` or `sweep`.
+        out: Folder for everything.
+        origin: Where the recipe came from, for messages.
+        document: The recipe.
+        variants: In the order of the table.
+        seeds: Of stage 1, data order and samples.
+        setting: What is swept.
+        equal: `prompts`, `samples` or `seconds`; None in a sweep.
+        seconds: Of each run, stage 1 included, where those are equal.
+        steps: Of every run, where not the recipe's.
+        target: Held-out reward that costs are measured to; None: chosen from the results.
+        table_samples: Samples of the value tables, where not the recipe's.
+    """
+
+    kind: str
+    out: Path
+    origin: str
+    document: Mapping[str, Any]
+    variants: tuple[Variant, ...]
+    seeds: tuple[int, ...]
+    setting: str | None = None
+    equal: str | None = None
+    seconds: float | None = None
+    steps: int | None = None
+    target: float | None = None
+    table_samples: int | None = None
+
+    def runs(self) -> Iterator[tuple[Variant, int]]:
+        """Every run. Seed by seed, so that what is finished compares at any time."""
+        return ((variant, seed) for seed in self.seeds for variant in self.variants)
+
+    def check(self) -> None:
+        """Builds the settings of every stage.
+
+        Raises:
+            UserError: One is wrong.
+        """
+        for variant, seed in self.runs():
+            self.data_configs(variant)
+            self.estimate_config(variant, seed)
+            self.train_config(variant, seed)
+            self.evaluate_configs(variant, seed)
+
+    def run_path(self, variant: Variant, seed: int) -> Path:
+        """The run directory."""
+        return self.out / "runs" / variant.name / f"seed-{seed}"
+
+    def data_configs(self, variant: Variant) -> list[DataConfig]:
+        """Problem files of a variant: training, test, and out of distribution."""
+        base = settings_for("data", self.document, self.origin)
+        own = base if variant.size is None else base | {"size": variant.size}
+        test = {"split": "test"} | self.document.get("test", {})
+        files = self.test_files(variant)
+        settings = [
+            own | {"split": "train", "out": self._train_file(variant)},
+            own | test | {"out": files[TEST]},
+        ]
+        # A table that names a task takes nothing from the training task's.
+        bare = settings_for("data", {**self.document, "data": {}}, self.origin)
+        for name, table in self._ood().items():
+            shared = bare | {"split": "test"} if "task" in table else base | test
+            settings.append(shared | table | {"out": files[name]})
+        return [build(DataConfig, each | {"overwrite": True}) for each in settings]
+
+    def test_files(self, variant: Variant) -> dict[str, Path]:
+        """Problem files to score on, `test` first."""
+        ood = {name: self.out / "data" / f"{name}.parquet" for name in self._ood()}
+        return {TEST: self.out / "data" / variant.data / "test.parquet"} | ood
+
+    def reference_configs(self, variant: Variant) -> dict[str, EvaluateConfig]:
+        """Evaluations of the reference policy, by problem set."""
+        configs = {}
+        for name, file in self.test_files(variant).items():
+            folder = variant.data if name == TEST else ""
+            out = self.out / "reference" / folder / f"{name}.json"
+            settings = settings_for("evaluate", self.document, self.origin)
+            own = {"problems": file, "out": out, "overwrite": True}
+            configs[name] = build(EvaluateConfig, settings | own)
+        return configs
+
+    def evaluate_configs(self, variant: Variant, seed: int) -> dict[str, EvaluateConfig]:
+        """Evaluations of a trained policy, by problem set; on `test` with its KL."""
+        path = self.run_path(variant, seed)
+        configs = {}
+        for name, config in self.reference_configs(variant).items():
+            update: dict[str, Any] = {
+                "model": str(path / "model"),
+                "out": path / "scores" / f"{name}.json",
+            }
+            if name == TEST:
+                update |= measures_kl(config, config.model)
+            configs[name] = config.model_copy(update=update)
+        return configs
+
+    def estimate_config(self, variant: Variant, seed: int) -> EstimateConfig:
+        """Stage 1 of a variant, whether it needs it or not: it also says how to sample."""
+        settings = settings_for("estimate", self.document, self.origin)
+        if self.table_samples is not None:
+            settings["samples"] = self.table_samples
+        own = {
+            "problems": self._train_file(variant),
+            "out": self.out / "values" / variant.data / f"seed-{seed}",
+            "seed": seed,
+        }
+        return build(EstimateConfig, settings | own)
+
+    def train_config(self, variant: Variant, seed: int, stage1_seconds: float = 0.0) -> TrainConfig:
+        """Training of a variant.
+
+        Args:
+            variant: Which.
+            seed: Which.
+            stage1_seconds: What its stage 1 took, for equal seconds.
+
+        Raises:
+            UserError: A setting is wrong, or terms cannot be made equal.
+        """
+        stage1 = self.estimate_config(variant, seed)
+        algorithm_name = variant.algorithm
+        shared = settings_for("train", self.document, self.origin, algorithm_name)
+        shared = {k: v for k, v in shared.items() if algorithm_name in readers(k)}
+        steps = {} if self.steps is None else {"steps": self.steps}
+        explicit = {**self.document.get(variant.algorithm, {}), **steps, **variant.train}
+        # A table fixes these for who uses it; the others are to sample in the same way.
+        text = ("prompt_format", "max_prompt_tokens", "max_new_tokens", "temperature")
+        settings = {
+            "eval_problems": self.test_files(variant)[TEST],
+            **{name: getattr(stage1, name) for name in text},
+            **shared,
+            **explicit,
+            "algorithm": algorithm_name,
+            "problems": stage1.problems,
+            "values": None,
+            "out": self.run_path(variant, seed),
+            "seed": seed,
+            "resume": has_run(self.run_path(variant, seed)),
+        }
+        if steps:
+            settings.pop("epochs", None)
+        algorithm = algorithm_of(build(TrainConfig, settings))
+        if not algorithm.needs_values and "filter" not in explicit:
+            settings["filter"] = "none"  # It would cost the rivals a stage 1.
+        if algorithm.needs_values or settings.get("filter", "none") != "none":
+            settings["values"] = stage1.out
+        terms = self._equal_terms(build(TrainConfig, settings), algorithm, stage1_seconds)
+        if "steps" in terms:
+            settings.pop("epochs", None)
+        return build(TrainConfig, settings | terms)
+
+    def _equal_terms(
+        self, config: TrainConfig, algorithm: Algorithm, stage1_seconds: float
+    ) -> dict[str, Any]:
+        """What changes so that all algorithms have the same of what `equal` says."""
+        if self.equal == "samples":
+            each = algorithm.samples_per_prompt
+            if config.prompts_per_step % each:
+                raise UserError(
+                    f"equal samples: the {each} samples a prompt of {config.algorithm} do not "
+                    f"divide {config.prompts_per_step}, the samples a step (prompts_per_step)"
+                )
+            return {"prompts_per_step": config.prompts_per_step // each}
+        if self.equal == "seconds":
+            assert self.seconds is not None
+            if self.seconds <= stage1_seconds:
+                raise UserError(
+                    f"equal seconds: stage 1 took {stage1_seconds:.0f} s, which leaves nothing of "
+                    f"--seconds {self.seconds:g} for training; give more, in another --out"
+                )
+            # A falling schedule would need to know the number of steps.
+            return {
+                "max_seconds": self.seconds - stage1_seconds,
+                "schedule": "constant",
+                "steps": self.steps or _MANY_STEPS,
+            }
+        return {}
+
+    def _train_file(self, variant: Variant) -> Path:
+        return self.out / "data" / variant.data / "train.parquet"
+
+    def _ood(self) -> dict[str, dict[str, Any]]:
+        """The recipe's tables `[ood.NAME]`."""
+        tables = self.document.get("ood", {})
+        for name, table in tables.items():
+            if not isinstance(table, dict) or not re.fullmatch(r"[\w-]+", name):
+                raise UserError(f"{self.origin}: ood holds tables, each [ood.NAME] with a word")
+            if name in ("train", TEST):
+                raise UserError(f"{self.origin}: [ood.{name}]: the name is taken; choose another")
+        return dict(tables)
+
+
+def algorithm_of(config: TrainConfig) -> Algorithm:
+    """The algorithm that a config asks for."""
+    assert config.max_new_tokens is not None, "set from stage 1's settings"
+    return ALGORITHMS[config.algorithm](config, config.max_new_tokens)

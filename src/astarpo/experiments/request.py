@@ -1,0 +1,271 @@
+"""From what a user asks for to an `Experiment`; and what a folder was asked for before."""
+
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+from astarpo.config import DataConfig, ExperimentConfig, TrainConfig
+from astarpo.config.documents import (
+    ALGORITHM_NAMES,
+    build,
+    find_recipe,
+    read_recipe_file,
+    shipped_policy,
+)
+from astarpo.experiments.plan import Experiment, Variant
+from astarpo.runtime.files import DamagedFileError, read_json_object, write_json
+from astarpo.runtime.outputs import check_folder
+from astarpo.types import UserError
+
+_REQUEST = "experiment.json"
+
+_DEFAULT_VALUES = {
+    "samples": "1,2,4,8,16,32",
+    "beta1": "inf,2,1,0.5,0.25,0.125",
+    "beta2": "1e-4,3e-4,1e-3,3e-3,1e-2",
+    "filter": "none,all_wrong,all_wrong_and_right",
+}
+"""The paper's, except for beta2, around its 1e-3."""
+
+_NOT_SWEPT = {
+    "model", "problems", "values", "out", "resume", "algorithm", "values_samples", "seed",
+    "eval_problems", "prompt_format", "max_prompt_tokens", "max_new_tokens", "temperature",
+    "reward", "log_to",
+}  # fmt: skip
+"""Settings of train that the experiment itself or its value tables decide."""
+
+
+def read_recipe(config: ExperimentConfig) -> tuple[dict[str, Any], str]:
+    """The recipe with the config's model in it, as JSON can hold it, and where it came from.
+
+    Raises:
+        UserError: It cannot be read, or makes a policy of its own.
+    """
+    path = find_recipe(config.recipe)
+    document = read_recipe_file(path, config.reward)
+    if config.model:
+        document["model"] = config.model
+    elif "warm-start" in document:
+        raise UserError(
+            f"{path}: makes a policy of its own: make it with astarpo run, and give it as --model"
+        )
+    document.setdefault("model", shipped_policy())
+    return document, str(path)
+
+
+def parse_list(text: str, name: str) -> list[str]:
+    """The items of a comma list.
+
+    Raises:
+        UserError: There is none.
+    """
+    items = [item.strip() for item in text.split(",") if item.strip()]
+    if not items:
+        raise UserError(f"{name}: give one at least, several as a,b,c")
+    return items
+
+
+def parse_algorithms(text: str, document: Mapping[str, Any], origin: str) -> list[Variant]:
+    """A variant for each algorithm, or `[variants.NAME]` of a recipe, that is named.
+
+    Raises:
+        UserError: One is unknown or comes twice, or a variant's table has no algorithm.
+    """
+    names = parse_list(text, "algorithms")
+    tables = document.get("variants", {})
+    if unknown := [name for name in names if name not in (*ALGORITHM_NAMES, *tables)]:
+        raise UserError(
+            f"algorithms: no such algorithm: {', '.join(unknown)}; there are "
+            f"{', '.join((*ALGORITHM_NAMES, *tables))}"
+        )
+    _refuse_repeated(names, "algorithms")
+    variants = []
+    for name in names:
+        train = dict(tables.get(name, {"algorithm": name}))
+        algorithm = train.pop("algorithm", None)
+        if algorithm not in ALGORITHM_NAMES or not re.fullmatch(r"[\w-]+", name):
+            raise UserError(
+                f"{origin}: [variants.{name}]: a variant is a word, and its table has an algorithm "
+                f"out of {', '.join(ALGORITHM_NAMES)}"
+            )
+        variants.append(Variant(name, algorithm, name, train=train))
+    return variants
+
+
+def parse_seeds(text: str) -> tuple[int, ...]:
+    """Seeds.
+
+    Raises:
+        UserError: One is no whole number from 0, or comes twice.
+    """
+    items = parse_list(text, "seeds")
+    if wrong := [item for item in items if not (item.isascii() and item.isdigit())]:
+        raise UserError(f"seeds: whole numbers from 0 are needed, not {', '.join(wrong)}")
+    seeds = tuple(map(int, items))
+    _refuse_repeated(seeds, "seeds")
+    return seeds
+
+
+def swept_variants(setting: str, over: str | None, variants: Sequence[Variant]) -> list[Variant]:
+    """Each of some variants with each value of a setting.
+
+    In a sweep over `samples` nothing is filtered, so that their number changes V* and nothing else.
+
+    Raises:
+        UserError: The setting cannot be swept, or a value is wrong or comes twice.
+    """
+    key = "values_samples" if setting == "samples" else setting
+    kind = DataConfig if setting == "size" else TrainConfig
+    if setting not in ("samples", "size") and (
+        setting in _NOT_SWEPT or setting not in TrainConfig.model_fields
+    ):
+        known = sorted(TrainConfig.model_fields.keys() - _NOT_SWEPT | {"samples", "size"})
+        raise UserError(f"setting: cannot sweep {setting!r}; there are {', '.join(known)}")
+    text = over or _DEFAULT_VALUES.get(setting)
+    if text is None:
+        raise UserError(f"over: give the values of {setting} to go over, as a,b,c")
+    known = {each.algorithm for each in variants} if kind is TrainConfig else {None}
+    values = [
+        _value(kind, key, item, algorithm)
+        for item in parse_list(text, "over")
+        for algorithm in sorted(known, key=str)
+    ][:: len(known)]
+    _refuse_repeated(values, "over")
+    swept = []
+    for value in values:
+        train = {} if setting == "size" else {key: value}
+        if setting == "samples":
+            train["filter"] = "none"
+        shown = value if isinstance(value, str) else f"{value:.15g}"
+        for each in variants:
+            swept.append(
+                replace(
+                    each,
+                    name=f"{each.name}-{setting}={shown}",
+                    value=value,
+                    train={**each.train, **train},
+                    size=int(value) if setting == "size" else None,
+                )
+            )
+    return swept
+
+
+def claim(experiment: Experiment) -> Experiment:
+    """Writes down what a folder is asked for.
+
+    Returns:
+        As `check_claim`.
+
+    Raises:
+        UserError: As `check_claim` says.
+    """
+    whole = check_claim(experiment)
+    variants = [asdict(variant) for variant in whole.variants]
+    asked = {"variants": variants, "seeds": list(whole.seeds)}
+    write_json(experiment.out / _REQUEST, _request(experiment) | asked)
+    return whole
+
+
+def check_claim(experiment: Experiment) -> Experiment:
+    """Checks that a folder is free for an experiment, or holds the same one.
+
+    Returns:
+        The experiment with the variants and seeds of earlier calls as well.
+
+    Raises:
+        UserError: The folder holds something else, or an experiment of other settings.
+    """
+    check_folder(
+        experiment.out, [experiment.origin], kind="an experiment of astarpo", marks=(_REQUEST,)
+    )
+    path = experiment.out / _REQUEST
+    if not path.exists():
+        return experiment
+    try:
+        before = read_json_object(path)
+        earlier = {v["name"]: Variant(**v) for v in before["variants"]}
+        _require_same(experiment.out, before, _request(experiment))
+    except (DamagedFileError, KeyError, TypeError) as error:
+        raise UserError(f"{path}: damaged ({error}); give another --out") from error
+    variants = earlier | {variant.name: variant for variant in experiment.variants}
+    seeds = before["seeds"] + [seed for seed in experiment.seeds if seed not in before["seeds"]]
+    return replace(experiment, variants=tuple(variants.values()), seeds=tuple(seeds))
+
+
+def prepare_experiment(experiment: Experiment) -> Experiment:
+    """Checks the folder, and what the stages of every run will need; nothing is written.
+
+    Raises:
+        UserError: The folder holds something else, or an input is wrong.
+    """
+    # Torch comes with these; a mistake in the settings should not wait for it.
+    from astarpo.experiments.files import problem_files
+    from astarpo.stages.estimate import prepare as prepare_estimate
+    from astarpo.stages.evaluate import prepare as prepare_evaluate
+    from astarpo.stages.train import require_parts
+
+    check_claim(experiment)
+    problems = {config.out: held for config, held in problem_files(experiment)}
+    seed = experiment.seeds[0]
+    for variant in experiment.variants:
+        require_parts(experiment.train_config(variant, seed))
+        stage1 = experiment.estimate_config(variant, seed)
+        if stage1.problems in problems:
+            prepare_estimate(stage1, problems.pop(stage1.problems))
+        for config in experiment.reference_configs(variant).values():
+            if config.problems in problems:
+                prepare_evaluate(config, problems.pop(config.problems))
+    return experiment
+
+
+def _request(experiment: Experiment) -> dict[str, Any]:
+    return {
+        "kind": experiment.kind,
+        "setting": experiment.setting,
+        "equal": experiment.equal,
+        "seconds": experiment.seconds,
+        "steps": experiment.steps,
+        "recipe": dict(experiment.document),
+    }
+
+
+def _require_same(out: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
+    old, new = _flat({k: before.get(k) for k in now}), _flat(now)
+    if differing := [
+        f"{name} was {old.get(name)!r} and is {new.get(name)!r}"
+        for name in sorted(old.keys() | new.keys())
+        if old.get(name) != new.get(name)
+    ]:
+        raise UserError(
+            f"{out}: holds another experiment: {'; '.join(differing)}; give another --out"
+        )
+
+
+def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested tables as dotted names."""
+    flat = {}
+    for name, item in value.items():
+        flat |= (
+            _flat(item, f"{prefix}{name}.") if isinstance(item, Mapping) else {prefix + name: item}
+        )
+    return flat
+
+
+def _value(
+    kind: type[DataConfig] | type[TrainConfig], key: str, text: str, algorithm: str | None
+) -> float | str:
+    """A setting's value, checked for an algorithm; text where JSON has no number for it."""
+    needed = {name: "x" for name, field in kind.model_fields.items() if field.is_required()}
+    needed |= {"algorithm": algorithm} if algorithm else {}
+    value = getattr(build(kind, needed | {key: text}), key)
+    if isinstance(value, bool) or not isinstance(value, int | float) or math.isinf(value):
+        return str(value).lower() if isinstance(value, bool) else str(value)
+    return value
+
+
+def _refuse_repeated(items: Sequence[Any], name: str) -> None:
+    if repeated := sorted({str(item) for item in items if list(items).count(item) > 1}):
+        raise UserError(f"{name}: {', '.join(repeated)} given more than once")

@@ -1,0 +1,164 @@
+"""Does what an experiment has not done yet, stage by stage. Any kill costs a part of one stage.
+
+Stage 1 and training run in processes of their own, because a process's peak memory is that of all
+it has done so far.
+"""
+
+import fcntl
+import json
+import logging
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from astarpo.config import EstimateConfig, EvaluateConfig, TrainConfig
+from astarpo.experiments.files import problem_files
+from astarpo.experiments.plan import Experiment, Variant
+from astarpo.experiments.results import is_finished, stage1_cost
+from astarpo.rundir.reader import read_json
+from astarpo.runtime.files import write_json
+from astarpo.runtime.stopping import STOPPED_STATUS, StopSignal
+from astarpo.types import UserError
+
+logger = logging.getLogger("astarpo")
+
+_POLL_S = 0.2
+
+
+class StoppedError(Exception):
+    """A signal asked to stop. What was going has saved its state; the same call goes on."""
+
+
+@contextmanager
+def folder_to_itself(out: Path) -> Iterator[int]:
+    """Waits until no other process works in a folder, and holds it by the lock that it yields.
+
+    A child that is given the lock keeps it: a training that outlives its killed experiment does.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    with (out / ".lock").open("w") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            logger.warning(f"{out}: another process works here; waiting for it to end")
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        yield lock.fileno()
+
+
+@dataclass(frozen=True)
+class Worker:
+    """Works in an experiment's folder.
+
+    Attributes:
+        experiment: What to do.
+        lock: Open file that holds the folder.
+    """
+
+    experiment: Experiment
+    lock: int
+
+    def prepare(self) -> None:
+        """Makes problem files and scores the reference policy."""
+        from astarpo.stages.data import data
+
+        for config, _ in problem_files(self.experiment):
+            if not config.out.exists():
+                data(config)
+        for variant in self.experiment.variants:
+            for name, config in self.experiment.reference_configs(variant).items():
+                _evaluate(config, f"reference on {name}")
+
+    def finish_run(self, variant: Variant, seed: int) -> None:
+        """Stage 1, training and evaluation of one run, as far as they are not done.
+
+        Raises:
+            StoppedError: A signal came.
+            UserError: A stage failed.
+        """
+        path = self.experiment.run_path(variant, seed)
+        if not is_finished(read_json(path / "summary.json")):
+            self._train(variant, seed)
+        summary = read_json(path / "summary.json")
+        if "reason" in summary:
+            logger.warning(f"{variant.name}, seed {seed}, collapsed: {summary['reason']}")
+            return
+        for name, config in self.experiment.evaluate_configs(variant, seed).items():
+            _evaluate(config, f"{variant.name}, seed {seed}, on {name}")
+
+    def _train(self, variant: Variant, seed: int) -> None:
+        config = self.experiment.train_config(variant, seed)
+        if config.values is not None:
+            stage1 = self.experiment.estimate_config(variant, seed)
+            if not _is_estimated(stage1):
+                self._run("estimate", stage1)
+            if not _is_estimated(stage1):
+                raise StoppedError
+            cost = stage1_cost(stage1.out, config.values_samples)
+            config = self.experiment.train_config(variant, seed, cost.seconds)
+        self._run("train", config)
+        if not is_finished(read_json(config.out / "summary.json")):
+            raise StoppedError
+
+    def _run(self, verb: str, config: EstimateConfig | TrainConfig) -> None:
+        """Runs a verb in a process of its own. A first signal is handed on to it, once.
+
+        Raises:
+            StoppedError: A signal came.
+            UserError: The verb failed, beyond a training that was stopped for its health.
+        """
+        what = config.out.relative_to(self.experiment.out)
+        file = self.experiment.out / "settings" / f"{'-'.join(what.parts)}.json"
+        # Without -P, a user's random.py in the working directory would be taken for Python's. In a
+        # session of its own the child gets no signal of the terminal's beside the one handed on.
+        words = [sys.executable, "-P", "-m", "astarpo", verb, "--config", str(file)]
+        words += ["--reward", config.reward] if config.reward else []
+        with StopSignal() as stop:
+            write_json(file, json.loads(config.model_dump_json()))
+            child = subprocess.Popen(
+                words, stdin=subprocess.DEVNULL, pass_fds=[self.lock], start_new_session=True
+            )
+            try:
+                status = _wait(child, stop)
+            finally:
+                child.kill()
+                child.wait()
+        if stop.requested or status == STOPPED_STATUS:
+            raise StoppedError
+        if status != 0 and "reason" not in read_json(config.out / "summary.json"):
+            died = f"was killed by signal {-status} (out of memory?)" if status < 0 else "failed"
+            raise UserError(
+                f"{what}: astarpo {verb} --config {file} {died}, see above; the same call goes on"
+            )
+
+
+def _wait(child: subprocess.Popen, stop: StopSignal) -> int:
+    told = False
+    while True:
+        try:
+            return child.wait(_POLL_S)
+        except subprocess.TimeoutExpired:
+            if stop.requested and not told:
+                child.terminate()
+                told = True
+
+
+def _is_estimated(config: EstimateConfig) -> bool:
+    manifest = read_json(config.out / "manifest.json")
+    # The number of samples is written once all are there, that of problems last of all.
+    return "num_problems" in manifest and manifest.get("samples", 0) >= config.samples
+
+
+def _evaluate(config: EvaluateConfig, what: str) -> None:
+    if config.out.exists():
+        return
+    import torch
+
+    from astarpo.stages.evaluate import evaluate
+
+    logger.info(f"scores of {what}:")
+    evaluate(config)
+    if torch.cuda.is_available():  # Training, in another process, needs it.
+        torch.cuda.empty_cache()

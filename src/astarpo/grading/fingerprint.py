@@ -1,0 +1,52 @@
+"""Which verifiers judge a problem set, and their versions: a value table depends on both."""
+
+from collections.abc import Sequence
+
+from astarpo.grading.one import check_scorer
+from astarpo.grading.reward import PREFIX, RewardFunction
+from astarpo.grading.verifiers import get_verifier, not_named, permitted_sources
+from astarpo.tasks.base import Task
+from astarpo.tasks.gym import ReasoningGym
+from astarpo.types import Problem, UserError
+
+
+def verifier_fingerprint(problems: Sequence[Problem], reward: str | None = None) -> dict[str, str]:
+    """Versions of the verifiers that judge these problems, one entry a task.
+
+    A problem file may come from anyone, and a reward function is code that runs with the file's
+    columns as arguments. So nothing is loaded unless the user has named the same function.
+
+    Args:
+        problems: What is to be judged.
+        reward: The function that the user named. Anything else in it counts as none.
+
+    Raises:
+        UserError: A problem asks for a function that the user did not name, nothing judges one of
+            them, a function cannot (it does not load, or lacks a column that it asks for), a task
+            cannot judge against a reference answer, or the scorer of a data set of reasoning-gym
+            does not work here.
+    """
+    sources = {problem.data_source for problem in problems}
+    for source in sorted(sources):
+        if source.startswith(PREFIX) and source not in permitted_sources(reward):
+            raise not_named(source)
+    verifiers = {source: get_verifier(source) for source in sources}
+    for source, verifier in verifiers.items():
+        if isinstance(verifier, RewardFunction):
+            verifier.check_columns(p for p in problems if p.data_source == source)
+        else:
+            if isinstance(verifier, ReasoningGym):
+                check_scorer(source)
+            _refuse_unjudgeable(verifier, [p for p in problems if p.data_source == source])
+    versions = {verifier.name: verifier.version for verifier in verifiers.values()}
+    return {f"verifier of {name}": version for name, version in sorted(versions.items())}
+
+
+def _refuse_unjudgeable(task: Task | ReasoningGym, problems: Sequence[Problem]) -> None:
+    wrong = [problem for problem in problems if not task.can_judge(problem.ground_truth)]
+    if wrong:
+        raise UserError(
+            f"{task.name} cannot judge against {len(wrong)} of {len(problems)} reference answers, "
+            f"the first {wrong[0].ground_truth!r:.80} of {wrong[0].id}: it wants {task.gold_form}; "
+            "mend them, leave these problems out, or judge by a function of yours (--reward)"
+        )

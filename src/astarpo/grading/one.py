@@ -1,0 +1,46 @@
+"""Judging one response: `astarpo.grade`."""
+
+import atexit
+from functools import cache
+
+from astarpo.grading.pool import GradingPool
+from astarpo.tasks import get_task
+from astarpo.types import Verdict
+
+GRADE_TIMEOUT_S = 10.0
+"""Limit of `grade`: what takes longer is not going to end."""
+
+
+def grade(task: str, response: str, gold: str) -> Verdict:
+    """Judges one response, safely: what could hang runs in a worker process with a time limit.
+
+    For many responses use a `GradingPool`.
+
+    Args:
+        task: A task's name, or a `data_source` that means it.
+        response: What the model wrote, without the prompt.
+        gold: The reference answer in the task's own notation.
+
+    Raises:
+        UserError: The task is unknown.
+    """
+    judge = get_task(task)
+    if judge.isolated:
+        return _pool_of_one().grade([(judge.name, response, gold)])[0]
+    return judge.grade(response, gold)
+
+
+def check_scorer(data_set: str) -> None:
+    """Sees to it that a data set of reasoning-gym can be judged where model output is.
+
+    Raises:
+        UserError: It cannot.
+    """
+    _pool_of_one().load(data_set)
+
+
+@cache
+def _pool_of_one() -> GradingPool:
+    pool = GradingPool(num_workers=1, timeout_s=GRADE_TIMEOUT_S)
+    atexit.register(pool.close)
+    return pool

@@ -1,0 +1,1 @@
+"""Everything that touches transformers: policies, prompts, and the log-probs of tokens."""

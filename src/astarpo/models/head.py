@@ -1,0 +1,152 @@
+"""Log-probs of chosen tokens from hidden states, never holding the logits of more than a chunk.
+
+A micro-batch of 16k tokens over a vocabulary of 150k is 10 GB of logits, and their gradient as much
+again. Here the output layer takes a chunk of tokens at a time and computes its logits anew in the
+backward pass.
+
+Shapes: _N tokens, _H hidden size, _V vocabulary.
+"""
+
+from typing import Any
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from astarpo.models.agreement import gap, tolerance
+
+# 512 MB of fp32. Smaller chunks add up the weight's gradient more often.
+MAX_LOGITS = 1 << 27
+
+# Tokens that tell, and values that are large for hidden states and logits alike.
+_TRIED, _LARGE = 8, 100.0
+
+_plain: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
+
+
+def is_plain(model: Any) -> bool:
+    """Whether a model's logits are its output layer over its decoder's last hidden states.
+
+    Some models cap or scale them besides. Forward passes over a few tokens tell, for good.
+    """
+    if model not in _plain:
+        _plain[model] = _try_out(model)
+        torch.clear_autocast_cache()  # of casts that carry no gradient
+    return _plain[model]
+
+
+def score_hidden(
+    head: nn.Linear, hidden_NH: Tensor, ids_N: Tensor, temperature: float, *, entropy: bool
+) -> tuple[Tensor, Tensor]:
+    """Scores tokens chunk by chunk; see `score`.
+
+    Args:
+        head: The output layer.
+        hidden_NH: [N, H] what it is applied to.
+        ids_N: [N] the tokens.
+        temperature: Divides the logits.
+        entropy: Whether to compute the entropies.
+    """
+    chunk = max(1, MAX_LOGITS // head.out_features)
+
+    def score_chunk(part_NH: Tensor, part_N: Tensor) -> tuple[Tensor, Tensor]:
+        return score(head(part_NH), part_N, temperature, entropy=entropy)
+
+    parts = list(zip(hidden_NH.split(chunk), ids_N.split(chunk), strict=True))
+    if len(parts) == 1 or not torch.is_grad_enabled():
+        scored = [score_chunk(*part) for part in parts]
+    else:
+        scored = [
+            checkpoint(score_chunk, *part, use_reentrant=False, preserve_rng_state=False)
+            for part in parts
+        ]
+    logprobs, entropies = zip(*scored, strict=True)
+    return torch.cat(logprobs), torch.cat(entropies)
+
+
+def score(
+    logits_NV: Tensor, ids_N: Tensor, temperature: float, *, entropy: bool
+) -> tuple[Tensor, Tensor]:
+    """Log-probs of tokens and entropies of their distributions, in nats.
+
+    Returns:
+        [N] log-probs and [N] entropies, which carry no gradient and are 0 unless asked for.
+    """
+    logprobs_N, logprobs_NV = _Choose.apply(logits_NV, ids_N, temperature)
+    entropy_N = torch.zeros_like(logprobs_N)
+    if entropy:  # last: recomputing a chunk ends when all that a gradient needs is there again
+        with torch.no_grad():
+            entropy_N = -logprobs_NV.exp().mul_(logprobs_NV).sum(dim=-1)
+    return logprobs_N, entropy_N
+
+
+class _Choose(torch.autograd.Function):
+    """Log-probs of the tokens, and of all; autograd's own would hold two more [N, V]."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, logits_NV: Tensor, ids_N: Tensor, temperature: float
+    ) -> tuple[Tensor, Tensor]:
+        scaled_NV = logits_NV if temperature == 1.0 else logits_NV / temperature
+        logprobs_NV = scaled_NV.log_softmax(dim=-1, dtype=torch.float32)
+        ctx.save_for_backward(logprobs_NV, ids_N)
+        ctx.mark_non_differentiable(logprobs_NV)
+        ctx.set_materialize_grads(False)  # it would be zeros for all
+        ctx.temperature, ctx.dtype = temperature, logits_NV.dtype
+        return logprobs_NV.gather(-1, ids_N[:, None]).squeeze(-1), logprobs_NV
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[Tensor, None, None]:
+        logprobs_NV, ids_N = ctx.saved_tensors
+        grad_N1 = grads[0][:, None] / ctx.temperature
+        grad_NV = logprobs_NV.exp_().mul_(-grad_N1).scatter_add_(-1, ids_N[:, None], grad_N1)
+        return grad_NV.to(ctx.dtype), None, None
+
+
+@torch.no_grad()
+def _try_out(model: Any) -> bool:
+    head, decoder = model.get_output_embeddings(), model.get_decoder()
+    if not isinstance(head, nn.Linear) or decoder is None or decoder is model:
+        return False
+    generator = torch.Generator().manual_seed(0)
+    ids = torch.randint(head.out_features, (1, _TRIED), generator=generator).to(head.weight.device)
+    theirs_NV = model(input_ids=ids, use_cache=False).logits[0]
+    ours_NV = head(decoder(input_ids=ids, use_cache=False)[0])[0]
+    if ours_NV.shape != theirs_NV.shape:
+        return False
+    ours_N, theirs_N = (score(each, ids[0], 1.0, entropy=False)[0] for each in (ours_NV, theirs_NV))
+    return gap(ours_N, theirs_N, [_TRIED]) <= tolerance(model) and _passes_on(model, ids)
+
+
+def _passes_on(model: Any, ids: Tensor) -> bool:
+    """Whether a model hands hidden states and logits on as they are, be they small or large.
+
+    Small logits show no cap, and weights of zero no scale. So what the decoder and the output layer
+    return is overwritten, and looked for where it has to arrive.
+    """
+    written: dict[str, Tensor] = {}
+    arrived: dict[str, Tensor] = {}
+
+    def overwrite(name: str, values: Tensor) -> None:
+        values.copy_(torch.linspace(-_LARGE, _LARGE, values.numel()).view(values.shape))
+        written[name] = values.clone()
+
+    def at_decoder(_module: nn.Module, _args: Any, output: Any) -> None:
+        overwrite("hidden", output[0])
+
+    def at_head(_module: nn.Module, args: tuple[Tensor, ...], output: Tensor) -> None:
+        arrived["hidden"] = args[0].clone()
+        overwrite("logits", output)
+
+    head, decoder = model.get_output_embeddings(), model.get_decoder()
+    hooks = [decoder.register_forward_hook(at_decoder), head.register_forward_hook(at_head)]
+    try:
+        logits = model(input_ids=ids, use_cache=False).logits
+    finally:
+        for hook in hooks:
+            hook.remove()
+    if written.keys() != {"hidden", "logits"} or written["hidden"].dtype != arrived["hidden"].dtype:
+        return False
+    same_input = torch.equal(written["hidden"], arrived["hidden"])
+    return same_input and torch.equal(written["logits"].to(logits.dtype), logits)

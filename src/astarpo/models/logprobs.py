@@ -1,0 +1,64 @@
+"""Log-probs of the tokens that were sampled, and the entropies that they were drawn from.
+
+Shapes: _B sequences, _T response tokens, _R response tokens of all sequences, _H hidden size.
+"""
+
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from astarpo.models.batch import TokenBatch
+from astarpo.models.head import is_plain, score, score_hidden
+from astarpo.models.ways import Way, before_responses, fitting_way
+
+
+class TokenLogprobs(NamedTuple):
+    """What a model says of a batch's response tokens; 0 on padding.
+
+    Attributes:
+        logprobs_BT: [B, T] log-probability of each token, in nats.
+        entropy_BT: [B, T] entropy of the distribution each was drawn from, in nats; None unless
+            asked for. Carries no gradient.
+    """
+
+    logprobs_BT: Tensor
+    entropy_BT: Tensor | None
+
+
+def token_logprobs(
+    model: Any, batch: TokenBatch, temperature: float, *, entropy: bool = False
+) -> TokenLogprobs:
+    """Log-probs of response tokens under the distribution sampled at `temperature`.
+
+    Args:
+        model: A transformers causal language model.
+        batch: The sequences.
+        temperature: What the responses were sampled at; logits are divided by it.
+        entropy: Whether to compute the entropies too.
+
+    Raises:
+        UserError: The model is none to sample from: it sees the tokens that it is to predict.
+    """
+    way = fitting_way(
+        model, batch, lambda part, way: _score(model, part, 1.0, way, entropy=False)[0]
+    )
+    scored = _score(model, batch, temperature, way, entropy=entropy)
+    logprobs_BT, entropy_BT = map(batch.at_responses, scored)
+    return TokenLogprobs(logprobs_BT, entropy_BT if entropy else None)
+
+
+def logprobs_alone(model: Any, batch: TokenBatch, temperature: float) -> Tensor:
+    """Log-probs of response tokens, each sequence going through the model alone: [R]."""
+    return _score(model, batch, temperature, "alone", entropy=False)[0]
+
+
+def _score(
+    model: Any, batch: TokenBatch, temperature: float, way: Way, *, entropy: bool
+) -> tuple[Tensor, Tensor]:
+    """See `score`."""
+    ids_R = batch.response_ids_BT.flatten()[batch.cell_R]
+    if not is_plain(model):
+        return score(before_responses(model, batch, way), ids_R, temperature, entropy=entropy)
+    hidden_RH = before_responses(model.get_decoder(), batch, way)
+    head = model.get_output_embeddings()
+    return score_hidden(head, hidden_RH, ids_R, temperature, entropy=entropy)

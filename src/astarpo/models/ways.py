@@ -1,0 +1,173 @@
+"""Ways to bring sequences through a model, and the fastest that gives what each alone would give.
+
+    packed   side by side, padded in attention alone (packing.py)
+    padded   as rows of one length
+    alone    one after the other, without padding: what the others are measured against
+
+Models differ in more than can be foreseen: windows, states, positions, masks of their own. So the
+first sequences that a model meets are tried out, and those of each new order of length again.
+
+Shapes: _B sequences, _R their response tokens, _X size of an output.
+"""
+
+import logging
+from collections.abc import Callable, Sequence
+from typing import Any, Literal
+from weakref import WeakKeyDictionary
+
+import torch
+from torch import Tensor, nn
+
+from astarpo.models.agreement import gap, reach, tolerance
+from astarpo.models.batch import TokenBatch, collate
+from astarpo.models.packing import run_packed
+from astarpo.types import UserError
+
+logger = logging.getLogger("astarpo")
+
+Way = Literal["packed", "padded", "alone"]
+Sequences = list[tuple[Sequence[int], Sequence[int]]]
+
+_AFTER: dict[Way, Way] = {"packed": "padded", "padded": "alone"}
+
+_GOES_ON = {
+    "padded": "sequences are padded to a common length",
+    "alone": "sequences go through it one at a time",
+}
+
+_ways: WeakKeyDictionary[nn.Module, dict[int, Way]] = WeakKeyDictionary()
+
+
+def before_responses(module: Any, batch: TokenBatch, way: Way) -> Tensor:
+    """A module's first output at the token before each response token: [R, X].
+
+    Args:
+        module: A transformers model: a decoder, or one with a head of its own.
+        batch: The sequences.
+        way: How they go through it.
+    """
+    return _RUNS[way](module, batch)
+
+
+def fitting_way(model: Any, batch: TokenBatch, outputs: Callable[[TokenBatch, Way], Tensor]) -> Way:
+    """The fastest way that gives each sequence what it would get alone.
+
+    Args:
+        model: Remembers what was found, for sequences as long as these.
+        batch: The sequences.
+        outputs: What has to agree, [R] or [R, X], by any way.
+
+    Raises:
+        UserError: What the model says of a token depends on tokens after it.
+    """
+    found = _ways.setdefault(model, {})
+    length = reach(model, max(map(len, batch.sequences)))
+    if length not in found:
+        with torch.no_grad():
+            found[length] = _try_out(model, _pick(batch, length), outputs)
+        torch.clear_autocast_cache()  # of casts that carry no gradient
+    return found[length]
+
+
+def _try_out(model: Any, sequences: Sequences, outputs: Callable[[TokenBatch, Way], Tensor]) -> Way:
+    alone = [outputs(_collate([each], model), "alone") for each in sequences]
+    _refuse_foresight(model, sequences[0], alone[0], outputs)
+    way: Way = "packed"
+    while way != "alone":
+        try:
+            # In another order each has other neighbours.
+            apart = max(
+                _apart(sequences[::step], alone[::step], model, way, outputs) for step in (1, -1)
+            )
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # Models differ in too many ways to foresee how one fails.
+            logger.debug(f"{type(model).__name__}: not {way} ({error})")
+            apart = None
+        if apart is not None and apart <= tolerance(model):
+            break
+        next_way = _AFTER[way]
+        if apart is None:
+            logger.info(f"{type(model).__name__}: {_GOES_ON[next_way]}")
+        else:
+            logger.warning(
+                f"{type(model).__name__}: {way} sequences are {apart:.2g} nats a token from each "
+                f"alone; {_GOES_ON[next_way]}"
+            )
+        way = next_way
+    return way
+
+
+def _apart(
+    sequences: Sequences,
+    alone: Sequence[Tensor],
+    model: Any,
+    way: Way,
+    outputs: Callable[[TokenBatch, Way], Tensor],
+) -> float:
+    ours = outputs(_collate(sequences, model), way)
+    return gap(ours, torch.cat(list(alone)), [len(response) for _, response in sequences])
+
+
+def _refuse_foresight(
+    model: Any,
+    sequence: tuple[Sequence[int], Sequence[int]],
+    alone_R: Tensor,
+    outputs: Callable[[TokenBatch, Way], Tensor],
+) -> None:
+    """Sees to it that no token's output depends on those after it."""
+    prompt, response = sequence
+    half = response[: len(response) // 2]
+    half_R = outputs(_collate([(prompt, half)], model), "alone")
+    apart = gap(half_R, alone_R[: len(half)], [len(half)])
+    if apart > tolerance(model):
+        raise UserError(
+            f"{type(model).__name__}: what it says of a token depends on the tokens after it "
+            f"({apart:.2g} nats a token, in a sequence of {len(prompt) + len(response)}), so it "
+            "is no distribution to sample from; take another model"
+        )
+
+
+def _pick(batch: TokenBatch, length: int) -> Sequences:
+    """The longest sequence, repeated up to a length, the shortest, and one between."""
+    order = sorted(range(len(batch.sequences)), key=lambda i: len(batch.sequences[i]))
+    longest = batch.sequences[order[-1]]
+    tokens = (longest * (length // len(longest) + 1))[:length]
+    others = [
+        (batch.sequences[i][: batch.starts[i]], batch.sequences[i][batch.starts[i] :])
+        for i in (order[0], order[len(order) // 2])
+    ]
+    return [(tokens[: length // 2], tokens[length // 2 :]), *others]
+
+
+def _collate(sequences: Sequences, model: Any) -> TokenBatch:
+    prompts, responses = zip(*sequences, strict=True)
+    return collate(prompts, responses, 0, model.device)
+
+
+def _run_padded(module: Any, batch: TokenBatch) -> Tensor:
+    width = batch.mask_BT.shape[1]
+    out_BSX = module(
+        input_ids=batch.input_ids_BS,
+        attention_mask=batch.attention_mask_BS,
+        position_ids=batch.position_ids_BS,
+        use_cache=False,
+    )[0]
+    return out_BSX[:, -width - 1 : -1].flatten(0, 1).index_select(0, batch.cell_R)
+
+
+def _run_alone(module: Any, batch: TokenBatch) -> Tensor:
+    ids = batch.packed.ids_N.split([len(tokens) for tokens in batch.sequences])
+    return torch.cat(
+        [
+            module(input_ids=ids_S[None], use_cache=False)[0][0, start - 1 : -1]
+            for ids_S, start in zip(ids, batch.starts, strict=True)
+        ]
+    )
+
+
+_RUNS: dict[Way, Callable[[Any, TokenBatch], Tensor]] = {
+    "packed": run_packed,
+    "padded": _run_padded,
+    "alone": _run_alone,
+}

@@ -1,0 +1,1 @@
+"""Runs as one page that works offline, made from their directories alone."""

@@ -1,0 +1,225 @@
+"""What a report says of one run, from its files alone: state, scores, curves, verdicts."""
+
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from astarpo.evaluation.scores import mean_change
+from astarpo.reports.answers import Source, verdict_counts
+from astarpo.reports.stage1 import summarize_stage1
+from astarpo.rundir.reader import RunDirectory, read_json, state_of
+from astarpo.tasks.problem_set import read_problems
+from astarpo.types import Problem, UserError
+
+_CURVES = ("reward", "kl", "length_mean", "loss", "entropy", "grad_norm")
+
+
+def collect_run(
+    run: RunDirectory, name: str, sources: Sequence[Source], notes: list[str]
+) -> dict[str, Any]:
+    """All of a run but its answers' text.
+
+    Args:
+        run: The run.
+        name: What the report calls it.
+        sources: Its answers.
+        notes: Remarks so far; what is missing is added.
+    """
+    tables = {source.kind: source.table for source in sources}
+    rows = run.metrics()
+    manifest = read_json(run.values / "manifest.json") if run.values else {}
+    scores = {kind: read_json(path) for kind, path in run.evaluations.items()}
+    notes += _missing(run, rows, tables, manifest, scores)
+    stage1 = summarize_stage1(tables["stage1"], run.config) if "stage1" in tables else None
+    return clean(
+        {
+            "name": name,
+            "path": str(run.path),
+            "notes": notes,
+            "facts": _facts(run, rows, manifest, scores),
+            "scores": {kind: found["scores"] for kind, found in scores.items() if _scored(found)},
+            "changes": _changes(tables),
+            "curves": _curves(rows),
+            "stage1": stage1,
+            "verdicts": {kind: verdict_counts(table) for kind, table in tables.items()},
+            "settings": _settings(run, manifest, scores),
+        }
+    )
+
+
+def read_questions(runs: Sequence[RunDirectory], kept: set[str]) -> dict[str, Problem]:
+    """The problems of the kept ids, as far as problem sets are still to be found."""
+    found: dict[str, Problem] = {}
+    paths = {path.resolve() for run in runs for s in ("train", "test") if (path := run.problems(s))}
+    for path in sorted(paths):
+        try:
+            problems = read_problems(path)
+        except UserError:
+            continue  # The answers say as much without their questions.
+        found |= {problem.id: problem for problem in problems if problem.id in kept}
+    return found
+
+
+def clean(value: Any) -> Any:
+    """A copy that is JSON: floats to six digits, not finite ones None, text without surrogates."""
+    if isinstance(value, Mapping):
+        return {str(key): clean(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [clean(item) for item in value]
+    if isinstance(value, float):
+        return float(f"{value:.6g}") if math.isfinite(value) else None
+    if value is None or isinstance(value, int):
+        return value
+    text = str(value)
+    if text.isascii():
+        return text
+    # JSON files can hold halves of characters, which no browser can show or save.
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+
+
+def _missing(
+    run: RunDirectory,
+    rows: Sequence[Mapping[str, Any]],
+    tables: Mapping[str, pa.Table],
+    manifest: Mapping[str, Any],
+    scores: Mapping[str, Mapping[str, Any]],
+) -> list[str]:
+    notes = []
+    if not rows:
+        notes.append("No training step yet: no curves.")
+    elif "training" not in tables:
+        notes.append("No samples/step-*.parquet: answers of training are not shown.")
+    if "stage1" not in tables:
+        notes.append("No value table to be found: stage 1 is not shown.")
+    elif "num_problems" not in manifest:
+        notes.append("The value table is unfinished: stage 1 is shown as far as it has come.")
+    if not run.is_recipe:
+        notes.append("A training run on its own: scores come with astarpo run.")
+    for kind, found in scores.items():
+        if not _scored(found):
+            notes.append(f"No {run.evaluations[kind].name}: no score of the {kind} policy yet.")
+    return notes
+
+
+def _scored(found: Mapping[str, Any]) -> bool:
+    return isinstance(found.get("scores"), dict)
+
+
+def _facts(
+    run: RunDirectory,
+    rows: Sequence[Mapping[str, Any]],
+    manifest: Mapping[str, Any],
+    scores: Mapping[str, Mapping[str, Any]],
+) -> list[tuple[str, Any]]:
+    """Label and value, in the order shown; None where it is not known."""
+    config = run.config
+    total_steps = config.get("steps")
+    last = rows[-1] if rows else {}
+    memory = [row["peak_memory_gib"] for row in rows if "peak_memory_gib" in row]
+    tested = next((s for s in scores.values() if s), {}).get("num_problems")
+    return [
+        ("State", str(state_of(run, rows))),
+        ("Model", config.get("model") or manifest.get("model")),
+        ("Algorithm", config.get("algorithm")),
+        ("Steps", f"{last.get('step', 0)} of {total_steps}" if total_steps else last.get("step")),
+        ("Problems, train", manifest.get("num_problems")),
+        ("Problems, test", tested),
+        ("Last reward", last.get("reward")),
+        ("Last KL (nats)", last.get("kl")),
+        ("Tokens, stage 1", manifest.get("tokens")),
+        ("Tokens, training", sum(row.get("tokens", 0) for row in rows)),
+        ("Seconds, stage 1", _seconds(manifest.get("seconds", {}))),
+        ("Seconds, training", round(sum(row.get("seconds", 0.0) for row in rows), 1)),
+        ("Peak memory (GiB)", max(memory, default=None)),
+        ("astarpo", manifest.get("package_version")),
+    ]
+
+
+def _seconds(phases: Mapping[str, float]) -> float | None:
+    return round(sum(phases.values()), 1) if phases else None
+
+
+def _curves(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    def column(name: str) -> list[Any]:
+        return [row.get(name) for row in rows]
+
+    def running_total(name: str) -> list[float]:
+        return np.cumsum([row.get(name) or 0 for row in rows]).tolist()
+
+    x = {"step": column("step"), "seconds": running_total("seconds")}
+    x["tokens"] = running_total("tokens")
+    return x | {name: column(name) for name in _CURVES}
+
+
+def _changes(tables: Mapping[str, pa.Table]) -> dict[str, dict[str, float]]:
+    """Trained minus reference over the problems both answered, with 95% intervals of the pairs."""
+    if not {"reference", "trained"} <= tables.keys():
+        return {}
+    modes = {"pass_at_1": "greedy", "avg_at": "sampled"}
+    changes = {}
+    for name, mode in modes.items():
+        before, after = (_mean_rewards(tables[kind], mode) for kind in ("reference", "trained"))
+        shared = sorted(before.keys() & after.keys())
+        if not shared:
+            continue
+        pairs = [(before[problem], after[problem]) for problem in shared]
+        changes[name] = {
+            **mean_change(*zip(*pairs, strict=True))._asdict(),
+            "better": sum(after > before for before, after in pairs),
+            "worse": sum(after < before for before, after in pairs),
+        }
+    return changes
+
+
+def _mean_rewards(table: pa.Table, mode: str) -> dict[str, float]:
+    rewards: dict[str, list[float]] = {}
+    names = (table[name].to_pylist() for name in ("problem_id", "mode", "reward"))
+    for problem, how, reward in zip(*names, strict=True):
+        if how == mode:
+            rewards.setdefault(problem, []).append(reward)
+    return {problem: sum(values) / len(values) for problem, values in rewards.items()}
+
+
+def _settings(
+    run: RunDirectory, manifest: Mapping[str, Any], scores: Mapping[str, Mapping[str, Any]]
+) -> dict[str, dict[str, str]]:
+    """Settings by part, each flat: name to value as text."""
+    tables = {k: v for k, v in run.recipe.items() if isinstance(v, dict)}
+    data = {k: tables[k] for k in ("data", "test", "warm-data", "warm-start") if k in tables}
+    evaluated = next((found for found in scores.values() if found), {})
+    results = ("scores", "statuses", "seconds", "truncated_share", "mean_tokens", "model")
+    stage1 = {k: v for k, v in manifest.items() if k not in ("fingerprint", "seconds", "format")}
+    parts = {
+        "Training": run.config,
+        "Data": data,
+        "Stage 1": stage1,
+        "Fingerprint of the value table": manifest.get("fingerprint", {}),
+        "Evaluation": {k: v for k, v in evaluated.items() if k not in results},
+    }
+    return {title: _flat(part) for title, part in parts.items() if part}
+
+
+def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
+    flat: dict[str, str] = {}
+    for key, item in value.items():
+        if isinstance(item, Mapping):
+            flat |= _flat(item, f"{prefix}{key}.")
+        elif item is not None:
+            flat[f"{prefix}{key}"] = str(item)
+    return flat
+
+
+def run_names(paths: Sequence[Path]) -> list[str]:
+    """Short names for runs: their folders' names, or as much of the paths as tells them apart."""
+    parts = [path.resolve().parts for path in paths]
+    shortest = 1 if len({p[-1] for p in parts}) == len(parts) else max(map(len, parts))
+    if shortest > 1:
+        shared = 0
+        while len({p[: shared + 1] for p in parts}) == 1 and shared + 1 < min(map(len, parts)):
+            shared += 1
+        return ["/".join(p[shared:]) for p in parts]
+    return [p[-1] for p in parts]

@@ -1,0 +1,97 @@
+"""A report as Markdown with PNG pictures beside it, for papers and terminals. No model's text."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from astarpo.reports.plots import plot_runs
+from astarpo.runtime.files import write_atomic
+
+
+def write_markdown(path: Path, runs: Sequence[Mapping[str, Any]]) -> None:
+    """Writes the Markdown and, where there are training steps, `<name>-curves.png`.
+
+    Args:
+        path: Markdown file.
+        runs: As `collect.collect_run` gives them.
+    """
+    lines = [f"# {_cell(' · '.join(run['name'] for run in runs))}", ""]
+    labels = [label for label, _ in runs[0]["facts"]]
+    facts = [dict(run["facts"]) for run in runs]
+    lines += _table(
+        ["", *(run["name"] for run in runs)],
+        [[label, *(_show(known[label]) for known in facts)] for label in labels],
+    )
+    lines += [f"- {_cell(run['name'])}: {_cell(note)}" for run in runs for note in run["notes"]]
+    lines += ["", "## Reference against trained", "", *_score_table(runs)]
+    curves = {run["name"]: run["curves"] for run in runs if run["curves"]["step"]}
+    if curves:
+        picture = path.with_name(f"{path.stem}-curves.png")
+        plot_runs(picture, curves)
+        lines += ["", "## Training", "", f"![curves](<{picture.name}>)"]
+    lines += ["", "## Stage 1", "", *(_stage1(run) for run in runs)]
+    lines += ["", "## Verdicts", "", *_verdict_table(runs)]
+    text = "\n".join(lines) + "\n"
+    data = text.encode("utf-8", "replace")
+    write_atomic(path, lambda file: file.write_bytes(data))
+
+
+def _stage1(run: Mapping[str, Any]) -> str:
+    if not (found := run["stage1"]):
+        return f"- {_cell(run['name'])}: no value table to be found"
+    counts = " or ".join(map(str, found["num_samples"]))
+    return (
+        f"- {_cell(run['name'])}: {found['num_problems']} problems, {counts} samples each; mean "
+        f"reward {found['mean_reward']:.3f}; all wrong {found['all_wrong']:.1%}, all right "
+        f"{found['all_right']:.1%} of problems"
+    )
+
+
+def _score_table(runs: Sequence[Mapping[str, Any]]) -> list[str]:
+    rows = []
+    for run in runs:
+        before, after = (run["scores"].get(kind, {}) for kind in ("reference", "trained"))
+        for name in dict.fromkeys([*before, *after]):
+            change = run["changes"].get("avg_at" if name.startswith("avg_at") else name)
+            cells = (_interval(before.get(name)), _interval(after.get(name)), _interval(change))
+            rows.append([run["name"], name, *cells])
+    if not rows:
+        return ["No evaluation here."]
+    caption = "95% intervals over problems; the change is of pairs, problem by problem."
+    return [*_table(["run", "score", "reference", "trained", "change"], rows), caption]
+
+
+def _verdict_table(runs: Sequence[Mapping[str, Any]]) -> list[str]:
+    rows = [
+        [run["name"], kind, *map(str, counts.values())]
+        for run in runs
+        for kind, counts in run["verdicts"].items()
+    ]
+    names = next((list(counts) for run in runs for counts in run["verdicts"].values()), [])
+    return _table(["run", "answers", *names], rows) if rows else ["No answers here."]
+
+
+def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    def line(cells: Sequence[str]) -> str:
+        return f"| {' | '.join(map(_cell, cells))} |"
+
+    return [line(heads), f"|{'-|' * len(heads)}", *map(line, rows), ""]
+
+
+def _cell(text: str) -> str:
+    """Text that stays text in Markdown and in one cell."""
+    for character in "\\`*_{}[]<>|#":
+        text = text.replace(character, f"\\{character}")
+    return " ".join(text.split())
+
+
+def _show(value: Any) -> str:
+    if value is None:
+        return "-"
+    if isinstance(value, float) and abs(value) < 1e4:
+        return f"{value:.4g}"
+    return f"{value:,.0f}" if isinstance(value, int | float) else str(value)
+
+
+def _interval(score: Mapping[str, float] | None) -> str:
+    return "{value:.3f} [{low:.3f}, {high:.3f}]".format(**score) if score else "-"

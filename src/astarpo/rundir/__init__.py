@@ -1,0 +1,1 @@
+"""What a run leaves behind: its writer, its reader, and experiment trackers."""

@@ -1,0 +1,221 @@
+"""Reading what a run left behind, whole or not: for reports and listings.
+
+A run is the directory of `astarpo train` (see `runlog.py`) or the folder of `astarpo run` (see
+`run.py`), which has the former as its part `train/`. Any part may be missing or half written: the
+run may still be going, or have been killed.
+"""
+
+import json
+import logging
+import os
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from astarpo.rundir.rows import read_rows
+from astarpo.types import UserError
+
+logger = logging.getLogger("astarpo")
+
+STAGES = (
+    "test_data", "train_data", "warm_data", "warm_start",
+    "evaluate_reference", "estimate", "train", "evaluate_trained",
+)  # fmt: skip
+_WARM_STAGES = {"warm_data", "warm_start"}
+
+# A run that has written nothing for this long, or for three of its longest steps, is called silent.
+_QUIET_S = 300.0
+_QUIET_STEPS = 3
+
+
+@dataclass(frozen=True)
+class RunDirectory:
+    """A run on disk. Nothing is read before it is asked for.
+
+    Attributes:
+        path: As given.
+        training: What `astarpo train` wrote, or would write: `path` itself or its part `train`.
+        is_recipe: Whether `path` is the folder of `astarpo run`.
+    """
+
+    path: Path
+    training: Path
+    is_recipe: bool
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """Settings of the training stage; empty where it has not begun."""
+        return _settings(self.training)
+
+    @property
+    def recipe(self) -> dict[str, Any]:
+        """The recipe of all stages; empty for a training run on its own."""
+        return read_json(self.path / "recipe.json") if self.is_recipe else {}
+
+    @property
+    def stage_seconds(self) -> dict[str, float]:
+        """Seconds of each finished stage of a recipe."""
+        return read_json(self.path / "stages.json") if self.is_recipe else {}
+
+    @property
+    def values(self) -> Path | None:
+        """The value table's folder, None where there is none or it is no longer to be found."""
+        return self._input("values", "values")
+
+    @property
+    def evaluations(self) -> dict[str, Path]:
+        """Where the scores of a recipe's `reference` and `trained` policy are, or will be."""
+        names = {"reference": "base.json", "trained": "trained.json"}
+        return {kind: self.path / name for kind, name in names.items()} if self.is_recipe else {}
+
+    def problems(self, split: str) -> Path | None:
+        """The problem set of a split, `train` or `test`, None where it is not to be found."""
+        return self._input("problems" if split == "train" else "", f"{split}.parquet")
+
+    def metrics(self) -> list[dict[str, Any]]:
+        """The metrics of every step so far, without lines that are not whole."""
+        return list(whole_rows(self.training / "metrics.jsonl"))
+
+    def _input(self, setting: str, name: str) -> Path | None:
+        given = Path(str(self.config.get(setting) or name))
+        # A run may have been moved or be read from another working directory: look beside it too.
+        near = self.path if self.is_recipe else self.training.parent
+        for path in (near / name, given, near / given.name):
+            if path.exists() and (self.is_recipe or setting):
+                return path
+        return None
+
+
+@dataclass(frozen=True, slots=True)
+class State:
+    """How far a run has come.
+
+    Attributes:
+        word: `finished`; `stopped` by a signal or for its health; `running`, judged by recent
+            writing; `silent`, not written to for a while: killed, failed or in a long stage.
+        detail: The stage it is in, how long it has been silent, that it was stopped for its health.
+    """
+
+    word: str
+    detail: str
+
+    def __str__(self) -> str:
+        return f"{self.word} ({self.detail})" if self.detail else self.word
+
+
+def open_run(path: Path) -> RunDirectory:
+    """The run at a path.
+
+    Raises:
+        UserError: There is none.
+    """
+    if (path / "recipe.json").is_file():
+        return RunDirectory(path, path / "train", is_recipe=True)
+    config = _settings(path)
+    if {"algorithm", "values"} <= config.keys():
+        return RunDirectory(path, path, is_recipe=False)
+    if not path.exists():
+        raise UserError(f"{path}: no such folder")
+    raise UserError(
+        f"{path}: not a run (no config.json of astarpo train, no recipe.json of astarpo run)"
+    )
+
+
+def has_run(path: Path) -> bool:
+    """Whether `astarpo train` has begun in a folder: `--resume` then goes on."""
+    return os.path.isfile(path / "config.json")  # False for a name too long, and raises nothing
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object; empty where there is none that can be read."""
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return value if isinstance(value, dict) else {}
+
+
+def state_of(run: RunDirectory, rows: Sequence[Mapping[str, Any]]) -> State:
+    """Judges from a run's files whether it has finished, was stopped, is running or is silent.
+
+    Args:
+        run: The run.
+        rows: Its metrics.
+    """
+    training = _training_state(run, rows)
+    stage = ""
+    if run.is_recipe:
+        done = run.stage_seconds
+        wanted = [s for s in STAGES if s not in _WARM_STAGES or "warm-start" in run.recipe]
+        missing = [name for name in wanted if name not in done]
+        if not missing:
+            return State("finished", "")
+        stage = missing[0].replace("_", " ")
+        if missing[0] != "train":
+            training = None
+    if training and (training.word == "stopped" or not run.is_recipe):
+        return training
+    quiet_s = time.time() - _last_write(run)
+    longest_s = max((row.get("seconds", 0.0) for row in rows), default=0.0)
+    if quiet_s < max(_QUIET_S, _QUIET_STEPS * longest_s):
+        return State("running", stage)
+    return State("silent", ", ".join(filter(None, [stage, f"for {format_duration(quiet_s)}"])))
+
+
+def started_at(run: RunDirectory) -> float:
+    """When a run began, as far as its files tell: the oldest of them, in seconds since 1970."""
+    return min((time_s for time_s in _write_times(run)), default=run.path.stat().st_mtime)
+
+
+def format_duration(seconds: float) -> str:
+    """A duration in its largest fitting unit: `42 s`, `17 min`, `3.2 h`, `4.0 d`."""
+    for size, unit in ((86400.0, "d"), (3600.0, "h")):
+        if seconds >= size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds / 60:.0f} min" if seconds >= 120 else f"{seconds:.0f} s"
+
+
+def _settings(path: Path) -> dict[str, Any]:
+    """Of a training run; where its config.json is damaged, those in its record.json."""
+    return read_json(path / "config.json") or read_json(path / "record.json").get("settings", {})
+
+
+def _training_state(run: RunDirectory, rows: Sequence[Mapping[str, Any]]) -> State | None:
+    summary = read_json(run.training / "summary.json")
+    # A resumed run goes on beside its old summary, whose step is then behind.
+    if not summary or summary.get("steps") != (rows[-1]["step"] if rows else 0):
+        return None
+    if summary.get("completed"):
+        return State("finished", "")
+    return State("stopped", "unhealthy, see summary.json" if "reason" in summary else "")
+
+
+def _last_write(run: RunDirectory) -> float:
+    return max((time_s for time_s in _write_times(run)), default=0.0)
+
+
+def _write_times(run: RunDirectory) -> Iterator[float]:
+    patterns = ["*", "samples/*"]
+    if run.is_recipe:
+        patterns = ["*", "values/*", "train/*", "train/samples/*"]
+    for pattern in patterns:
+        for file in run.path.glob(pattern):
+            # Reports come later than the run; folders change with what is put into them.
+            if file.is_file() and not file.name.startswith("report"):
+                yield file.stat().st_mtime
+
+
+def whole_rows(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a JSONL file with a step each; lines that are not whole are named in the log."""
+    try:
+        rows = read_rows(path)
+    except UserError as error:
+        logger.warning(f"{error}; left out")
+        return
+    for number in rows.damaged:
+        logger.warning(f"{path}: line {number} is damaged or still being written, left out")
+    for row in rows.whole:
+        if isinstance(row.get("step"), int):
+            yield row

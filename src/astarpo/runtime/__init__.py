@@ -1,0 +1,1 @@
+"""Files, locks, stopping, seeds and progress: what every part of the package stands on."""

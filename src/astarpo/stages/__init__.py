@@ -1,0 +1,1 @@
+"""The stages of a recipe, one verb and one function a file."""

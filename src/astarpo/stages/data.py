@@ -1,0 +1,231 @@
+"""The verb `data`: problems of a task, or a user's own, as a Parquet file."""
+
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+from typing import NamedTuple
+
+from astarpo.config import DataConfig
+from astarpo.grading.fingerprint import verifier_fingerprint
+from astarpo.grading.grader import Grader
+from astarpo.grading.one import GRADE_TIMEOUT_S
+from astarpo.grading.reward import PREFIX as REWARD_PREFIX
+from astarpo.grading.reward import reward_file
+from astarpo.runtime.outputs import check_file
+from astarpo.tasks import get_task
+from astarpo.tasks.gym import PREFIX as GYM_PREFIX
+from astarpo.tasks.gym import ReasoningGym, right_response
+from astarpo.tasks.made import MadeTask
+from astarpo.tasks.overlap import is_held_out, question, refuse_overlap, without
+from astarpo.tasks.own import PROMPT_IS_TEXT, Columns, own_problems
+from astarpo.tasks.problem_set import read_problems, write_problems
+from astarpo.types import Problem, UserError
+
+OWN = "own"
+
+DEFAULT_NUM_MADE = 1000
+"""How many problems are made where no limit is given: there is no natural end to them."""
+
+logger = logging.getLogger("astarpo")
+
+
+def data(config: DataConfig) -> Path:
+    """Writes a task's problems, or a user's own, as Parquet in verl's schema.
+
+    Returns:
+        The file written.
+
+    Raises:
+        UserError: The task, source, split or reward is unknown, or a row of the source cannot be
+            read or judged. Nothing is written then.
+    """
+    problems = prepare(config)
+    write_problems(config.out, problems)
+    logger.info(
+        "%s: %d problems of %s, split %s; the first: %s",
+        config.out,
+        len(problems),
+        config.task,
+        config.split,
+        problems[0].prompt[-1]["content"].strip(),
+    )
+    return config.out
+
+
+def prepare(config: DataConfig) -> list[Problem]:
+    """The problems that `data` would write.
+
+    Raises:
+        UserError: As `data` says, or the file cannot be written.
+    """
+    inputs = [config.source, config.without, reward_file(config.reward)]
+    check_file(config.out, inputs, overwrite=config.overwrite)
+    return gather_problems(config)
+
+
+def gather_problems(config: DataConfig, held_out: Sequence[Problem] | None = None) -> list[Problem]:
+    """The problems that a config asks for, checked; see `data`.
+
+    Args:
+        config: Which.
+        held_out: What is left out, where `config.without` is not written yet.
+
+    Raises:
+        UserError: As `data` says.
+    """
+    judge = _data_source(config.reward) if config.reward else None
+    columns = Columns(config.prompt_column, config.answer_column, config.instruction)
+    if config.task == OWN:
+        problems = list(
+            islice(_of_share(_own_problems(config, columns, judge), config), config.limit)
+        )
+    else:
+        if columns.are_given:
+            raise UserError(f"prompt_column, answer_column and instruction are for {OWN} problems")
+        problems = _task_problems(config)
+        if judge:
+            problems = [replace(problem, data_source=judge) for problem in problems]
+    verifier_fingerprint(problems, config.reward)
+    _refuse_unjudgeable(problems)
+    if held_out is None and config.without is not None:
+        held_out = read_problems(config.without)
+    kept = without(problems, held_out or [])
+    if len(kept) < len(problems):
+        logger.warning(f"left out: {len(problems) - len(kept)} problems that are held out")
+    if not kept:
+        where = config.source or config.task
+        raise UserError(f"{where}: no problem of split {config.split!r} is left")
+    return kept
+
+
+TEST_SHARE = 1 / 8
+"""What is held out of a source that has nothing held out of its own."""
+
+
+class Apart(NamedTuple):
+    """Problem files of which none asks what a held-out one asks.
+
+    Attributes:
+        train: Settings of those to train on.
+        test: Settings of those that are held out.
+        problems: What `train` holds, or will.
+        held_out: What `test` holds, or will.
+    """
+
+    train: DataConfig
+    test: DataConfig
+    problems: list[Problem]
+    held_out: list[Problem]
+
+
+def keep_apart(train: DataConfig, test: DataConfig) -> Apart:
+    """Sees to it that no problem is both trained on and held out.
+
+    A source that has no split for tests gives the same problems for both: then a share of it is
+    held out. What two sources have in common is left out of training. Files that are there already
+    are taken as they are.
+
+    Raises:
+        UserError: As `data` says, of either; or files that are there overlap.
+    """
+    if train.out.exists() and test.out.exists():
+        problems, held_out = read_problems(train.out), read_problems(test.out)
+        refuse_overlap(problems, held_out, (str(train.out), str(test.out)))
+        return Apart(train, test, problems, held_out)
+    if train.source == test.source and train.test_share is None and test.test_share is None:
+        asked = {question(problem) for problem in gather_problems(test)}
+        if any(question(problem) in asked for problem in gather_problems(train)):
+            logger.warning(
+                f"{train.source}: has no problems for tests of its own; {TEST_SHARE:.1%} of it is "
+                "held out, chosen by what is asked (another source for tests: --test-source)"
+            )
+            share = {"test_share": TEST_SHARE}
+            train, test = train.model_copy(update=share), test.model_copy(update=share)
+    train = train.model_copy(update={"without": test.out})
+    held_out = gather_problems(test)
+    problems = gather_problems(train, held_out)
+    refuse_overlap(problems, held_out, (str(train.out), str(test.out)))
+    return Apart(train, test, problems, held_out)
+
+
+def _source_split(config: DataConfig) -> str:
+    """The split that is read: what shares are taken of is the training split."""
+    return config.split if config.test_share is None else "train"
+
+
+def _of_share(problems: Iterator[Problem], config: DataConfig) -> Iterator[Problem]:
+    """The problems of a split that is a share of the source, where it is one."""
+    if config.test_share is None:
+        yield from problems
+        return
+    if config.split not in ("train", "test"):
+        raise UserError(f"test_share makes the splits train and test, not {config.split!r}")
+    for problem in problems:
+        if is_held_out(problem, config.test_share) == (config.split == "test"):
+            yield replace(problem, extra={**problem.extra, "split": config.split})
+
+
+def _data_source(reward: str) -> str:
+    """What problems carry so that `reward` judges them: a task's name, or that of a function."""
+    try:
+        return get_task(reward).name
+    except UserError:
+        if ":" not in reward:
+            raise
+        return f"{REWARD_PREFIX}{reward}"
+
+
+def _own_problems(config: DataConfig, columns: Columns, judge: str | None) -> Iterator[Problem]:
+    if config.source is None:
+        raise UserError(f"{OWN} problems need --source: a file or a hub data set's name")
+    if config.size is not None:
+        raise UserError(f"{OWN} problems have no sizes: they belong to made problems")
+    needs_answer = judge is not None and not judge.startswith(REWARD_PREFIX)
+    split = _source_split(config)
+    problems = own_problems(config.source, split, columns, judge, needs_answer=needs_answer)
+    return (replace(p, data_source=judge) if judge else p for p in problems)
+
+
+def _task_problems(config: DataConfig) -> list[Problem]:
+    task = get_task(config.task)
+    limit = config.limit
+    if isinstance(task, MadeTask | ReasoningGym):
+        limit = DEFAULT_NUM_MADE if limit is None else limit
+        if config.test_share is not None:
+            raise UserError(f"{task.name} has a split for tests of its own: leave test_share out")
+    problems = task.problems(
+        source=config.source, split=_source_split(config), size=config.size, seed=config.seed
+    )
+    return list(islice(_of_share(problems, config), limit))
+
+
+def _refuse_unjudgeable(problems: Sequence[Problem]) -> None:
+    """Sees to it that a right answer would be judged right, where nobody has before.
+
+    That is: own rows judged by a task, and reasoning-gym's problems, since some of its scorers run
+    answers as code, which is refused here (see `verify/worker.py`).
+    """
+    stated = [(problem, _right_response(problem)) for problem in problems]
+    checked = [(problem, response) for problem, response in stated if response is not None]
+    with Grader(num_workers=1, timeout_s=GRADE_TIMEOUT_S) as grader:
+        verdicts = grader.grade([p for p, _ in checked], [response for _, response in checked])
+    wrong = [(p, v) for (p, _), v in zip(checked, verdicts, strict=True) if v.reward < 1]
+    if wrong:
+        problem, verdict = wrong[0]
+        raise UserError(
+            f"{problem.data_source} cannot judge {len(wrong)} of {len(checked)} reference answers, "
+            f"such as {problem.ground_truth!r:.80} of {problem.id} (status {verdict.status}, "
+            f"reward {verdict.reward:g})"
+        )
+
+
+def _right_response(problem: Problem) -> str | None:
+    """A response that states a problem's reference answer, where one is to be checked."""
+    task = problem.data_source
+    if task.startswith(GYM_PREFIX):
+        return right_response(problem.ground_truth)
+    if task.startswith(REWARD_PREFIX) or PROMPT_IS_TEXT not in problem.extra:
+        return None
+    return f"\\boxed{{{problem.ground_truth}}}\n#### {problem.ground_truth}"

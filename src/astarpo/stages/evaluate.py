@@ -1,0 +1,180 @@
+"""Score a policy on held-out problems: greedily and with k samples, as the verifier sees it."""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from astarpo.config import EvaluateConfig
+from astarpo.evaluation.choices import MICRO_BATCH_TOKENS
+from astarpo.evaluation.measure import answered_by_choice, holds_answers, measure, write_answers
+from astarpo.evaluation.scores import Score, mean_score
+from astarpo.evaluation.suite import evaluate_suite
+from astarpo.grading.fingerprint import verifier_fingerprint
+from astarpo.grading.grader import Grader
+from astarpo.grading.reward import reward_file
+from astarpo.grading.verdicts import tell_verdicts
+from astarpo.models.batch import collate, masked_sum, micro_batches
+from astarpo.models.logprobs import token_logprobs
+from astarpo.models.policy import Policy, load_policy, load_tokenizer, pick_device
+from astarpo.models.prompts import open_prompts
+from astarpo.runtime.files import write_json
+from astarpo.runtime.outputs import check_file
+from astarpo.runtime.stopwatch import Stopwatch
+from astarpo.runtime.version import package_version
+from astarpo.tasks.problem_set import read_problems
+from astarpo.types import Answer, Problem, Prompt, UserError
+
+logger = logging.getLogger("astarpo")
+
+
+def evaluate(config: EvaluateConfig) -> dict[str, Any]:
+    """Scores a policy and writes the scores as JSON, every answer beside it as Parquet.
+
+    Returns:
+        What the JSON says. `scores` holds means over problems with 95% intervals: `pass_at_1`
+        (greedy), `avg_at_<k>`, `maj_at_<k>`, `pass_at_<j>` for powers of two up to k, and, where a
+        reference is given, `kl` and `kl_per_token` in nats. Of multiple choice: `acc`, `acc_norm`.
+        With `suite`: what `evaluate_suite` returns.
+
+    Raises:
+        UserError: An input is wrong.
+    """
+    if config.suite:
+        return evaluate_suite(config)
+    problems, prompts, verifiers, device = prepare(config)
+    policy = load_policy(config.model, device)
+    reference = load_policy(config.reference, device) if config.reference else None
+    stopwatch = Stopwatch()
+    with Grader(config.grade_workers, config.grade_timeout, config.reward) as grader:
+        measured = measure(policy, prompts, config, grader, stopwatch)
+    if reference and measured.sampled_PK:
+        with stopwatch.phase("reference"):
+            kl = kl_scores(policy, reference, measured.sampled_PK, config.temperature)
+        measured.scores.update(kl)
+    result: dict[str, Any] = {
+        "model": config.model,
+        "problems": str(config.problems),
+        "num_problems": len(prompts),
+        "num_set_aside": len(problems) - len(prompts),
+        "samples": config.samples,
+        "temperature": config.temperature,
+        "top_p": config.top_p,
+        "max_new_tokens": config.max_new_tokens,
+        "prompt_format": config.prompt_format,
+        "seed": config.seed,
+        "package_version": package_version(),
+        "verifiers": verifiers,
+        **measured.summary(),
+        "seconds": stopwatch.seconds,
+    }
+    write_answers(answers_file(config), measured.answers)
+    write_json(config.out, result)
+    for name, score in measured.scores.items():
+        logger.info(f"{name:>13}  {score.value:.4f}  [{score.low:.4f}, {score.high:.4f}]")
+    tell_verdicts("evaluate", result["statuses"], result["truncated_share"])
+    return result
+
+
+class Prepared(NamedTuple):
+    """What an evaluation starts from.
+
+    Attributes:
+        problems: As read.
+        prompts: Of those that are not set aside.
+        verifiers: What judges them, with versions.
+        device: Where the models will be.
+    """
+
+    problems: list[Problem]
+    prompts: list[Prompt]
+    verifiers: dict[str, str]
+    device: torch.device
+
+
+def prepare(config: EvaluateConfig, problems: list[Problem] | None = None) -> Prepared:
+    """Reads and checks what `evaluate` needs; loads no weights and writes nothing.
+
+    Args:
+        config: Its settings, without a suite.
+        problems: Those of a file that is not written yet.
+
+    Raises:
+        UserError: An input is wrong.
+    """
+    if config.suite is not None:
+        raise UserError("a suite brings its own problems: give it to astarpo evaluate alone")
+    if config.benchmarks or config.suite_sources:
+        raise UserError("--benchmarks and --suite-sources choose from a suite: give --suite paper")
+    if config.problems is None:
+        raise UserError("what to evaluate on is missing: give --problems FILE or --suite paper")
+    if config.reference and (config.samples == 0 or config.top_p < 1):
+        raise UserError("reference: the KL needs --samples of at least 1 and --top-p 1")
+    inputs = [config.model, config.reference, config.problems, reward_file(config.reward)]
+    check_file(config.out, inputs, overwrite=config.overwrite, suffix=".json")
+    left_over = not config.out.exists() and holds_answers(answers_file(config))
+    check_file(answers_file(config), inputs, overwrite=config.overwrite or left_over)
+    if problems is None:
+        problems = read_problems(config.problems, limit=config.limit)
+    problems = problems[: config.limit]
+    device = pick_device(config.device)
+    verifiers = verifier_fingerprint(problems, config.reward)
+    answered_by_choice(problems)
+    if config.reference:
+        _require_one_vocabulary(config.model, config.reference)
+    prompts = open_prompts(
+        problems,
+        config.model,
+        config.prompt_format,
+        config.max_prompt_tokens,
+        config.max_new_tokens,
+    )
+    return Prepared(problems, prompts, verifiers, device)
+
+
+def answers_file(config: EvaluateConfig) -> Path:
+    """Where every answer is written, beside the scores."""
+    return config.out.with_suffix(".parquet")
+
+
+def _require_one_vocabulary(model: str, reference: str) -> None:
+    if load_tokenizer(reference).get_vocab() != load_tokenizer(model).get_vocab():
+        raise UserError(f"{reference}: has another vocabulary than {model}")
+
+
+@torch.no_grad()
+def kl_scores(
+    policy: Policy, reference: Policy, sampled_PK: Sequence[Sequence[Answer]], temperature: float
+) -> dict[str, Score]:
+    """KL of the policy to the reference on the policy's own samples, in nats.
+
+    Args:
+        policy: Sampled the answers.
+        reference: What it is held against.
+        sampled_PK: K answers for each problem.
+        temperature: What they were sampled at.
+    """
+    answers = [answer for row in sampled_PK for answer in row]
+    lengths = [len(a.prompt.token_ids) + len(a.completion.token_ids) for a in answers]
+    log_ratios = [0.0] * len(answers)
+    for indices in micro_batches(lengths, MICRO_BATCH_TOKENS):
+        batch = collate(
+            [answers[i].prompt.token_ids for i in indices],
+            [answers[i].completion.token_ids for i in indices],
+            policy.pad_id,
+            policy.device,
+        )
+        totals = []
+        for side in (policy, reference):
+            with side.autocast():
+                logprobs_BT, _ = token_logprobs(side.model, batch, temperature)
+            totals.append(masked_sum(logprobs_BT, batch.mask_BT))
+        for i, log_ratio in zip(indices, (totals[0] - totals[1]).tolist(), strict=True):
+            log_ratios[i] = log_ratio
+    k = len(sampled_PK[0])
+    per_problem = [sum(log_ratios[i : i + k]) / k for i in range(0, len(answers), k)]
+    mean_tokens = sum(len(a.completion.token_ids) for a in answers) / len(answers)
+    kl = mean_score(per_problem)
+    return {"kl": kl, "kl_per_token": Score(*(value / mean_tokens for value in kl))}

@@ -1,0 +1,195 @@
+"""A small policy from scratch, so that everything here runs where no pretrained one can be had.
+
+A Qwen2-architecture model of about a million parameters over bytes, trained on worked solutions:
+any text is in its vocabulary, and its folder loads with `from_pretrained` like any other.
+"""
+
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from astarpo.config import WarmStartConfig
+from astarpo.models.batch import collate, masked_sum
+from astarpo.models.logprobs import token_logprobs
+from astarpo.models.policy import Policy, make_policy, render_prompt, save_model
+from astarpo.runtime.files import atomic_directory
+from astarpo.runtime.outputs import check_folder
+from astarpo.runtime.progress import Progress
+from astarpo.runtime.seeding import derive_seed, epoch_stream
+from astarpo.tasks.problem_set import read_problems
+from astarpo.types import Problem, UserError
+
+logger = logging.getLogger("astarpo")
+
+_WARMUP_SHARE = 0.05
+_END, _PAD = "<|endoftext|>", "<|pad|>"
+_CHAT_TEMPLATE = (
+    "{% for message in messages %}{{ message.role }}: {{ message.content }}\n{% endfor %}"
+    "{% if add_generation_prompt %}assistant: {% endif %}"
+)
+
+Example = tuple[list[int], list[int]]
+"""Token ids of a prompt and of its worked solution, stop id included."""
+
+
+def warm_start(config: WarmStartConfig) -> Path:
+    """Trains a small policy on the worked solutions of problems.
+
+    Returns:
+        The folder with the policy.
+
+    Raises:
+        UserError: The folder is in use, or no problem has a solution that fits.
+    """
+    policy, examples = prepare(config)
+    fit(
+        policy,
+        examples,
+        steps=config.steps,
+        batch_size=config.batch_size,
+        lr=config.lr,
+        seed=config.seed,
+    )
+    with atomic_directory(config.out) as path:
+        save_model(path, policy)
+    return config.out
+
+
+def prepare(
+    config: WarmStartConfig, problems: list[Problem] | None = None
+) -> tuple[Policy, list[Example]]:
+    """The untrained policy, and the worked solutions as it reads them.
+
+    Args:
+        config: Settings of `warm_start`.
+        problems: Those of a file that is not written yet.
+
+    Raises:
+        UserError: As `warm_start` says.
+    """
+    check_folder(config.out, [config.problems])
+    if problems is None:
+        problems = read_problems(config.problems)
+    policy = build_policy(config.hidden_size, config.layers, config.heads, config.seed)
+    solved = [p for p in problems if p.extra.get("solution")]
+    examples = [make_example(policy, p, p.extra["solution"]) for p in solved]
+    examples = [e for e in examples if len(e[0]) + len(e[1]) <= config.max_tokens]
+    if not examples:
+        raise UserError(
+            f"{config.problems}: no worked solution (extra_info.solution) of at most "
+            f"{config.max_tokens} tokens with its prompt"
+        )
+    if len(examples) < len(problems):
+        logger.warning(
+            f"left out: {len(problems) - len(examples)} problems without such a solution"
+        )
+    return policy, examples
+
+
+def make_example(policy: Policy, problem: Problem, solution: str) -> Example:
+    """A problem's raw prompt and a solution to it, as token ids."""
+    prompt_ids = render_prompt(problem, policy.tokenizer, "raw")
+    return prompt_ids, [*policy.tokenizer(solution)["input_ids"], policy.tokenizer.eos_token_id]
+
+
+def fit(
+    policy: Policy,
+    examples: Sequence[Example],
+    *,
+    steps: int,
+    batch_size: int,
+    lr: float,
+    seed: int,
+) -> None:
+    """Maximises the likelihood of the solutions, in place: AdamW, warm-up, then cosine to 0.
+
+    Args:
+        policy: Untrained or not.
+        examples: Gone through in shuffled epochs.
+        steps: Updates.
+        batch_size: Examples an update.
+        lr: Peak learning rate.
+        seed: Of the order.
+    """
+    optimizer = torch.optim.AdamW(policy.model.parameters(), lr=lr, weight_decay=0.01)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, lr, total_steps=steps + 1, pct_start=_WARMUP_SHARE, cycle_momentum=False
+    )
+    order_seed = derive_seed(seed, "warm_start")
+    with Progress("warm start: steps", steps) as progress:
+        for step in range(steps):
+            chosen = epoch_stream(order_seed, step, len(examples), batch_size)
+            batch = collate(
+                [examples[i][0] for i in chosen],
+                [examples[i][1] for i in chosen],
+                policy.pad_id,
+                policy.device,
+            )
+            logprobs_BT, _ = token_logprobs(policy.model, batch, temperature=1.0)
+            loss = -masked_sum(logprobs_BT, batch.mask_BT).sum() / batch.mask_BT.sum()
+            optimizer.zero_grad(set_to_none=True)
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(policy.model.parameters(), 1.0)
+            optimizer.step()
+            schedule.step()
+            progress.advance(1, f"{loss.item():.3f} nats a token")
+
+
+def build_policy(hidden_size: int, layers: int, heads: int, seed: int) -> Policy:
+    """An untrained policy over bytes.
+
+    Args:
+        hidden_size: Width; the feed-forward layers are three times as wide.
+        layers: Depth.
+        heads: Attention heads, of even size.
+        seed: Of the initial weights.
+
+    Raises:
+        UserError: The width does not divide into heads of even size.
+    """
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    if hidden_size % (2 * heads):
+        raise UserError(
+            f"hidden_size {hidden_size} must be a multiple of twice the heads ({heads})"
+        )
+    tokenizer = byte_tokenizer()
+    with torch.random.fork_rng():
+        torch.manual_seed(derive_seed(seed, "weights"))
+        model = Qwen2ForCausalLM(
+            Qwen2Config(
+                vocab_size=len(tokenizer),
+                hidden_size=hidden_size,
+                intermediate_size=3 * hidden_size,
+                num_hidden_layers=layers,
+                num_attention_heads=heads,
+                num_key_value_heads=heads,
+                max_position_embeddings=4096,
+                tie_word_embeddings=True,
+                bos_token_id=None,
+                eos_token_id=tokenizer.eos_token_id,
+                pad_token_id=tokenizer.pad_token_id,
+            )
+        )
+    return make_policy(model, tokenizer, trainable=True)
+
+
+def byte_tokenizer() -> Any:
+    """A tokenizer whose tokens are the 256 bytes, an end and a pad."""
+    from tokenizers import Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
+    tokenizer = Tokenizer(models.BPE({symbol: i for i, symbol in enumerate(alphabet)}, []))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    return PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer,
+        eos_token=_END,
+        pad_token=_PAD,
+        chat_template=_CHAT_TEMPLATE,
+        clean_up_tokenization_spaces=False,
+    )

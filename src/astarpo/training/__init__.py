@@ -1,0 +1,1 @@
+"""Stage 2's machine: what a run starts from, one update, checkpoints, health."""

@@ -1,0 +1,171 @@
+"""Checkpoints: everything a run needs to go on as if it had never stopped.
+
+    model/                 weights in fp32 and tokenizer, Hugging Face layout
+    adapter/               in its place where a LoRA adapter alone is trained, peft's layout
+    critic.safetensors     the critic's weights, where there is one
+    optimizer.safetensors  what the optimiser keeps of every parameter that is trained
+    state.json             steps done, a digest of each other file, and one of itself
+
+Learning rate, data order and random numbers are functions of the seed and the step, so the step is
+all the state they have. Safetensors only: loading one runs no code.
+"""
+
+import logging
+import re
+import time
+from pathlib import Path
+
+from safetensors.torch import load_file, save_file
+
+from astarpo.models.critic import restore_critic, save_critic
+from astarpo.models.lora import save_adapter
+from astarpo.models.policy import save_model
+from astarpo.runtime.files import (
+    DamagedFileError,
+    atomic_directory,
+    file_digest,
+    read_sealed_json,
+    remove_directory,
+    remove_leftovers,
+    write_sealed_json,
+)
+from astarpo.training.learner import Learner
+from astarpo.training.optimizers import restore_state, state_tensors
+from astarpo.types import UserError
+
+logger = logging.getLogger("astarpo")
+
+# A checkpoint by time waits for this many times the seconds that the last one took to save.
+_SPARING = 20
+
+
+class CheckpointClock:
+    """Says when a checkpoint is due: after so many steps, and after so many minutes.
+
+    By time alone no more than a twentieth of the time is spent on saving.
+    """
+
+    def __init__(self, every_steps: int, every_minutes: float) -> None:
+        self._every_steps = every_steps
+        self._every_s = 60 * every_minutes
+        self._saved_at = time.monotonic()
+        self._took_s = 0.0
+
+    def is_due(self, step: int) -> bool:
+        """Whether to save after this step."""
+        waited_s = time.monotonic() - self._saved_at
+        return step % self._every_steps == 0 or waited_s >= max(
+            self._every_s, _SPARING * self._took_s
+        )
+
+    def saved(self, took_s: float) -> None:
+        """Takes note that a checkpoint was just saved, in that many seconds."""
+        self._saved_at, self._took_s = time.monotonic(), took_s
+
+
+def save_checkpoint(run_path: Path, step: int, learner: Learner, keep: int) -> None:
+    """Writes a checkpoint whole or not at all, then removes all but the latest `keep`.
+
+    Raises:
+        UserError: The disk refuses.
+    """
+    with atomic_directory(run_path / "checkpoints" / f"step-{step:06d}") as path:
+        if learner.policy.adapter:
+            save_adapter(path / "adapter", learner.policy)
+        else:
+            save_model(path / "model", learner.policy)
+        if learner.critic is not None:
+            save_critic(path / "critic.safetensors", learner.critic)
+        state = state_tensors(learner.optimizer, learner.parameters)
+        save_file(state, path / "optimizer.safetensors")
+        files = sorted(file for file in path.rglob("*") if file.is_file())
+        digests = {file.relative_to(path).as_posix(): file_digest(file) for file in files}
+        write_sealed_json(path / "state.json", {"step": step, "files": digests})
+    _keep_latest(run_path, keep)
+
+
+def latest_checkpoint(run_path: Path, before: int | None = None) -> tuple[Path, int] | None:
+    """The last checkpoint that is whole, and its step; None where there is none.
+
+    One that is damaged is passed over, and named in the log.
+
+    Args:
+        run_path: The run directory.
+        before: Only checkpoints of earlier steps count.
+
+    Raises:
+        UserError: The disk refuses.
+    """
+    for step, path in reversed(_checkpoints(run_path)):
+        if before is not None and step >= before:
+            continue
+        try:
+            _verify(path, step)
+        except DamagedFileError as error:
+            logger.warning(f"{error}; the checkpoint is passed over")
+            continue
+        return path, step
+    return None
+
+
+def tidy_checkpoints(run_path: Path, step: int, keep: int) -> None:
+    """Leaves what a run has after a step: not what it makes again, nor what a kill left to remove.
+
+    Args:
+        run_path: The run directory.
+        step: The step that the run goes on from; later checkpoints are made again.
+        keep: How many of the latest to keep.
+    """
+    remove_leftovers(run_path / "checkpoints")
+    for later, path in _checkpoints(run_path):
+        if later > step:
+            remove_directory(path)
+    _keep_latest(run_path, keep)
+
+
+def restore(path: Path, learner: Learner) -> None:
+    """Restores critic and optimiser from a checkpoint; the policy was loaded from it before.
+
+    Raises:
+        UserError: It does not belong to this model.
+    """
+    if learner.critic is not None:
+        restore_critic(path / "critic.safetensors", learner.critic)
+    tensors = load_file(path / "optimizer.safetensors", device=str(learner.policy.device))
+    known = learner.parameters.keys()
+    if unknown := sorted({key.rpartition(":")[0] for key in tensors} - known):
+        raise UserError(f"{path}: has the optimiser's state of {unknown[0]}, not trained here")
+    restore_state(learner.optimizer, learner.parameters, tensors)
+
+
+def _keep_latest(run_path: Path, keep: int) -> None:
+    for _, old in _checkpoints(run_path)[:-keep]:
+        remove_directory(old)
+
+
+def _checkpoints(run_path: Path) -> list[tuple[int, Path]]:
+    """Steps and folders, in order. What is called otherwise is none of ours."""
+    found = [
+        (int(name[1]), path)
+        for path in run_path.glob("checkpoints/step-*")
+        if (name := re.fullmatch(r"step-(\d+)", path.name)) and path.is_dir()
+    ]
+    return sorted(found)
+
+
+def _verify(path: Path, step: int) -> None:
+    """Checks that a checkpoint is as it was written.
+
+    Raises:
+        DamagedFileError: It is not.
+    """
+    if not (path / "state.json").is_file():
+        raise DamagedFileError(f"{path}: damaged: it has no state.json")
+    state = read_sealed_json(path / "state.json")
+    if state.get("step") != step:
+        raise DamagedFileError(f"{path}: damaged: its state.json is that of another step")
+    for name, digest in state["files"].items():
+        if not (path / name).is_file():
+            raise DamagedFileError(f"{path}: damaged: {name} is missing")
+        if file_digest(path / name) != digest:
+            raise DamagedFileError(f"{path / name}: damaged: it does not match its digest")

@@ -1,0 +1,37 @@
+"""Answers to held-out problems while training goes on, outside its time."""
+
+from collections.abc import Sequence
+
+from astarpo.config import TrainConfig
+from astarpo.engines.base import Engine, Sampling
+from astarpo.evaluation.scores import mean_score
+from astarpo.grading.grader import Grader
+from astarpo.models.policy import Policy
+from astarpo.rollout import roll_out
+from astarpo.runtime.seeding import derive_seed
+from astarpo.runtime.stopwatch import Stopwatch
+from astarpo.types import Prompt
+
+
+class HeldOut:
+    """The same problems with the same random numbers at every call: steps and runs compare."""
+
+    def __init__(self, prompts: Sequence[Prompt], config: TrainConfig, sampling: Sampling) -> None:
+        self._samples = config.eval_samples
+        self._prompts = [prompt for prompt in prompts for _ in range(self._samples)]
+        self._seeds = [
+            derive_seed(config.seed, "held-out", prompt.problem.id, k)
+            for prompt in prompts
+            for k in range(self._samples)
+        ]
+        self._sampling = sampling
+
+    def evaluate(self, policy: Policy, engine: Engine, grader: Grader) -> dict[str, float]:
+        """Mean reward over problems, and half the width of its 95% interval."""
+        answers = roll_out(
+            policy, engine, grader, self._prompts, self._seeds, self._sampling, Stopwatch()
+        )
+        rewards = [answer.verdict.reward for answer in answers]
+        k = self._samples
+        score = mean_score([sum(rewards[i : i + k]) / k for i in range(0, len(rewards), k)])
+        return {"reward": score.value, "low": score.low, "high": score.high}

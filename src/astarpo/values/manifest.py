@@ -1,0 +1,113 @@
+"""A value table's manifest: read, compared, and made again from the shards where it is lost."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from astarpo.runtime.files import DamagedFileError, read_json_object, unseal
+from astarpo.types import UserError
+from astarpo.values.shards import check_shard, shard_paths
+
+MANIFEST = "manifest.json"
+
+TABLE_MARKS = (MANIFEST, "samples-*.parquet")
+"""Files by which the folder of a value table is known."""
+FORMAT = 2
+VERIFIER = "verifier of "
+"""What the entries of a fingerprint begin with that say how samples were judged."""
+
+_UNSEALED_FORMAT = 1  # of version 0.1.0, without any digest
+
+logger = logging.getLogger("astarpo")
+
+
+def read_manifest(path: Path) -> dict[str, Any]:
+    """Reads a table's manifest, of either format, without its digest.
+
+    Raises:
+        DamagedFileError: It is not whole.
+        UserError: There is none that can be read, or it is of another format.
+    """
+    manifest = read_json_object(path / MANIFEST)
+    if "digest" in manifest or manifest.get("format") != _UNSEALED_FORMAT:
+        manifest = unseal(path / MANIFEST, manifest)
+    if manifest.get("format") not in (_UNSEALED_FORMAT, FORMAT):
+        raise UserError(f"{path}: a value table of format {FORMAT} is needed")
+    return manifest
+
+
+def started_manifest(path: Path) -> dict[str, Any]:
+    """The manifest to go on with; one that is damaged or lost is made again from the shards.
+
+    Of a table without samples nothing counts, so that a first try that failed binds to nothing.
+
+    Raises:
+        UserError: Something else is there, or a manifest that cannot be made again.
+    """
+    new = {"fingerprint": {}}
+    shards = shard_paths(path)
+    has_manifest = (path / MANIFEST).is_file()
+    if not shards and not has_manifest:
+        if path.exists() and (not path.is_dir() or any(path.glob("[!.]*"))):
+            raise UserError(f"{path}: exists and is not a value table; give another --out")
+        return new
+    try:
+        if has_manifest:
+            manifest = read_manifest(path)
+            return manifest if shards else new
+        problem = f"{path / MANIFEST}: lost"
+    except DamagedFileError as error:
+        problem = str(error)
+    if not shards:
+        raise UserError(f"{problem}, and there are no samples here; give another --out")
+    logger.warning(f"{problem}; made again from the shards")
+    return {"fingerprint": _fingerprint_of_shards(shards, problem)}
+
+
+def _fingerprint_of_shards(shards: Sequence[Path], problem: str) -> dict[str, Any]:
+    held: dict[str, Any] = {}
+    for shard in shards:
+        try:
+            fingerprint = check_shard(shard)
+        except DamagedFileError:
+            continue
+        if fingerprint is None:
+            raise UserError(
+                f"{problem}, and {shard.name}, of version 0.1.0, does not tell what is in it: "
+                "restore the manifest, or give another --out"
+            )
+        held |= fingerprint
+    return held
+
+
+def require_fit(
+    held: Mapping[str, Any], wanted: Mapping[str, Any], misfit: str, *, any_verifier: bool = False
+) -> None:
+    """Checks that samples are what is wanted; entries on one side only are not compared.
+
+    Args:
+        held: Fingerprint of the samples.
+        wanted: Fingerprint that they should have.
+        misfit: How the message begins if they have not.
+        any_verifier: Whether it does not matter what judged them.
+
+    Raises:
+        UserError: They are not; each difference is named.
+    """
+    names = [n for n in sorted(held.keys() & wanted.keys()) if held[n] != wanted[n]]
+    of_verifiers = [name for name in names if name.startswith(VERIFIER)]
+    if any_verifier:
+        names = [name for name in names if name not in of_verifiers]
+    if not names:
+        return
+    differences = "; ".join(
+        f"{n} is {held[n]!r} in the table and {wanted[n]!r} here" for n in names
+    )
+    advice = ""
+    if names == of_verifiers:
+        advice = (
+            ": it has changed since these samples were judged; judge them anew with the astarpo "
+            "estimate that made them and --rejudge"
+        )
+    raise UserError(f"{misfit}: {differences}{advice}")

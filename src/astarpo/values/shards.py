@@ -1,0 +1,100 @@
+"""The files that a value table's samples stand in. Imports no torch: reports read them.
+
+    samples-<16 hexadecimal digits>.parquet
+
+A shard is named by which samples it holds, so that several writers never take the same name for
+different samples, and a shard that is lost or damaged comes back under its own. It carries the
+fingerprint of its samples: one that strayed in from another table is known, and a manifest that is
+lost can be made again. Version 0.1.0 numbered its shards, `samples-00000.parquet`, which are read.
+"""
+
+import hashlib
+import json
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+
+from astarpo.grading.columns import answer_schema
+from astarpo.runtime.files import DamagedFileError
+from astarpo.runtime.parquet import open_parquet, seal_of, write_parquet
+
+_NAME = re.compile(r"samples-(?:[0-9a-f]{16}|(\d{5}))\.parquet")
+_FINGERPRINT = b"astarpo.fingerprint"
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One row of a shard."""
+
+    problem_id: str
+    problem_digest: str
+    sample: int
+    token_ids: tuple[int, ...]
+    text: str
+    answer: str | None
+    reward: float
+    status: str
+    num_tokens: int
+    finish_reason: str
+
+
+SCHEMA = answer_schema({field.name for field in fields(Sample)})
+
+
+def shard_paths(folder: Path) -> list[Path]:
+    """The shards in a folder, sorted by name; other files are none of the table's."""
+    found = folder.glob("samples-*.parquet")
+    return sorted(path for path in found if _NAME.fullmatch(path.name))
+
+
+def shard_name(problem_ids: Sequence[str], numbers: Sequence[int]) -> str:
+    """The name of the shard that holds these samples, in this order."""
+    content = json.dumps([list(problem_ids), list(numbers)])
+    return f"samples-{hashlib.blake2b(content.encode(), digest_size=8).hexdigest()}.parquet"
+
+
+def write_shard(folder: Path, samples: Sequence[Sample], fingerprint: Mapping[str, Any]) -> Path:
+    """Writes samples as one shard, and returns its path."""
+    table = pa.Table.from_pylist([asdict(sample) for sample in samples], schema=SCHEMA)
+    return write_shard_table(folder, table, fingerprint)
+
+
+def write_shard_table(folder: Path, table: pa.Table, fingerprint: Mapping[str, Any]) -> Path:
+    """As `write_shard`, of rows in `SCHEMA`."""
+    name = shard_name(table["problem_id"].to_pylist(), table["sample"].to_pylist())
+    mark = {_FINGERPRINT: json.dumps(fingerprint, sort_keys=True)}
+    write_parquet(folder / name, table.replace_schema_metadata(mark))
+    return folder / name
+
+
+def check_shard(path: Path) -> dict[str, Any] | None:
+    """The fingerprint of a shard that is whole; None where version 0.1.0 wrote it.
+
+    Raises:
+        DamagedFileError: It is not whole.
+    """
+    match = _NAME.fullmatch(path.name)
+    assert match
+    if match[1]:  # It has no checksums: all that can be done is to read it.
+        with open_parquet(path) as file:
+            file.read()
+        return None
+    if seal_of(path) is None:
+        raise DamagedFileError(f"{path}: damaged: it has lost its digest")
+    with open_parquet(path, is_checked=True) as file:
+        return json.loads(file.schema_arrow.metadata[_FINGERPRINT])
+
+
+def read_shard(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """Reads a shard that `check_shard` has found whole.
+
+    Raises:
+        DamagedFileError: It has been damaged since.
+    """
+    with open_parquet(path, is_checked=True) as file:
+        table = file.read(columns=columns)
+    return table if columns is None else table.select(columns)  # Arrow reads in the file's order.

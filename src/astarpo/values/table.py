@@ -1,0 +1,292 @@
+"""The value table: what stage 1 found, on disk.
+
+    manifest.json      what was sampled, from which model, judged by which verifier
+    samples-*.parquet  every sample with its reward; append-only, one shard at a time
+    values.parquet     V^* of each problem, derived from the rewards at one beta and N
+
+V^* follows from raw rewards, so beta, N and filters change without sampling again. Every file tells
+when it is damaged; a shard or manifest that is damaged or lost comes back with the same estimate.
+"""
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from astarpo.runtime.files import DamagedFileError, disk_errors, write_sealed_json
+from astarpo.runtime.parquet import write_parquet
+from astarpo.types import Problem, UserError
+from astarpo.values.estimators import ProblemValues, problem_values
+from astarpo.values.manifest import (
+    FORMAT,
+    MANIFEST,
+    VERIFIER,
+    read_manifest,
+    require_fit,
+    started_manifest,
+)
+from astarpo.values.shards import (
+    SCHEMA,
+    Sample,
+    check_shard,
+    read_shard,
+    shard_paths,
+    write_shard,
+    write_shard_table,
+)
+
+_AGAIN = "run the same astarpo estimate again"
+
+logger = logging.getLogger("astarpo")
+
+
+class ValueTable:
+    """A value table that exists on disk.
+
+    Attributes:
+        path: Its folder.
+        manifest: `fingerprint` (what must fit for the samples to be of use), and facts beside it.
+    """
+
+    def __init__(self, path: Path | str) -> None:
+        """Opens a table.
+
+        Raises:
+            UserError: There is none, it is damaged, or it is of another format.
+        """
+        self.path = Path(path)
+        if not (self.path / MANIFEST).is_file():
+            raise UserError(
+                f"{path}: no value table here (no {MANIFEST}); make one with astarpo estimate"
+            )
+        try:
+            self.manifest = read_manifest(self.path)
+        except DamagedFileError as error:
+            raise DamagedFileError(f"{error}; {_AGAIN}: it makes this file anew") from error
+        self._fingerprint = self.manifest["fingerprint"]
+        self._checked: dict[Path, dict[str, Any] | None] = {}  # shards and their fingerprints
+
+    @classmethod
+    def start(
+        cls,
+        path: Path,
+        fingerprint: dict[str, Any],
+        facts: dict[str, Any],
+        *,
+        any_verifier: bool = False,
+    ) -> "ValueTable":
+        """Makes a table, or opens the one that is there to go on with it.
+
+        Shards that are damaged are set aside, with a warning: their samples are then missing.
+
+        Args:
+            path: Its folder.
+            fingerprint: What the samples depend on.
+            facts: Further entries of the manifest, replaced by the latest call's.
+            any_verifier: Also where other verifiers judged its samples; see `stale_shards`. It
+                is unfinished then.
+
+        Raises:
+            UserError: The table there has another fingerprint; the differences are named.
+        """
+        held = started_manifest(path)
+        misfit = f"{path}: the value table does not fit"
+        require_fit(held["fingerprint"], fingerprint, misfit, any_verifier=any_verifier)
+        union = held["fingerprint"] | fingerprint
+        if any_verifier:
+            held.pop("samples", None)
+        with disk_errors(path):
+            path.mkdir(parents=True, exist_ok=True)
+        write_sealed_json(
+            path / MANIFEST, {**held, **facts, "format": FORMAT, "fingerprint": union}
+        )
+        table = cls(path)
+        table._fingerprint = fingerprint
+        table._set_damaged_aside()
+        return table
+
+    def setting(self, name: str) -> Any:
+        """What the samples were made with, such as `temperature`."""
+        return self.manifest["fingerprint"][name]
+
+    @property
+    def max_prompt_tokens(self) -> int:
+        """Limit over which prompts were set aside when the samples were made."""
+        return self._finished("max_prompt_tokens")
+
+    @property
+    def num_samples(self) -> int:
+        """N, samples of each problem, as the table was last finished with."""
+        return self._finished("samples")
+
+    def require_fit(self, fingerprint: Mapping[str, Any]) -> None:
+        """Checks that these samples are what `fingerprint` would give.
+
+        Entries that stand on one side only are not compared: a table may hold more tasks than a
+        run uses, and the other way round.
+
+        Raises:
+            UserError: They are not; each difference is named.
+        """
+        misfit = f"{self.path}: the value table does not fit"
+        require_fit(self.manifest["fingerprint"], fingerprint, misfit)
+
+    def set_facts(self, **facts: Any) -> None:
+        """Replaces entries of the manifest beside the fingerprint."""
+        self.manifest |= facts
+        write_sealed_json(self.path / MANIFEST, self.manifest)
+
+    def append(self, samples: Sequence[Sample]) -> None:
+        """Writes finished samples as one more shard."""
+        shard = write_shard(self.path, samples, self._fingerprint)
+        self._checked[shard] = self._fingerprint
+
+    def stale_shards(self) -> list[Path]:
+        """The shards that other verifiers than this table's have judged, or nobody knows which."""
+        return [
+            shard
+            for shard in shard_paths(self.path)
+            if (held := self._fingerprint_of(shard)) is None
+            or any(
+                held[name] != self.manifest["fingerprint"].get(name)
+                for name in held
+                if name.startswith(VERIFIER)
+            )
+        ]
+
+    def replace(self, shard: Path, rows: pa.Table) -> None:
+        """Writes a shard's samples with other verdicts in its place."""
+        new = write_shard_table(self.path, rows, self._fingerprint)
+        self._checked[new] = self._fingerprint
+        if new != shard:  # Version 0.1.0 named it.
+            shard.unlink()
+
+    def samples(self, columns: Sequence[str] | None = None) -> pa.Table:
+        """All samples so far, shard by shard in the order of their names.
+
+        Raises:
+            UserError: A shard is damaged or of another table.
+        """
+        tables = []
+        for shard in shard_paths(self.path):
+            try:
+                held = self._fingerprint_of(shard)
+                tables.append(read_shard(shard, columns))
+            except DamagedFileError as error:
+                raise DamagedFileError(f"{error}; {_AGAIN}: it makes its samples anew") from error
+            misfit = f"{shard}: does not belong to this value table"
+            require_fit(held or {}, self.manifest["fingerprint"], misfit)
+        return pa.concat_tables([SCHEMA.empty_table().select(columns or SCHEMA.names), *tables])
+
+    def missing_samples(self, problems: Sequence[Problem], num_samples: int) -> list[list[int]]:
+        """For each problem, which of its first `num_samples` samples are not there yet.
+
+        Raises:
+            UserError: A problem differs from the one of the same id that was sampled.
+        """
+        rewards_PN = self._rewards(problems, num_samples)
+        return [np.flatnonzero(row).tolist() for row in np.isnan(rewards_PN)]
+
+    def rewards(
+        self, problems: Sequence[Problem], num_samples: int | None = None
+    ) -> NDArray[np.float64]:
+        """Rewards of the first samples of each problem.
+
+        Args:
+            problems: Which, in the order wanted.
+            num_samples: N; None for all that the table was made with.
+
+        Returns:
+            [P, N].
+
+        Raises:
+            UserError: Samples are missing, or a problem has changed since.
+        """
+        num_samples = num_samples or self.num_samples
+        rewards_PN = self._rewards(problems, num_samples)
+        if lacking := np.flatnonzero(np.isnan(rewards_PN).any(axis=1)).tolist():
+            raise UserError(
+                f"{self.path}: {len(lacking)} of {len(problems)} problems lack samples out of "
+                f"{num_samples} (such as {problems[lacking[0]].id}); finish it with astarpo "
+                "estimate"
+            )
+        return rewards_PN
+
+    def values(
+        self, problems: Sequence[Problem], beta: float, num_samples: int | None = None
+    ) -> ProblemValues:
+        """V* of each problem with its error: the one place where training and reports get it.
+
+        Args:
+            problems: Which, in the order wanted.
+            beta: The paper's beta_1.
+            num_samples: As in `rewards`.
+
+        Raises:
+            UserError: As in `rewards`.
+        """
+        return problem_values(self.rewards(problems, num_samples), beta)
+
+    def write_values(
+        self, problems: Sequence[Problem], num_samples: int, beta: float, **facts: Any
+    ) -> None:
+        """Derives values.parquet from the samples, and marks the table as finished, with facts."""
+        found = self.values(problems, beta, num_samples)
+        columns = {
+            "problem_id": [p.id for p in problems],
+            "n": pa.array(found.num_samples_P, pa.int32()),
+            "mean_reward": found.mean_P,
+            "v_star": found.v_star_P,
+            "v_star_se": found.standard_error_P,
+        }
+        write_parquet(self.path / "values.parquet", pa.table(columns))
+        self.set_facts(samples=num_samples, **facts)
+
+    def _rewards(self, problems: Sequence[Problem], num_samples: int) -> NDArray[np.float64]:
+        """[P, N] rewards, NaN where there is no sample yet."""
+        rows = self.samples(["problem_id", "problem_digest", "sample", "reward"])
+        digests = pa.chunked_array([[p.digest for p in problems]], pa.string())
+        place = _places(rows["problem_id"], [p.id for p in problems])
+        number = rows["sample"].to_numpy()
+        chosen = np.flatnonzero((place >= 0) & (number < num_samples))
+        place, number = place[chosen], number[chosen]
+        digest = _places(rows["problem_digest"], digests.to_pylist())[chosen]
+        changed = np.flatnonzero(digest != _places(digests, digests.to_pylist())[place])
+        if len(changed):
+            name = problems[place[changed[0]]].id
+            raise UserError(f"{self.path}: problem {name} was sampled with another text or answer")
+        rewards_PN = np.full((len(problems), num_samples), np.nan)
+        rewards_PN[place, number] = rows["reward"].to_numpy()[chosen]
+        return rewards_PN
+
+    def _finished(self, name: str) -> Any:
+        if not {"samples", name} <= self.manifest.keys():
+            raise UserError(f"{self.path}: unfinished; {_AGAIN}")
+        return self.manifest[name]
+
+    def _fingerprint_of(self, shard: Path) -> dict[str, Any] | None:
+        """What a shard says of its samples; the first time, it is checked to be whole."""
+        if shard not in self._checked:
+            self._checked[shard] = check_shard(shard)
+        return self._checked[shard]
+
+    def _set_damaged_aside(self) -> None:
+        for shard in shard_paths(self.path):
+            try:
+                self._fingerprint_of(shard)
+            except DamagedFileError as error:
+                with disk_errors(shard):
+                    shard.replace(shard.with_name(f"damaged-{shard.name}"))
+                logger.warning(f"{error}; set aside as damaged-{shard.name}, its samples come anew")
+
+
+def _places(column: pa.ChunkedArray, names: Sequence[str]) -> NDArray[np.int64]:
+    """Where in `names` each entry of a column stands, -1 where it does not."""
+    place = {name: i for i, name in enumerate(names)}
+    coded = column.combine_chunks().dictionary_encode()
+    known = np.array([place.get(name, -1) for name in coded.dictionary.to_pylist()], np.int64)
+    return known[coded.indices.to_numpy()]

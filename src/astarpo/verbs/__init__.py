@@ -1,0 +1,1 @@
+"""What the command line does beside the stages: one verb and one function a file."""

@@ -1,0 +1,61 @@
+"""The verb `compare`: algorithms against each other over seeds, on equal terms, in one table."""
+
+from typing import Any
+
+from astarpo.config import CompareConfig
+from astarpo.experiments import run_experiment
+from astarpo.experiments.plan import Experiment
+from astarpo.experiments.request import (
+    parse_algorithms,
+    parse_seeds,
+    prepare_experiment,
+    read_recipe,
+)
+from astarpo.types import UserError
+
+
+def compare(config: CompareConfig) -> dict[str, Any]:
+    """Trains every algorithm with every seed and measures cost and result; see `experiment/`.
+
+    Returns:
+        What `results.json` says, of the runs that are finished.
+
+    Raises:
+        UserError: A setting or the recipe is wrong, a stage cannot do its work, or the folder holds
+            another experiment.
+    """
+    return run_experiment(prepare(config))
+
+
+def prepare(config: CompareConfig) -> Experiment:
+    """The experiment, checked as far as can be before any of it is done.
+
+    Raises:
+        UserError: As `compare` says.
+    """
+    return prepare_experiment(plan_comparison(config))
+
+
+def plan_comparison(config: CompareConfig) -> Experiment:
+    """The experiment that a comparison is, its settings checked.
+
+    Raises:
+        UserError: As `compare` says.
+    """
+    if (config.equal == "seconds") != (config.seconds is not None):
+        raise UserError("equal seconds: --equal seconds and --seconds S go together")
+    document, origin = read_recipe(config)
+    experiment = Experiment(
+        kind="compare",
+        out=config.out,
+        origin=origin,
+        document=document,
+        variants=tuple(parse_algorithms(config.algorithms, document, origin)),
+        seeds=parse_seeds(config.seeds),
+        equal=config.equal,
+        seconds=config.seconds,
+        steps=config.steps,
+        target=config.target,
+    )
+    experiment.check()
+    return experiment

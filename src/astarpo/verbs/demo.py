@@ -1,0 +1,24 @@
+"""The main job, embedded: both stages on a small policy, in minutes on a laptop.
+
+Everything is in the shipped recipe `recipes/demo.toml`; the policy it starts from is shipped too.
+"""
+
+from typing import Any
+
+from astarpo.config import DemoConfig, RunConfig
+from astarpo.config.documents import shipped_policy
+from astarpo.verbs.run import run
+
+
+def demo(config: DemoConfig) -> dict[str, Any]:
+    """Estimates V*, trains with one sample a prompt and evaluates before and after.
+
+    Returns:
+        What `summary.json` in `config.out` says; see `run.run_document`.
+    """
+    return run(recipe_of(config))
+
+
+def recipe_of(config: DemoConfig) -> RunConfig:
+    """The run that the demo is."""
+    return RunConfig(recipe="demo", model=shipped_policy(), out=config.out, seed=config.seed)

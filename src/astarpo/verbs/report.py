@@ -1,0 +1,141 @@
+"""Runs as one page that works offline, made from their directories alone.
+
+run directories -> collect.py, stage1.py, answers.py -> page.py + assets/ -> report.html
+                                                     -> markdown.py      -> report.md, PNG
+
+Experiments have a page of another kind: see `experiment/`.
+"""
+
+import time
+from pathlib import Path
+from typing import Any
+
+from astarpo.config import ReportConfig
+from astarpo.reports.answers import Source, choose_problems, columns, read_sources, shorten
+from astarpo.reports.collect import clean, collect_run, read_questions, run_names
+from astarpo.reports.markdown import write_markdown
+from astarpo.reports.page import render_page
+from astarpo.reports.stage1 import values_by_problem
+from astarpo.rundir.reader import RunDirectory, open_run
+from astarpo.runtime.files import write_atomic
+from astarpo.runtime.outputs import check_file
+from astarpo.runtime.version import package_version
+from astarpo.types import UserError
+
+
+def report(config: ReportConfig) -> str:
+    """Writes the report of some runs; those still going or cut short are shown as far as they are.
+
+    The folder of an experiment (`astarpo compare`, `astarpo sweep`) gets the report and pictures of
+    its own.
+
+    Returns:
+        What was written, in a line.
+
+    Raises:
+        UserError: A path is no run, or the report cannot be written.
+    """
+    out = prepare(config)
+    if _of_experiment(config):
+        # Brings torch, which reports of runs do without.
+        from astarpo.experiments.report import write_experiment
+
+        return write_experiment(config.runs[0])
+    runs = [open_run(path) for path in config.runs]
+    names = run_names(config.runs)
+    sources_by_run, notes = _read_answers(runs)
+    collected = [
+        collect_run(run, name, sources, remarks)
+        for run, name, sources, remarks in zip(runs, names, sources_by_run, notes, strict=True)
+    ]
+    answers = _answers(runs, sources_by_run, config.max_answers)
+    num_all = sum(len(s.table) for s in _distinct(runs, sources_by_run))
+    num_shown = len(answers["text"])
+    data = {
+        "runs": collected,
+        "made": time.strftime("%Y-%m-%d %H:%M"),
+        "version": package_version(),
+        "num_answers": num_all,
+        "num_shown": num_shown,
+    }
+    page = render_page(", ".join(names), data, answers)
+    write_atomic(out, lambda file: file.write_text(page, encoding="utf-8"))
+    if config.markdown:
+        write_markdown(out.with_suffix(".md"), collected)
+    return (
+        f"{out}: {len(runs)} run{'s' * (len(runs) > 1)}, {num_shown:,} of {num_all:,} answers, "
+        f"{len(page) / 1e6:.1f} MB"
+    )
+
+
+def prepare(config: ReportConfig) -> Path:
+    """The page's file: a run's own report is made anew, another file is not replaced unasked.
+
+    Raises:
+        UserError: A path is no run, or the report cannot be written.
+    """
+    out = config.out or config.runs[0] / "report.html"
+    own = config.overwrite or config.out is None
+    if not _of_experiment(config):
+        for path in config.runs:
+            open_run(path)
+    elif len(config.runs) > 1 or config.out or config.markdown:
+        raise UserError(
+            "an experiment (a folder with results.json) is reported alone and into its own folder, "
+            "where its table.md also is: give no other run, no --out, no --markdown"
+        )
+    check_file(out, config.runs, overwrite=own, suffix=".html")
+    if config.markdown:
+        check_file(out.with_suffix(".md"), overwrite=own)
+    return out
+
+
+def _of_experiment(config: ReportConfig) -> bool:
+    return any((path / "results.json").is_file() for path in config.runs)
+
+
+def _read_answers(runs: list[RunDirectory]) -> tuple[list[list[Source]], list[list[str]]]:
+    notes: list[list[str]] = [[] for _ in runs]
+    sources = [read_sources(run, i, notes[i]) for i, run in enumerate(runs)]
+    return sources, notes
+
+
+def _distinct(runs: list[RunDirectory], sources_by_run: list[list[Source]]) -> list[Source]:
+    """All sources, but a value table that several runs share only once."""
+    seen: set[Path] = set()
+    kept = []
+    for run, sources in zip(runs, sources_by_run, strict=True):
+        table = run.values.resolve() if run.values else None
+        kept += [s for s in sources if s.kind != "stage1" or table not in seen]
+        seen |= {table} if table else set()
+    return kept
+
+
+def _values(runs: list[RunDirectory], sources: list[Source]) -> dict[str, list[float]]:
+    """Of each problem, from the first run that has it."""
+    values: dict[str, list[float]] = {}
+    for source in sources:
+        if source.kind == "stage1":
+            values = values_by_problem(source.table, runs[source.run].config) | values
+    return values
+
+
+def _answers(
+    runs: list[RunDirectory], sources_by_run: list[list[Source]], max_answers: int
+) -> dict[str, Any]:
+    sources = _distinct(runs, sources_by_run)
+    kept = choose_problems(sources, max_answers)
+    answers = columns(sources, kept)
+    problems = read_questions(runs, kept)
+    known = [problems.get(name) for name in answers["problems"]]
+    answers["questions"] = [
+        shorten("\n\n".join(part["content"] for part in problem.prompt)) if problem else None
+        for problem in known
+    ]
+    values = _values(runs, sources)
+    answers["values"] = [values.get(name) for name in answers["problems"]]
+    answers["truths"] = [
+        truth if truth is not None or problem is None else problem.ground_truth
+        for truth, problem in zip(answers["truths"], known, strict=True)
+    ]
+    return clean(answers)

@@ -1,0 +1,98 @@
+"""The runs below a folder, as a table in text: state, progress, last reward, time."""
+
+import os
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from astarpo.config import RunsConfig
+from astarpo.rundir.reader import RunDirectory, open_run, started_at, state_of
+from astarpo.types import UserError
+
+_COLUMNS = ("run", "state", "step", "reward", "KL", "seconds", "started")
+_RIGHT = {"step", "reward", "KL", "seconds"}
+# Parts of a run that hold no runs but may hold very many files.
+_PARTS = {"samples", "checkpoints", "model", "values", "reference"}
+_NOTE = (
+    "running: has written of late; silent: has not, so it was killed, failed, or is in a long step"
+)
+
+
+def runs(config: RunsConfig) -> str:
+    """Lists the runs below a folder, oldest first.
+
+    Returns:
+        The table. Reward and KL are the last step's, seconds the training's so far.
+
+    Raises:
+        UserError: There is no such folder, or no run in it.
+    """
+    rows = [_row(run, config.dir) for run in prepare(config)]
+    lines = _render(rows)
+    if any(row[1].startswith(("running", "silent")) for row in rows):
+        lines += ["", _NOTE]
+    return "\n".join(lines)
+
+
+def prepare(config: RunsConfig) -> list[RunDirectory]:
+    """The runs to list, oldest first.
+
+    Raises:
+        UserError: As `runs` says.
+    """
+    if not config.dir.is_dir():
+        raise UserError(f"{config.dir}: no such folder")
+    found = sorted(find_runs(config.dir), key=started_at)
+    if not found:
+        raise UserError(f"{config.dir}: no run of astarpo train or astarpo run in it")
+    return found
+
+
+def find_runs(folder: Path) -> Iterator[RunDirectory]:
+    """The runs in a folder and below it; a run's own parts are not looked through."""
+    for path, names, files in os.walk(folder):
+        if {"recipe.json", "config.json"} & set(files):
+            try:
+                yield open_run(Path(path))
+            except UserError:
+                continue  # A model's config.json, say.
+            names.clear()
+        names[:] = sorted(name for name in names if name not in _PARTS and name[0] != ".")
+
+
+def _row(run: RunDirectory, folder: Path) -> tuple[str, ...]:
+    rows = run.metrics()
+    last = rows[-1] if rows else {}
+    name = str(run.path.relative_to(folder)) if run.path != folder else str(folder)
+    return (
+        # A folder's name may hold what would move a terminal's cursor.
+        "".join(c if c.isprintable() else "?" for c in name),
+        str(state_of(run, rows)),
+        _progress(last.get("step", 0), run.config),
+        _number(last.get("reward")),
+        _number(last.get("kl")),
+        f"{sum(row.get('seconds', 0.0) for row in rows):.0f}",
+        time.strftime("%Y-%m-%d %H:%M", time.localtime(started_at(run))),
+    )
+
+
+def _progress(step: int, config: dict[str, Any]) -> str:
+    if config.get("steps"):
+        return f"{step} of {config['steps']}"
+    return str(step)
+
+
+def _number(value: Any) -> str:
+    return f"{value:.3f}" if isinstance(value, int | float) else "-"
+
+
+def _render(rows: Sequence[tuple[str, ...]]) -> list[str]:
+    widths = [max(map(len, column)) for column in zip(_COLUMNS, *rows, strict=True)]
+    return [
+        "  ".join(
+            cell.rjust(width) if name in _RIGHT else cell.ljust(width)
+            for name, cell, width in zip(_COLUMNS, row, widths, strict=True)
+        ).rstrip()
+        for row in (_COLUMNS, *rows)
+    ]

@@ -1,0 +1,66 @@
+"""The verb `sweep`: one setting over its values and seeds, in one table."""
+
+from pathlib import Path
+from typing import Any
+
+from astarpo.config import SweepConfig
+from astarpo.experiments import run_experiment
+from astarpo.experiments.plan import Experiment
+from astarpo.experiments.request import (
+    parse_algorithms,
+    parse_seeds,
+    prepare_experiment,
+    read_recipe,
+    swept_variants,
+)
+
+
+def sweep(config: SweepConfig) -> dict[str, Any]:
+    """Trains with every value of a setting and every seed; see `experiment/`.
+
+    All values of `samples` use one value table a seed: the first samples of it.
+
+    Returns:
+        What `results.json` says, of the runs that are finished.
+
+    Raises:
+        UserError: A setting or the recipe is wrong, a stage cannot do its work, or the folder holds
+            another experiment.
+    """
+    return run_experiment(prepare(config))
+
+
+def prepare(config: SweepConfig) -> Experiment:
+    """The experiment, checked as far as can be before any of it is done.
+
+    Raises:
+        UserError: As `sweep` says.
+    """
+    return prepare_experiment(plan_sweep(config))
+
+
+def plan_sweep(config: SweepConfig) -> Experiment:
+    """The experiment that a sweep is, its settings checked.
+
+    Raises:
+        UserError: As `sweep` says.
+    """
+    document, origin = read_recipe(config)
+    algorithms = parse_algorithms(config.algorithms, document, origin)
+    variants = swept_variants(config.setting, config.over, algorithms)
+    samples = [v.train["values_samples"] for v in variants if config.setting == "samples"]
+    experiment = Experiment(
+        kind="sweep",
+        out=config.out or Path("runs") / f"sweep-{config.setting}",
+        origin=origin,
+        document=document,
+        variants=tuple(variants),
+        seeds=parse_seeds(config.seeds),
+        setting=config.setting,
+        equal=config.equal,
+        steps=config.steps,
+        target=config.target,
+        table_samples=max(samples, default=None),
+    )
+    experiment.check()
+    return experiment
