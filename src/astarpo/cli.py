@@ -54,9 +54,7 @@ def parse(arguments: Sequence[str]) -> tuple[Config, bool]:
     """
     verb = arguments[0]
     if verb == "--version":
-        from astarpo.runtime.version import package_version
-
-        print(package_version())
+        print(astarpo.__version__)
         raise SystemExit(0)
     if verb not in VERBS:
         raise UserError(f"{verb}: no such verb; the verbs are {', '.join(VERBS)}")

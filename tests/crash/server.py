@@ -181,7 +181,7 @@ def _import_everything() -> None:
     for name in ("Qwen2Config", "Qwen2ForCausalLM", "PreTrainedTokenizerFast"):
         getattr(importlib.import_module("transformers"), name)
     for name in _PRELOADED:
-        importlib.import_module(f"astarpo.{name}")
+        getattr(importlib.import_module("astarpo"), name)
     import torch
 
     torch.set_num_threads(1)

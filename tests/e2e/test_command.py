@@ -50,7 +50,7 @@ def test_log_lines_stand_alone_beside_a_progress_bar():
         "import logging, time\n"
         "from astarpo.cli import main\n"
         "main([])\n"  # sets the log up
-        "from astarpo.progress import Progress\n"
+        "from astarpo.runtime.progress import Progress\n"
         "with Progress('steps', 3) as bar:\n"
         "    for i in range(3):\n"
         "        time.sleep(0.15)\n"

@@ -15,9 +15,13 @@ from astarpo.config.documents import (
     read_recipe_file,
     shipped_policy,
 )
+from astarpo.experiments.files import problem_files
 from astarpo.experiments.plan import Experiment, Variant
 from astarpo.runtime.files import DamagedFileError, read_json_object, write_json
 from astarpo.runtime.outputs import check_folder
+from astarpo.stages.estimate import prepare as prepare_estimate
+from astarpo.stages.evaluate import prepare as prepare_evaluate
+from astarpo.stages.train import require_parts
 from astarpo.types import UserError
 
 _REQUEST = "experiment.json"
@@ -201,12 +205,6 @@ def prepare_experiment(experiment: Experiment) -> Experiment:
     Raises:
         UserError: The folder holds something else, or an input is wrong.
     """
-    # Torch comes with these; a mistake in the settings should not wait for it.
-    from astarpo.experiments.files import problem_files
-    from astarpo.stages.estimate import prepare as prepare_estimate
-    from astarpo.stages.evaluate import prepare as prepare_evaluate
-    from astarpo.stages.train import require_parts
-
     check_claim(experiment)
     problems = {config.out: held for config, held in problem_files(experiment)}
     seed = experiment.seeds[0]

@@ -14,6 +14,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
+
 from astarpo.config import EstimateConfig, EvaluateConfig, TrainConfig
 from astarpo.experiments.files import problem_files
 from astarpo.experiments.plan import Experiment, Variant
@@ -21,6 +23,8 @@ from astarpo.experiments.results import is_finished, stage1_cost
 from astarpo.rundir.reader import read_json
 from astarpo.runtime.files import write_json
 from astarpo.runtime.stopping import STOPPED_STATUS, StopSignal
+from astarpo.stages.data import data
+from astarpo.stages.evaluate import evaluate
 from astarpo.types import UserError
 
 logger = logging.getLogger("astarpo")
@@ -62,8 +66,6 @@ class Worker:
 
     def prepare(self) -> None:
         """Makes problem files and scores the reference policy."""
-        from astarpo.stages.data import data
-
         for config, _ in problem_files(self.experiment):
             if not config.out.exists():
                 data(config)
@@ -154,10 +156,6 @@ def _is_estimated(config: EstimateConfig) -> bool:
 def _evaluate(config: EvaluateConfig, what: str) -> None:
     if config.out.exists():
         return
-    import torch
-
-    from astarpo.stages.evaluate import evaluate
-
     logger.info(f"scores of {what}:")
     evaluate(config)
     if torch.cuda.is_available():  # Training, in another process, needs it.

@@ -4,12 +4,11 @@ The value table, a run's samples and the answers of an evaluation each have some
 """
 
 from collections.abc import Container
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import pyarrow as pa
 
-if TYPE_CHECKING:
-    from astarpo.types import Answer
+from astarpo.types import Answer
 
 ANSWER_SCHEMA = pa.schema(
     [
@@ -36,7 +35,7 @@ def answer_schema(names: Container[str]) -> pa.Schema:
     return pa.schema([field for field in ANSWER_SCHEMA if field.name in names])
 
 
-def answer_row(answer: "Answer", **more: Any) -> dict[str, Any]:
+def answer_row(answer: Answer, **more: Any) -> dict[str, Any]:
     """A judged answer by column, with further columns given by name, in the schema's order."""
     problem, completion, verdict = answer.prompt.problem, answer.completion, answer.verdict
     row = more | {

@@ -18,7 +18,6 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
-import astarpo
 from astarpo.types import UserError
 
 START_LIMIT_S = 600.0
@@ -27,11 +26,16 @@ START_LIMIT_S = 600.0
 GradingRequest = tuple[str, str, str]
 """The verifier's name, the response, and the ground truth or what else the verifier asks for."""
 
+# Ctrl-C belongs to the parent, which closes the pool. SIGTERM, which schedulers send to every
+# process, too: an answer under way must not end as an error, nor an import. What is executed from
+# here gets the usual handler again.
 # `-P` and the check keep the working directory and a second copy of the package out of it: the
 # server imports what this process would, plus the folder that this package came from.
-_PACKAGE_ROOT = str(Path(astarpo.__path__[0]).resolve().parent)
+_PACKAGE_ROOT = str(Path(__file__).resolve().parents[2])
 _BOOTSTRAP = """\
-import sys
+import signal, sys
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+signal.signal(signal.SIGTERM, lambda *_: None)
 root, cpu_limit_s, wall_limit_s = sys.argv[1:]
 if root not in sys.path:
     sys.path.insert(0, root)

@@ -1,6 +1,6 @@
 """The processes that judge: a server that imports the verifiers once, and workers forked from it.
 
-Started by `verify.processes`. Server and workers talk one JSON object a line over sockets and may
+Started by `grading.processes`. Server and workers talk one JSON object a line over sockets and may
 be killed at any time: they hold nothing that matters. A fork takes milliseconds where imports take
 seconds, so a worker that is stuck is replaced at once. The server sees no model's text.
 
@@ -22,12 +22,14 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from types import CodeType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from astarpo.grading.reward import PREFIX, RewardFunction, search_also
+from astarpo.grading.verifiers import Verifier, get_verifier
+from astarpo.tasks import get_task
+from astarpo.tasks.gym import ReasoningGym
 from astarpo.types import UserError
-
-if TYPE_CHECKING:
-    from astarpo.tasks.gym import ReasoningGym
+from astarpo.verify import latex
 
 MEMORY_LIMIT_BYTES = 4 * 2**30
 
@@ -52,17 +54,8 @@ def main(cpu_limit_s: float, wall_limit_s: float) -> None:
         wall_limit_s: The pool's limit for one answer by the clock.
     """
     control = _take_standard_streams()
-    # Ctrl-C belongs to the parent, which closes the pool. SIGTERM, which schedulers send to every
-    # process, too: an answer under way must not end as an error. What is executed from here gets
-    # the usual handler again.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, lambda *_: None)
     _limit_memory()
     logging.disable(logging.CRITICAL)
-
-    # An entry point stands above every floor; imported here so that the package has no circle.
-    from astarpo.grading.verifiers import Verifier
-    from astarpo.verify import latex
 
     latex.warm_up()
     sys.addaudithook(_refuse_code_from_text)
@@ -147,17 +140,10 @@ def _serve(
 
 
 def _loads_own(request: dict[str, Any]) -> bool:
-    from astarpo.grading.reward import PREFIX
-
     return request["own_rewards"] and request["load"].startswith(PREFIX)
 
 
 def _load(verifiers: dict[str, Any], request: dict[str, Any]) -> dict[str, Any]:
-    from astarpo.grading.reward import search_also
-    from astarpo.grading.verifiers import get_verifier
-    from astarpo.tasks import get_task
-    from astarpo.tasks.gym import ReasoningGym
-
     name = request["load"]
     is_own = _loads_own(request)
     if is_own:
@@ -171,7 +157,7 @@ def _load(verifiers: dict[str, Any], request: dict[str, Any]) -> dict[str, Any]:
     return {"version": verifier.version}
 
 
-def _check(verifier: "ReasoningGym") -> None:
+def _check(verifier: ReasoningGym) -> None:
     """Sees to it that a library's scorer works under the guard."""
     global _refused
     _refused = False
@@ -196,8 +182,6 @@ def _judge(verifiers: dict[str, Any], request: dict[str, Any]) -> dict[str, Any]
 
 
 def _is_own(verifier: Any) -> bool:
-    from astarpo.grading.reward import RewardFunction
-
     return isinstance(verifier, RewardFunction)
 
 

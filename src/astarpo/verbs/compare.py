@@ -3,7 +3,6 @@
 from typing import Any
 
 from astarpo.config import CompareConfig
-from astarpo.experiments import run_experiment
 from astarpo.experiments.plan import Experiment
 from astarpo.experiments.request import (
     parse_algorithms,
@@ -11,6 +10,7 @@ from astarpo.experiments.request import (
     prepare_experiment,
     read_recipe,
 )
+from astarpo.experiments.runner import run_experiment
 from astarpo.types import UserError
 
 

@@ -12,11 +12,10 @@ asks for a small policy of the recipe's own instead of a given `model`.
 
 import logging
 import time
-from collections.abc import Mapping, Set
+from collections.abc import Callable, Mapping, Set
 from pathlib import Path
 from typing import Any
 
-import astarpo
 from astarpo.config import (
     Config,
     DataConfig,
@@ -28,7 +27,6 @@ from astarpo.config import (
     WarmStartConfig,
 )
 from astarpo.config.documents import (
-    VERBS,
     build,
     find_recipe,
     measures_kl,
@@ -39,7 +37,17 @@ from astarpo.config.documents import (
 from astarpo.rundir.reader import has_run
 from astarpo.runtime.files import DamagedFileError, read_json_object, write_json
 from astarpo.runtime.outputs import check_folder
+from astarpo.stages.data import data, keep_apart
+from astarpo.stages.estimate import estimate
+from astarpo.stages.estimate import prepare as prepare_estimate
+from astarpo.stages.evaluate import evaluate
+from astarpo.stages.evaluate import prepare as prepare_evaluate
+from astarpo.stages.train import require_parts, train
+from astarpo.stages.warm_start import prepare as prepare_warm_start
+from astarpo.stages.warm_start import warm_start
+from astarpo.training.inputs import TextSettings, refuse_other_text
 from astarpo.types import UserError
+from astarpo.verbs.report import report
 
 logger = logging.getLogger("astarpo")
 
@@ -106,8 +114,6 @@ def run_document(document: Mapping[str, Any], out: Path, origin: str) -> dict[st
         seconds[name] = time.monotonic() - started
         write_json(stages_file, seconds)
     summary = _summarize(document, out, seconds)
-    from astarpo.verbs.report import report
-
     logger.info(report(ReportConfig(runs=[out])))
     return summary
 
@@ -162,14 +168,6 @@ def _prepare_stages(stages: dict[str, Any], finished: Set[str]) -> None:
     Raises:
         UserError: As `run_document` says.
     """
-    # Torch comes with these; a mistake in the recipe's settings should not wait for it.
-    from astarpo.stages.data import keep_apart
-    from astarpo.stages.estimate import prepare as prepare_estimate
-    from astarpo.stages.evaluate import prepare as prepare_evaluate
-    from astarpo.stages.train import require_parts
-    from astarpo.stages.warm_start import prepare as prepare_warm_start
-    from astarpo.training.inputs import TextSettings, refuse_other_text
-
     require_parts(stages["train"])
     text = TextSettings(*(getattr(stages["estimate"], name) for name in TextSettings._fields))
     refuse_other_text(stages["train"], text, "[estimate]")
@@ -230,9 +228,17 @@ def stage_configs(document: Mapping[str, Any], out: Path, origin: str) -> dict[s
 
 def _run_stage(config: Config) -> bool:
     """Runs the verb a config is for; False where it stopped before its end."""
-    verb = next(name for name, kind in VERBS.items() if type(config) is kind).replace("-", "_")
-    result = getattr(astarpo, verb)(config)
+    result = _STAGES[type(config)](config)
     return not (isinstance(config, TrainConfig) and not result["completed"])
+
+
+_STAGES: dict[type[Config], Callable[[Any], Any]] = {
+    DataConfig: data,
+    WarmStartConfig: warm_start,
+    EstimateConfig: estimate,
+    TrainConfig: train,
+    EvaluateConfig: evaluate,
+}
 
 
 def _summarize(

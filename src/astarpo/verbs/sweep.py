@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Any
 
 from astarpo.config import SweepConfig
-from astarpo.experiments import run_experiment
 from astarpo.experiments.plan import Experiment
 from astarpo.experiments.request import (
     parse_algorithms,
@@ -13,6 +12,7 @@ from astarpo.experiments.request import (
     read_recipe,
     swept_variants,
 )
+from astarpo.experiments.runner import run_experiment
 
 
 def sweep(config: SweepConfig) -> dict[str, Any]:

@@ -1,0 +1,53 @@
+"""Runs an experiment: what is missing of it, and the tables and page of what is there."""
+
+import logging
+from typing import Any
+
+from astarpo.experiments.plan import Experiment
+from astarpo.experiments.report import write_experiment
+from astarpo.experiments.request import claim
+from astarpo.experiments.results import collect_results
+from astarpo.experiments.stages import StoppedError, Worker, folder_to_itself
+from astarpo.experiments.table import render_tables
+from astarpo.runtime.files import write_atomic, write_json
+
+logger = logging.getLogger("astarpo")
+
+
+def run_experiment(experiment: Experiment) -> dict[str, Any]:
+    """Does what is missing and writes `results.json` and `table.md` after every run.
+
+    Finished runs of earlier calls for the same folder, with other variants or seeds, stay in the
+    results.
+
+    Returns:
+        What `results.json` says; with `completed` False where a signal stopped it.
+
+    Raises:
+        UserError: A stage failed, or the folder holds another experiment.
+    """
+    with folder_to_itself(experiment.out) as lock:
+        whole = claim(experiment)
+        worker = Worker(experiment, lock)
+        worker.prepare()
+        runs = list(experiment.runs())
+        try:
+            for i, (variant, seed) in enumerate(runs, start=1):
+                logger.info(f"== {variant.name}, seed {seed}: run {i} of {len(runs)}")
+                worker.finish_run(variant, seed)
+                _write(whole)
+        except StoppedError:
+            logger.warning("stopped; the same call goes on")
+            return _write(whole) | {"completed": False}
+        results = _write(whole)
+        logger.info(render_tables(results))
+        logger.info(write_experiment(experiment.out))
+    return results
+
+
+def _write(experiment: Experiment) -> dict[str, Any]:
+    results = collect_results(experiment)
+    write_json(experiment.out / "results.json", results)
+    text = render_tables(results)
+    write_atomic(experiment.out / "table.md", lambda file: file.write_text(text, encoding="utf-8"))
+    return results
