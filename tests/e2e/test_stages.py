@@ -19,7 +19,7 @@ from astarpo.models.policy import save_model
 from astarpo.runtime.locks import folder_lock
 from astarpo.stages.warm_start import build_policy
 from astarpo.tasks.problem_set import read_problems, write_problems
-from astarpo.training.inputs import attach_values
+from astarpo.training.inputs import valued_prompts
 from astarpo.types import Prompt, UserError
 from tests.conftest import command, digit_problems, run_command
 
@@ -284,10 +284,13 @@ def test_filter_drops_what_it_says(policy_path, problems_path, table_path):
     prompts = [Prompt(p, (1,)) for p in read_problems(problems_path)]
     rewards = table.rewards([p.problem for p in prompts])
     base = {"model": "m", "problems": "p", "values": "v", "out": "o"}
-    kept, values = attach_values(prompts, table, TrainConfig(**base, filter="all_wrong"))
-    expected = [p for p, r in zip(prompts, rewards, strict=True) if r.max() > 0]
-    assert kept == expected
+    kept = valued_prompts(prompts, table, TrainConfig(**base, filter="all_wrong"))
+    expected = [p.problem for p, r in zip(prompts, rewards, strict=True) if r.max() > 0]
+    assert [p.problem for p in kept] == expected
     assert 0 < len(kept) < 24
-    assert min(values) > 0
-    everything, _ = attach_values(prompts, table, TrainConfig(**base))
-    assert everything == prompts
+    assert min(p.value for p in kept) > 0
+    everything = valued_prompts(prompts, table, TrainConfig(**base))
+    assert [p.problem for p in everything] == [p.problem for p in prompts]
+    values = astarpo.optimal_values(rewards, 0.5).tolist()
+    assert [p.value for p in everything] == values  # the filter changes no value
+    assert all(prompt in everything for prompt in kept)

@@ -11,7 +11,7 @@ from astarpo.grading.fingerprint import verifier_fingerprint
 from astarpo.grading.grader import Grader
 from astarpo.runtime.files import DamagedFileError
 from astarpo.types import UserError
-from astarpo.values.estimators import problem_values, value_estimates
+from astarpo.values.estimators import Plugin, problem_values, value_estimates
 from astarpo.values.rejudge import rejudge
 from astarpo.values.shards import Sample
 from tests.conftest import digit_problems, flipped
@@ -34,6 +34,10 @@ def sample(problem, number, reward) -> Sample:
     )
 
 
+def finish(table, problems, num_samples, beta):
+    table.write_values(problems, table.values(problems, Plugin(beta), num_samples))
+
+
 @pytest.fixture
 def table(tmp_path):
     problems = digit_problems(3)
@@ -41,7 +45,7 @@ def table(tmp_path):
     table.append([sample(problems[1], n, float(n < 3)) for n in range(8)])
     table.append([sample(problems[0], n, 0.0) for n in range(8)])
     table.append([sample(problems[2], n, 1.0) for n in range(8)])
-    table.write_values(problems, 8, 0.5)
+    finish(table, problems, 8, 0.5)
     return table
 
 
@@ -57,7 +61,7 @@ def test_values_follow_from_rewards(table):
 def test_beta_and_n_change_without_new_samples(table):
     problems = digit_problems(3)
     assert table.rewards(problems, 4).mean(axis=1).tolist() == [0, 0.75, 1]
-    table.write_values(problems, 8, math.inf)
+    finish(table, problems, 8, math.inf)
     rows = pq.read_table(table.path / "values.parquet").to_pylist()
     assert [r["v_star"] for r in rows] == [0, 3 / 8, 1]
 
@@ -123,7 +127,7 @@ def fill(path, problems):
     for problem, numbers in zip(problems, table.missing_samples(problems, 8), strict=True):
         if numbers:
             table.append([sample(problem, n, float(n < 3)) for n in numbers])
-    table.write_values(problems, 8, 0.5)
+    finish(table, problems, 8, 0.5)
     return table
 
 
@@ -258,7 +262,7 @@ def test_tables_of_version_0_1_0_are_read_extended_and_healed(old_table, caplog)
 
 def test_problems_may_have_unequally_many_samples():
     nan = math.nan
-    found = problem_values([[1, 0, nan, nan], [0, 1, 1, 0], [nan, 1, nan, nan]], 0.5)
+    found = problem_values([[1, 0, nan, nan], [0, 1, 1, 0], [nan, 1, nan, nan]], Plugin(0.5))
     assert found.num_samples_P.tolist() == [2, 4, 1]
     for i, rewards in enumerate(([1, 0], [0, 1, 1, 0], [1])):
         value, error = value_estimates(rewards, 0.5)
@@ -268,14 +272,14 @@ def test_problems_may_have_unequally_many_samples():
     assert found.lowest_P.tolist() == [0, 0, 1]
     assert found.highest_P.tolist() == [1, 1, 1]
     with pytest.raises(ValueError, match="need a sample a problem"):
-        problem_values([[1.0], [nan]], 0.5)
+        problem_values([[1.0], [nan]], Plugin(0.5))
 
 
 def test_samples_that_are_there_twice_count_once(table):
     problems = digit_problems(3)
     table.append([sample(problems[1], n, float(n < 3)) for n in (3, 2)])
     assert table.missing_samples(problems, 8) == [[], [], []]
-    assert table.values(problems, math.inf).v_star_P.tolist() == [0, 3 / 8, 1]
+    assert table.values(problems, Plugin(math.inf)).v_star_P.tolist() == [0, 3 / 8, 1]
 
 
 REWARD = "def f(completions, **columns): return [float({})] * len(completions)\n"
@@ -295,7 +299,7 @@ def test_stored_samples_are_judged_anew(tmp_path, caplog):
     table = ValueTable.start(tmp_path / "t", first, {})
     for problem in problems:
         table.append([sample(problem, n, 1.0) for n in range(2)])
-    table.write_values(problems, 2, 0.5)
+    finish(table, problems, 2, 0.5)
     names = set(shards(table))
     file.write_text(REWARD.format("0.25"))
     second = FINGERPRINT | verifier_fingerprint(problems, reward)
