@@ -21,6 +21,7 @@ from astarpo.stages.warm_start import build_policy
 from astarpo.tasks.problem_set import read_problems, write_problems
 from astarpo.training.inputs import valued_prompts
 from astarpo.types import Prompt, UserError
+from astarpo.values.shards import read_shard
 from tests.conftest import command, digit_problems, run_command
 
 
@@ -69,6 +70,29 @@ def test_estimate_killed_halfway_ends_with_the_same_bytes(estimate_words, table_
     assert all(f.read_bytes() == content for f, content in kept.items())
     assert contents(out) == contents(table_path)
     assert (out / "values.parquet").read_bytes() == (table_path / "values.parquet").read_bytes()
+
+
+def test_stage_1_reads_each_shard_as_often_whatever_their_number(
+    policy_path, problems_path, tmp_path, monkeypatch
+):
+    reads = Counter()
+
+    def counted(path, columns=None):
+        reads[path.name] += 1
+        return read_shard(path, columns)
+
+    monkeypatch.setattr("astarpo.values.table.read_shard", counted)
+    for shard_problems in (12, 2):
+        out = tmp_path / f"{shard_problems}"
+        astarpo.estimate(
+            EstimateConfig(
+                model=str(policy_path), problems=problems_path, out=out, samples=2, device="cpu",
+                max_new_tokens=4, allow_truncated=True, shard_problems=shard_problems,
+            )
+        )  # fmt: skip
+        assert len(reads) == 24 // shard_problems
+        assert set(reads.values()) == {2}  # for V*, and for what the log says
+        reads.clear()
 
 
 def test_one_process_writes_a_table(estimate_words, table_path, capsys):

@@ -2,7 +2,9 @@ import dataclasses
 import json
 import math
 import resource
+from collections import Counter
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
@@ -11,9 +13,16 @@ from astarpo.grading.fingerprint import verifier_fingerprint
 from astarpo.grading.grader import Grader
 from astarpo.runtime.files import DamagedFileError
 from astarpo.types import UserError
-from astarpo.values.estimators import Plugin, problem_values, value_estimates
+from astarpo.values.estimators import (
+    Estimator,
+    Plugin,
+    ValueEstimate,
+    estimator_of,
+    problem_values,
+    value_estimates,
+)
 from astarpo.values.rejudge import rejudge
-from astarpo.values.shards import Sample
+from astarpo.values.shards import Sample, read_shard
 from tests.conftest import digit_problems, flipped
 
 FINGERPRINT = {"weights": "abc", "temperature": 1.0, "verifier of gsm8k": "1"}
@@ -273,6 +282,69 @@ def test_problems_may_have_unequally_many_samples():
     assert found.highest_P.tolist() == [1, 1, 1]
     with pytest.raises(ValueError, match="need a sample a problem"):
         problem_values([[1.0], [nan]], Plugin(0.5))
+
+
+def test_an_unfinished_problem_is_refused_and_named(table):
+    problems = digit_problems(3)
+    table.append([sample(problems[0], n, 0.0) for n in range(8, 10)])
+    with pytest.raises(UserError, match="2 of 3 problems lack samples out of 10"):
+        table.values(problems, Plugin(0.5), 10)
+    assert table.values(problems, Plugin(0.5)).num_samples_P.tolist() == [8, 8, 8]
+
+
+def test_values_name_their_estimator(table):
+    rows = pq.read_table(table.path / "values.parquet").to_pylist()
+    assert {row["estimator"] for row in rows} == {"plugin(beta1=0.5)"}
+    assert [str(estimator_of({"beta1": given})) for given in (0.25, "Infinity")] == [
+        "plugin(beta1=0.25)", "plugin(beta1=inf)",
+    ]  # fmt: skip
+
+
+def test_another_estimator_needs_no_change_elsewhere(table):
+    class BestOfN(Estimator):
+        def estimate(self, rewards_PN):
+            return ValueEstimate(np.nanmax(rewards_PN, axis=1), np.full(len(rewards_PN), np.nan))
+
+        def __str__(self):
+            return "best of N"
+
+    problems = digit_problems(3)
+    table.write_values(problems, table.values(problems, BestOfN(), 4))
+    rows = pq.read_table(table.path / "values.parquet").to_pylist()
+    assert [(row["v_star"], row["estimator"]) for row in rows] == [
+        (0, "best of N"), (1, "best of N"), (1, "best of N"),
+    ]  # fmt: skip
+
+
+def test_two_writers_of_one_table_lose_nothing(tmp_path):
+    """Neither knows of the other; a shard that both make is one file."""
+    problems = digit_problems(4)
+    writers = [ValueTable.start(tmp_path / "t", FINGERPRINT, {}) for _ in range(2)]
+    for number, problem in enumerate(problems):
+        writers[number % 2].append([sample(problem, n, float(n < 3)) for n in range(8)])
+    writers[0].append([sample(problems[1], n, float(n < 3)) for n in range(8)])
+    assert len(shards(writers[0])) == 4
+    assert (ValueTable(tmp_path / "t").samples().num_rows) == 32
+    assert writers[1].missing_samples(problems, 8) == [[], [], [], []]
+    assert shards(fill(tmp_path / "alone", problems)) == shards(writers[0])
+
+
+def test_a_table_reads_each_shard_as_often_whatever_their_number(tmp_path, monkeypatch):
+    reads = Counter()
+
+    def counted(path, columns=None):
+        reads[path] += 1
+        return read_shard(path, columns)
+
+    monkeypatch.setattr("astarpo.values.table.read_shard", counted)
+    most = set()
+    for count in (3, 12):
+        fill(tmp_path / f"{count}", digit_problems(count))
+        fill(tmp_path / f"{count}", digit_problems(count))
+        assert len(reads) == count
+        most.add(max(reads.values()))
+        reads.clear()
+    assert len(most) == 1
 
 
 def test_samples_that_are_there_twice_count_once(table):
