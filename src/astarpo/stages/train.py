@@ -145,26 +145,6 @@ class Training:
                 progress.advance(1, f"reward {row['reward']:.3f}  KL {row['kl']:.3f}")
             self._checkpoints.save(self._step)
 
-    def stop(self) -> dict[str, Any]:
-        """Saves a run that a signal has stopped; returns its summary."""
-        self._checkpoints.save(self._step)
-        logger.warning(f"stopped after {self._checkpoints.saved_step} steps; --resume goes on")
-        return self.summarize(completed=False)
-
-    def finish(self) -> dict[str, Any]:
-        """Writes curves, the policy and the summary, which it returns."""
-        run, policy = self._run, self._learner.policy
-        if rows := run.metrics():
-            plot_run(run.path / "curves.png", rows)
-        if policy.adapter:
-            save_merged(run.path, policy, self._config.model)
-        else:
-            with atomic_directory(run.path / "model") as path:
-                save_model(path, policy)
-        if rows:
-            tell_verdicts("training", *run_verdicts(rows))
-        return self.summarize(completed=True)
-
     def _roll_out(self, grader: Grader, clock: Stopwatch) -> list[Answer]:
         """Answers of the current policy to the next step's prompts."""
         inputs, step = self._inputs, self._step + 1
@@ -210,6 +190,26 @@ class Training:
         """Whether all steps are done, or the time is up."""
         limit_s, seconds = self._config.max_seconds, self._where.agree(self._run.seconds)
         return self._step >= self._inputs.num_steps or (limit_s is not None and seconds >= limit_s)
+
+    def stop(self) -> dict[str, Any]:
+        """Saves a run that a signal has stopped; returns its summary."""
+        self._checkpoints.save(self._step)
+        logger.warning(f"stopped after {self._checkpoints.saved_step} steps; --resume goes on")
+        return self.summarize(completed=False)
+
+    def finish(self) -> dict[str, Any]:
+        """Writes curves, the policy and the summary, which it returns."""
+        run, policy = self._run, self._learner.policy
+        if rows := run.metrics():
+            plot_run(run.path / "curves.png", rows)
+        if policy.adapter:
+            save_merged(run.path, policy, self._config.model)
+        else:
+            with atomic_directory(run.path / "model") as path:
+                save_model(path, policy)
+        if rows:
+            tell_verdicts("training", *run_verdicts(rows))
+        return self.summarize(completed=True)
 
     def summarize(self, *, completed: bool, **more: str) -> dict[str, Any]:
         """Writes the summary of the steps so far, which it returns."""

@@ -93,39 +93,33 @@ class Checkpoints:
         return self._clock.is_due(step)
 
     def save(self, step: int) -> None:
-        """Saves, unless that step is saved already or an update was given up halfway.
+        """Saves a checkpoint, whole or not at all, then removes all but the latest ones.
+
+        Nothing is done if that step is saved already, or an update was given up halfway.
 
         Raises:
             UserError: The disk refuses.
         """
-        if self.saved_step == step or self._learner.is_halfway:
+        learner = self._learner
+        if self.saved_step == step or learner.is_halfway:
             return
         started = time.monotonic()
-        save_checkpoint(self._run.path, step, self._learner, self._keep)
+        with atomic_directory(self._run.path / "checkpoints" / f"step-{step:06d}") as path:
+            if learner.policy.adapter:
+                save_adapter(path / "adapter", learner.policy)
+            else:
+                save_model(path / "model", learner.policy)
+            if learner.critic is not None:
+                save_critic(path / "critic.safetensors", learner.critic)
+            state = state_tensors(learner.optimizer, learner.parameters)
+            save_file(state, path / "optimizer.safetensors")
+            files = sorted(file for file in path.rglob("*") if file.is_file())
+            digests = {file.relative_to(path).as_posix(): file_digest(file) for file in files}
+            write_sealed_json(path / "state.json", {"step": step, "files": digests})
+        _keep_latest(self._run.path, self._keep)
         self._run.log_checkpoint()
         self.saved_step = step
         self._clock.saved(time.monotonic() - started)
-
-
-def save_checkpoint(run_path: Path, step: int, learner: Learner, keep: int) -> None:
-    """Writes a checkpoint whole or not at all, then removes all but the latest `keep`.
-
-    Raises:
-        UserError: The disk refuses.
-    """
-    with atomic_directory(run_path / "checkpoints" / f"step-{step:06d}") as path:
-        if learner.policy.adapter:
-            save_adapter(path / "adapter", learner.policy)
-        else:
-            save_model(path / "model", learner.policy)
-        if learner.critic is not None:
-            save_critic(path / "critic.safetensors", learner.critic)
-        state = state_tensors(learner.optimizer, learner.parameters)
-        save_file(state, path / "optimizer.safetensors")
-        files = sorted(file for file in path.rglob("*") if file.is_file())
-        digests = {file.relative_to(path).as_posix(): file_digest(file) for file in files}
-        write_sealed_json(path / "state.json", {"step": step, "files": digests})
-    _keep_latest(run_path, keep)
 
 
 def latest_checkpoint(run_path: Path, before: int | None = None) -> tuple[Path, int] | None:

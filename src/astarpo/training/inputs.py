@@ -104,7 +104,7 @@ def open_inputs(config: TrainConfig) -> Inputs:
         verifier_fingerprint(held_out, config.reward)
         refuse_overlap(problems, held_out, (str(config.problems), str(config.eval_problems)))
         held_out = _prompts(config.model, held_out, text)
-    num_steps = count_steps(config, len(prompts))
+    num_steps = config.steps or math.ceil(config.epochs * len(prompts) / config.prompts_per_step)
     return Inputs(problems, table, text, algorithm, prompts, held_out, num_steps)
 
 
@@ -146,11 +146,6 @@ def text_settings(config: TrainConfig, table: ValueTable | None) -> TextSettings
     )
     refuse_other_text(config, text, str(table.path))
     return text
-
-
-def count_steps(config: TrainConfig, num_prompts: int) -> int:
-    """Steps of a run: as asked for, or as many as its epochs take."""
-    return config.steps or math.ceil(config.epochs * num_prompts / config.prompts_per_step)
 
 
 def valued_prompts(
