@@ -73,9 +73,9 @@ def estimate(config: EstimateConfig) -> ValueTable:
             mine = [shards[i] for i in where.share([len(shard) for shard in shards])]
             _sample_missing(config, policy, grader, table, mine)
         if where.is_first:
+            set_aside = len(problems) - len(prompts)
             kept = [prompt.problem for prompt in prompts]
-            num_set_aside = len(problems) - len(kept)
-            finish_table(table, kept, config.samples, config, num_set_aside=num_set_aside)
+            finish_table(table, kept, config.samples, config, num_set_aside=set_aside)
     return table
 
 

@@ -101,11 +101,12 @@ def value_estimates(rewards: ArrayLike, beta: float) -> ValueEstimate:
 class Estimator(ABC):
     """A way to estimate V* of many problems from their rewards.
 
-    It sees all problems at once, so that it may learn from the others about each. An estimator is
-    frozen; its `str` says all that it depends on, and is written beside its values.
+    It sees all problems at once, so that it may learn from the others about each. An estimator is a
+    frozen dataclass: its text, such as `Plugin(beta1=0.5)`, is written beside its values.
 
     Example:
-        >>> class BestOfN(Estimator):
+        >>> @dataclass(frozen=True)
+        ... class BestOfN(Estimator):
         ...     def estimate(self, rewards_PN):
         ...         best_P = np.nanmax(rewards_PN, axis=1)
         ...         return ValueEstimate(best_P, np.full_like(best_P, np.nan))
@@ -132,9 +133,6 @@ class Plugin(Estimator):
     """
 
     beta1: float
-
-    def __str__(self) -> str:
-        return f"plugin(beta1={self.beta1})"
 
     def estimate(self, rewards_PN: Floats) -> ValueEstimate:
         """See the equation at the head of this file; problems of equal N go together."""
