@@ -34,8 +34,8 @@ from astarpo.stages.estimate import estimate
 from astarpo.stages.train import train
 from astarpo.tasks.problem_set import read_problems
 from astarpo.training.held_out import HeldOut
-from astarpo.training.learner import lr_scale
 from astarpo.training.metrics import PHASES
+from astarpo.training.schedule import lr_scale
 from astarpo.types import STATUSES, Prompt
 
 ADAM_BETAS = (0.9, 0.999)

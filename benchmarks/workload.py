@@ -113,6 +113,7 @@ def make_prompts(count: int, width: int, vocabulary: int) -> list[Prompt]:
         Prompt(
             Problem(str(i), "gsm8k", (), "0"),
             tuple(rng.randrange(vocabulary) for _ in range(width)),
+            value=0.5,
         )
         for i in range(count)
     ]
@@ -162,7 +163,7 @@ def make_learner(
 def update(learner: Learner, answers: Sequence[Answer]) -> Seconds:
     """Seconds of one update by phase: reference and update."""
     stopwatch = Stopwatch()
-    learner.update(answers, [0.5] * len(answers), 1.0, stopwatch)
+    learner.update(answers, 1.0, stopwatch)
     return stopwatch.seconds
 
 

@@ -74,10 +74,12 @@ class Prompt:
     Attributes:
         problem: What is asked.
         token_ids: Its rendered prompt.
+        value: The estimate of V*, in units of reward; None where there is no value table.
     """
 
     problem: Problem
     token_ids: tuple[int, ...]
+    value: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

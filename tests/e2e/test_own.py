@@ -22,6 +22,7 @@ from astarpo.config import (
 from astarpo.stages.data import data
 from astarpo.tasks.problem_set import read_problems, write_problems
 from astarpo.types import UserError
+from astarpo.values.estimators import Plugin
 from astarpo.values.shards import Sample
 from astarpo.values.table import ValueTable
 from tests.conftest import digit_problems
@@ -90,7 +91,7 @@ def table(tmp_path) -> ValueTable:
             row = (problem.id, problem.digest, n, (1,), text, answer, right, "ok", 1, "stop")
             rows.append(Sample(*row))
     table.append(rows)
-    table.write_values(problems[:3], 2, 0.5)
+    table.write_values(problems[:3], table.values(problems[:3], Plugin(0.5), 2))
     write_problems(tmp_path / "problems.parquet", problems)
     return table
 

@@ -22,6 +22,7 @@ from astarpo.runtime.stopping import check_stop
 from astarpo.stages.warm_start import build_policy
 from astarpo.tasks.problem_set import write_problems
 from astarpo.training.checkpoint import tidy_checkpoints
+from astarpo.training.sharding import OneProcess
 from astarpo.types import Problem, TrainingStopped, UserError
 from tests.conftest import digit_problems
 from tests.e2e.test_stages import weights, without_costs
@@ -179,6 +180,16 @@ def test_a_stopped_command_does_not_exit_0(settings, tmp_path, monkeypatch):
     assert main(["train", *words, f"--out={tmp_path / 'run'}"]) == 3
     monkeypatch.undo()
     assert main(["train", *words, f"--out={tmp_path / 'run'}", "--resume"]) == 0
+
+
+def test_any_process_that_is_to_stop_stops_all(settings, whole_run, tmp_path, monkeypatch):
+    asked = []
+    with monkeypatch.context() as patch:
+        patch.setattr(OneProcess, "any", lambda *_: asked.append(1) or len(asked) == 3)
+        summary = astarpo.train(TrainConfig(**settings, out=tmp_path / "run"))
+    assert (summary["completed"], summary["steps"]) == (False, 2)
+    resume(settings, tmp_path / "run")
+    assert_same(tmp_path / "run", whole_run)
 
 
 def test_training_in_another_thread(settings, whole_run, tmp_path):

@@ -19,8 +19,9 @@ from astarpo.models.policy import save_model
 from astarpo.runtime.locks import folder_lock
 from astarpo.stages.warm_start import build_policy
 from astarpo.tasks.problem_set import read_problems, write_problems
-from astarpo.training.inputs import attach_values
+from astarpo.training.inputs import valued_prompts
 from astarpo.types import Prompt, UserError
+from astarpo.values.shards import read_shard
 from tests.conftest import command, digit_problems, run_command
 
 
@@ -69,6 +70,29 @@ def test_estimate_killed_halfway_ends_with_the_same_bytes(estimate_words, table_
     assert all(f.read_bytes() == content for f, content in kept.items())
     assert contents(out) == contents(table_path)
     assert (out / "values.parquet").read_bytes() == (table_path / "values.parquet").read_bytes()
+
+
+def test_stage_1_reads_each_shard_as_often_whatever_their_number(
+    policy_path, problems_path, tmp_path, monkeypatch
+):
+    reads = Counter()
+
+    def counted(path, columns=None):
+        reads[path.name] += 1
+        return read_shard(path, columns)
+
+    monkeypatch.setattr("astarpo.values.table.read_shard", counted)
+    for shard_problems in (12, 2):
+        out = tmp_path / f"{shard_problems}"
+        astarpo.estimate(
+            EstimateConfig(
+                model=str(policy_path), problems=problems_path, out=out, samples=2, device="cpu",
+                max_new_tokens=4, allow_truncated=True, shard_problems=shard_problems,
+            )
+        )  # fmt: skip
+        assert len(reads) == 24 // shard_problems
+        assert set(reads.values()) == {2}  # for V*, and for what the log says
+        reads.clear()
 
 
 def test_one_process_writes_a_table(estimate_words, table_path, capsys):
@@ -284,10 +308,13 @@ def test_filter_drops_what_it_says(policy_path, problems_path, table_path):
     prompts = [Prompt(p, (1,)) for p in read_problems(problems_path)]
     rewards = table.rewards([p.problem for p in prompts])
     base = {"model": "m", "problems": "p", "values": "v", "out": "o"}
-    kept, values = attach_values(prompts, table, TrainConfig(**base, filter="all_wrong"))
-    expected = [p for p, r in zip(prompts, rewards, strict=True) if r.max() > 0]
-    assert kept == expected
+    kept = valued_prompts(prompts, table, TrainConfig(**base, filter="all_wrong"))
+    expected = [p.problem for p, r in zip(prompts, rewards, strict=True) if r.max() > 0]
+    assert [p.problem for p in kept] == expected
     assert 0 < len(kept) < 24
-    assert min(values) > 0
-    everything, _ = attach_values(prompts, table, TrainConfig(**base))
-    assert everything == prompts
+    assert min(p.value for p in kept) > 0
+    everything = valued_prompts(prompts, table, TrainConfig(**base))
+    assert [p.problem for p in everything] == [p.problem for p in prompts]
+    values = astarpo.optimal_values(rewards, 0.5).tolist()
+    assert [p.value for p in everything] == values  # the filter changes no value
+    assert all(prompt in everything for prompt in kept)

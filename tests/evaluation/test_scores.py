@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from astarpo.evaluation.scores import (
-    level_counts,
     majority_right,
     mean_change,
     mean_score,
@@ -110,12 +109,3 @@ def test_pass_at_k_refuses_more_than_there_are():
 )
 def test_majority(answers, rewards, expected):
     assert majority_right(answers, rewards) == expected
-
-
-def test_means_that_hardly_repeat_are_binned():
-    levels, counts = level_counts(np.array([0.25, 0.5, 0.25]))
-    assert (levels.tolist(), counts.tolist()) == ([0.25, 0.5], [2, 1])
-    levels, counts = level_counts(np.linspace(-1, 1, 500))
-    assert len(levels) == len(counts) == 20
-    assert counts.sum() == 500
-    assert levels[0] == pytest.approx(-0.95)

@@ -47,7 +47,7 @@ def test_learns_the_returns_of_its_policy(policy, critic):
     config = make_config(algorithm="ppo", minibatches=1, critic_lr=3e-3, lr=1e-6)
     trained = trainable_copy(policy)
     learner = Learner(trained, policy, PPO_DEFAULTS, config, temperature=1.0, critic=critic)
-    errors = [learner.update(answers, None, 1.0, Stopwatch())["critic_error"] for _ in range(30)]
+    errors = [learner.update(answers, 1.0, Stopwatch())["critic_error"] for _ in range(30)]
     # A third of the answers is right: at first the critic says 0, so it is wrong by 1 there.
     assert errors[0] == pytest.approx(1 / 3)
     assert errors[-1] < 0.1

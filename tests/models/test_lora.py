@@ -25,7 +25,7 @@ from astarpo.training.learner import Learner
 from astarpo.types import UserError
 from tests.models.test_batch import unpadded_logprobs
 from tests.support.models import small_model
-from tests.training.test_learner import make_answers, make_config, try_out
+from tests.training.test_learner import make_answers, make_config, try_out, with_values
 
 CPU = torch.device("cpu")
 VALUES = [0.1 * i for i in range(12)]
@@ -74,7 +74,7 @@ def gradients(sides, answers, **changes):
     learner.optimizer.register_step_pre_hook(
         lambda *_: found.append(torch.cat([p.grad.flatten() for p in learner.parameters.values()]))
     )
-    metrics = learner.update(answers, VALUES[: len(answers)], 1.0, Stopwatch())
+    metrics = learner.update(with_values(answers, VALUES[: len(answers)]), 1.0, Stopwatch())
     return found[0], metrics
 
 
@@ -99,7 +99,7 @@ def test_first_kl_is_zero_and_updates_touch_the_adapter_alone(policy, rounded):
     at_first = {name: tensor.clone() for name, tensor in sides[0].model.state_dict().items()}
     reference = logprobs(sides[1])
     learner = learner_of(sides, minibatches=2)
-    metrics = [learner.update(answers, VALUES, 1.0, Stopwatch()) for _ in range(3)]
+    metrics = [learner.update(with_values(answers, VALUES), 1.0, Stopwatch()) for _ in range(3)]
     assert metrics[0]["kl"] == metrics[0]["kl_std"] == 0
     assert abs(metrics[1]["kl"]) > 1e-3
     assert metrics[0]["drift"] > 0
@@ -109,7 +109,7 @@ def test_first_kl_is_zero_and_updates_touch_the_adapter_alone(policy, rounded):
         assert torch.equal(tensor, at_first[name]) == (name not in names)
     assert torch.equal(logprobs(sides[1]), reference)
     sampled_anew = make_answers(sides[0], 12)
-    again = learner.update(sampled_anew, VALUES, 0.0, Stopwatch())
+    again = learner.update(with_values(sampled_anew, VALUES), 0.0, Stopwatch())
     assert abs(again["engine_kl"]) < (0.01 if rounded else 1e-5)
 
 

@@ -19,7 +19,9 @@ from astarpo.models.batch import collate
 from astarpo.models.logprobs import token_logprobs
 from astarpo.models.policy import Policy, make_policy
 from astarpo.runtime.stopwatch import Stopwatch
-from astarpo.training.learner import Learner, lr_scale, split, standard_error
+from astarpo.training.learner import Learner
+from astarpo.training.metrics import standard_error
+from astarpo.training.schedule import plan_minibatches
 from astarpo.types import Answer, Prompt, TrainingStopped, Verdict
 from tests.conftest import digit_problems
 
@@ -42,6 +44,14 @@ def make_answers(policy, count=12) -> list[Answer]:
     ]
 
 
+def with_values(answers, values) -> list[Answer]:
+    """The same answers, to prompts that carry these values."""
+    return [
+        replace(answer, prompt=replace(answer.prompt, value=value))
+        for answer, value in zip(answers, values, strict=True)
+    ]
+
+
 def try_out(policy, answers):
     """Has a model tried out on what it will be trained on, once, so not again later."""
     prompts, responses = (
@@ -61,7 +71,7 @@ def updated(policy, answers, values, **changes):
     trained = trainable_copy(policy)
     config = make_config(**{"lr": 1e-3, "minibatches": 1} | changes)
     learner = Learner(trained, policy, AStarPO(0.1), config, temperature=1.0)
-    metrics = learner.update(answers, values, 1.0, Stopwatch())
+    metrics = learner.update(with_values(answers, values), 1.0, Stopwatch())
     return torch.cat([p.detach().flatten() for p in trained.model.parameters()]), metrics
 
 
@@ -75,8 +85,7 @@ GROUPED = [
 
 @pytest.mark.parametrize("algorithm", GROUPED, ids=lambda each: type(each).__name__)
 def test_result_does_not_depend_on_micro_batches_or_order(policy, algorithm):
-    answers = make_answers(policy)
-    values = [0.1 * i for i in range(12)]
+    answers = with_values(make_answers(policy), [0.1 * i for i in range(12)])
     # Adam's first step is sign-like, which would blow up rounding where a gradient is near 0:
     # compare the gradients instead.
     gradients, losses = [], []
@@ -91,9 +100,7 @@ def test_result_does_not_depend_on_micro_batches_or_order(policy, algorithm):
                 torch.cat([each.grad.flatten() for each in p])
             )
         )
-        metrics = learner.update(
-            [answers[i] for i in order], [values[i] for i in order], 1.0, Stopwatch()
-        )
+        metrics = learner.update([answers[i] for i in order], 1.0, Stopwatch())
         assert all(each.grad is None for each in parameters)  # no memory while sampling
         losses.append(metrics["loss"])
     scale = gradients[0].abs().max()
@@ -114,12 +121,12 @@ def test_first_loss_is_that_of_the_values_alone(policy):
 
 
 def test_update_raises_what_was_rewarded(policy):
-    answers = make_answers(policy)
+    answers = with_values(make_answers(policy), [0.5] * 12)
     trained = trainable_copy(policy)
     config = make_config(lr=1e-3, minibatches=1)
     learner = Learner(trained, policy, AStarPO(1e-3), config, temperature=1.0)
-    before = learner.update(answers, [0.5] * 12, 1.0, Stopwatch())
-    after = learner.update(answers, [0.5] * 12, 1.0, Stopwatch())
+    before = learner.update(answers, 1.0, Stopwatch())
+    after = learner.update(answers, 1.0, Stopwatch())
     assert after["loss"] < before["loss"]
 
 
@@ -129,9 +136,9 @@ def test_kl_to_the_reference_is_not_negative_on_own_samples(policy):
         generator = torch.Generator().manual_seed(0)
         for parameter in moved.model.parameters():
             parameter += 0.05 * torch.randn(parameter.shape, generator=generator)
-    answers = make_answers(moved, 200)
+    answers = with_values(make_answers(moved, 200), [0.0] * 200)
     learner = Learner(moved, policy, AStarPO(1e-3), make_config(minibatches=1), temperature=1.0)
-    metrics = learner.update(answers, [0.0] * 200, 1.0, Stopwatch())
+    metrics = learner.update(answers, 1.0, Stopwatch())
     assert metrics["kl"] > 5 * metrics["kl_se"] > 0
 
 
@@ -165,7 +172,7 @@ def test_kl_se_of_groups_is_clustered(policy):
             parameter *= 1.01
     config = make_config(minibatches=1, micro_batch_tokens=60)
     learner = Learner(moved, policy, GROUPED[1], config, temperature=1.0)
-    metrics = learner.update(answers, None, 1.0, Stopwatch())
+    metrics = learner.update(answers, 1.0, Stopwatch())
     # Equal samples of three prompts are three numbers, not twelve.
     assert metrics["kl_se"] == pytest.approx(metrics["kl_std"] / math.sqrt(3 - 1), rel=1e-3)
 
@@ -195,7 +202,7 @@ def test_gradient_checkpointing_computes_a_layer_twice_and_sampling_still_works(
     trained.model.model.layers[0].self_attn.register_forward_hook(lambda *_: calls.append(1))
     config = make_config(minibatches=1, gradient_checkpointing=checkpointing)
     learner = Learner(trained, policy, AStarPO(0.1), config, temperature=1.0)
-    learner.update(answers, [0.4] * 4, 0.0, Stopwatch())
+    learner.update(with_values(answers, [0.4] * 4), 0.0, Stopwatch())
     assert len(calls) == times
     again = make_answers(trained, 4)
     assert [a.completion.token_ids for a in again] == [a.completion.token_ids for a in answers]
@@ -210,7 +217,7 @@ def test_stops_before_a_loss_that_is_not_finite_reaches_the_weights(policy):
     trained = trainable_copy(policy)
     learner = Learner(trained, policy, BrokenLoss(), make_config(), temperature=1.0)
     with pytest.raises(TrainingStopped, match="not finite"):
-        learner.update(make_answers(policy, 4), [0.0] * 4, 1.0, Stopwatch())
+        learner.update(make_answers(policy, 4), 1.0, Stopwatch())
     for before, after in zip(policy.model.parameters(), trained.model.parameters(), strict=True):
         assert torch.equal(before, after)
 
@@ -218,9 +225,10 @@ def test_stops_before_a_loss_that_is_not_finite_reaches_the_weights(policy):
 def test_a_micro_batch_never_waits_for_a_gpu(policy, monkeypatch):
     # On the meta device whatever needs a value raises: .item(), nonzero, a mask as an index.
     trained = trainable_copy(policy)
-    learner = Learner(trained, policy, AStarPO(0.1), make_config(minibatches=1), 0.7)
+    config = make_config(minibatches=1)
+    learner = Learner(trained, policy, AStarPO(0.1), config, 0.7)
     answers = make_answers(policy, 3)
-    [[part]] = learner._plan(answers)
+    [[part]] = plan_minibatches(answers, learner.algorithm, config, trained)
     model = trained.model
     try_out(trained, answers)
     values_BT = torch.empty(part.tokens.mask_BT.shape, device="meta")
@@ -245,23 +253,6 @@ def on_meta(batch):
     return replace(batch, **moved)
 
 
-def test_lr_scale():
-    config = make_config(warmup_steps=4, schedule="linear")
-    rates = [lr_scale(step, 12, config) for step in range(1, 13)]
-    assert rates[:4] == [0.25, 0.5, 0.75, 1.0]
-    assert rates[4] == 1.0
-    assert rates[-1] == pytest.approx(1 / 8)
-    constant = make_config()
-    assert [lr_scale(s, 3, constant) for s in (1, 2, 3)] == [1.0, 1.0, 1.0]
-    cosine = make_config(schedule="cosine")
-    assert lr_scale(6, 10, cosine) == pytest.approx(0.5)
-
-
-def test_split():
-    assert [list(part) for part in split(5, 2)] == [[0, 1], [2, 3, 4]]
-    assert split(2, 8) == [range(0, 1), range(1, 2)]
-
-
 @pytest.mark.parametrize(("apart", "warnings"), [(0.0, 0), (1e-6, 0), (0.01, 1)])
 def test_training_on_what_was_not_sampled_is_said_once(policy, caplog, apart, warnings):
     answers = [
@@ -271,11 +262,11 @@ def test_training_on_what_was_not_sampled_is_said_once(policy, caplog, apart, wa
                 a.completion, logprobs=tuple(x + apart for x in a.completion.logprobs)
             ),
         )
-        for a in make_answers(policy, 4)
+        for a in with_values(make_answers(policy, 4), [0.4] * 4)
     ]
     learner = Learner(trainable_copy(policy), policy, AStarPO(0.1), make_config(), temperature=1.0)
     for _ in range(2):
-        learner.update(answers, [0.4] * 4, 0.0, Stopwatch())
+        learner.update(answers, 0.0, Stopwatch())
     said = [r.message for r in caplog.records if r.levelname == "WARNING"]
     assert len(said) == warnings
     assert all("Qwen2ForCausalLM" in message and "engine_kl" in message for message in said)

@@ -8,7 +8,7 @@ from astarpo.models.policy import make_policy
 from astarpo.runtime.stopwatch import Stopwatch
 from astarpo.training.learner import Learner
 from astarpo.training.offload import ParkedWeights
-from tests.training.test_learner import make_answers, make_config, trainable_copy
+from tests.training.test_learner import make_answers, make_config, trainable_copy, with_values
 
 DEVICES = [
     "cpu",
@@ -39,14 +39,14 @@ def test_weights_are_on_their_device_while_in_use_and_the_same_ever_after(policy
 
 
 def test_an_update_is_the_same_to_the_bit(policy):
-    answers = make_answers(policy)
+    answers = with_values(make_answers(policy), [0.4] * 12)
     results = []
     for offload in (False, True):
         sides = [trainable_copy(policy), make_policy(copy.deepcopy(policy.model), policy.tokenizer)]
         config = make_config(lr=1e-3, reference_offload=offload)
         learner = Learner(*sides, AStarPO(0.1), config, temperature=1.0)
         clock = Stopwatch()
-        metrics = [learner.update(answers, [0.4] * 12, 1.0, clock) for _ in range(2)]
+        metrics = [learner.update(answers, 1.0, clock) for _ in range(2)]
         assert clock.seconds.keys() == {"reference", "update"}
         results.append((metrics, [p.detach().clone() for p in sides[0].model.parameters()]))
     (metrics, weights), (again, parked) = results

@@ -2,7 +2,9 @@ import dataclasses
 import json
 import math
 import resource
+from collections import Counter
 
+import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
@@ -11,9 +13,16 @@ from astarpo.grading.fingerprint import verifier_fingerprint
 from astarpo.grading.grader import Grader
 from astarpo.runtime.files import DamagedFileError
 from astarpo.types import UserError
-from astarpo.values.estimators import problem_values, value_estimates
+from astarpo.values.estimators import (
+    Estimator,
+    Plugin,
+    ValueEstimate,
+    estimator_of,
+    problem_values,
+    value_estimates,
+)
 from astarpo.values.rejudge import rejudge
-from astarpo.values.shards import Sample
+from astarpo.values.shards import Sample, read_shard
 from tests.conftest import digit_problems, flipped
 
 FINGERPRINT = {"weights": "abc", "temperature": 1.0, "verifier of gsm8k": "1"}
@@ -34,6 +43,10 @@ def sample(problem, number, reward) -> Sample:
     )
 
 
+def finish(table, problems, num_samples, beta):
+    table.write_values(problems, table.values(problems, Plugin(beta), num_samples))
+
+
 @pytest.fixture
 def table(tmp_path):
     problems = digit_problems(3)
@@ -41,7 +54,7 @@ def table(tmp_path):
     table.append([sample(problems[1], n, float(n < 3)) for n in range(8)])
     table.append([sample(problems[0], n, 0.0) for n in range(8)])
     table.append([sample(problems[2], n, 1.0) for n in range(8)])
-    table.write_values(problems, 8, 0.5)
+    finish(table, problems, 8, 0.5)
     return table
 
 
@@ -57,7 +70,7 @@ def test_values_follow_from_rewards(table):
 def test_beta_and_n_change_without_new_samples(table):
     problems = digit_problems(3)
     assert table.rewards(problems, 4).mean(axis=1).tolist() == [0, 0.75, 1]
-    table.write_values(problems, 8, math.inf)
+    finish(table, problems, 8, math.inf)
     rows = pq.read_table(table.path / "values.parquet").to_pylist()
     assert [r["v_star"] for r in rows] == [0, 3 / 8, 1]
 
@@ -123,7 +136,7 @@ def fill(path, problems):
     for problem, numbers in zip(problems, table.missing_samples(problems, 8), strict=True):
         if numbers:
             table.append([sample(problem, n, float(n < 3)) for n in numbers])
-    table.write_values(problems, 8, 0.5)
+    finish(table, problems, 8, 0.5)
     return table
 
 
@@ -258,7 +271,7 @@ def test_tables_of_version_0_1_0_are_read_extended_and_healed(old_table, caplog)
 
 def test_problems_may_have_unequally_many_samples():
     nan = math.nan
-    found = problem_values([[1, 0, nan, nan], [0, 1, 1, 0], [nan, 1, nan, nan]], 0.5)
+    found = problem_values([[1, 0, nan, nan], [0, 1, 1, 0], [nan, 1, nan, nan]], Plugin(0.5))
     assert found.num_samples_P.tolist() == [2, 4, 1]
     for i, rewards in enumerate(([1, 0], [0, 1, 1, 0], [1])):
         value, error = value_estimates(rewards, 0.5)
@@ -268,14 +281,77 @@ def test_problems_may_have_unequally_many_samples():
     assert found.lowest_P.tolist() == [0, 0, 1]
     assert found.highest_P.tolist() == [1, 1, 1]
     with pytest.raises(ValueError, match="need a sample a problem"):
-        problem_values([[1.0], [nan]], 0.5)
+        problem_values([[1.0], [nan]], Plugin(0.5))
+
+
+def test_an_unfinished_problem_is_refused_and_named(table):
+    problems = digit_problems(3)
+    table.append([sample(problems[0], n, 0.0) for n in range(8, 10)])
+    with pytest.raises(UserError, match="2 of 3 problems lack samples out of 10"):
+        table.values(problems, Plugin(0.5), 10)
+    assert table.values(problems, Plugin(0.5)).num_samples_P.tolist() == [8, 8, 8]
+
+
+def test_values_name_their_estimator(table):
+    rows = pq.read_table(table.path / "values.parquet").to_pylist()
+    assert {row["estimator"] for row in rows} == {"Plugin(beta1=0.5)"}
+    assert [str(estimator_of({"beta1": given})) for given in (0.25, "Infinity")] == [
+        "Plugin(beta1=0.25)", "Plugin(beta1=inf)",
+    ]  # fmt: skip
+
+
+def test_another_estimator_needs_no_change_elsewhere(table):
+    @dataclasses.dataclass(frozen=True)
+    class BestOfN(Estimator):
+        quantile: float
+
+        def estimate(self, rewards_PN):
+            best_P = np.nanquantile(rewards_PN, self.quantile, axis=1)
+            return ValueEstimate(best_P, np.full(len(rewards_PN), np.nan))
+
+    problems = digit_problems(3)
+    table.write_values(problems, table.values(problems, BestOfN(1.0), 4))
+    rows = pq.read_table(table.path / "values.parquet").to_pylist()
+    assert [row["v_star"] for row in rows] == [0, 1, 1]
+    assert all(row["estimator"].endswith("BestOfN(quantile=1.0)") for row in rows)
+
+
+def test_two_writers_of_one_table_lose_nothing(tmp_path):
+    """Neither knows of the other; a shard that both make is one file."""
+    problems = digit_problems(4)
+    writers = [ValueTable.start(tmp_path / "t", FINGERPRINT, {}) for _ in range(2)]
+    for number, problem in enumerate(problems):
+        writers[number % 2].append([sample(problem, n, float(n < 3)) for n in range(8)])
+    writers[0].append([sample(problems[1], n, float(n < 3)) for n in range(8)])
+    assert len(shards(writers[0])) == 4
+    assert (ValueTable(tmp_path / "t").samples().num_rows) == 32
+    assert writers[1].missing_samples(problems, 8) == [[], [], [], []]
+    assert shards(fill(tmp_path / "alone", problems)) == shards(writers[0])
+
+
+def test_a_table_reads_each_shard_as_often_whatever_their_number(tmp_path, monkeypatch):
+    reads = Counter()
+
+    def counted(path, columns=None):
+        reads[path] += 1
+        return read_shard(path, columns)
+
+    monkeypatch.setattr("astarpo.values.table.read_shard", counted)
+    most = set()
+    for count in (3, 12):
+        fill(tmp_path / f"{count}", digit_problems(count))
+        fill(tmp_path / f"{count}", digit_problems(count))
+        assert len(reads) == count
+        most.add(max(reads.values()))
+        reads.clear()
+    assert len(most) == 1
 
 
 def test_samples_that_are_there_twice_count_once(table):
     problems = digit_problems(3)
     table.append([sample(problems[1], n, float(n < 3)) for n in (3, 2)])
     assert table.missing_samples(problems, 8) == [[], [], []]
-    assert table.values(problems, math.inf).v_star_P.tolist() == [0, 3 / 8, 1]
+    assert table.values(problems, Plugin(math.inf)).v_star_P.tolist() == [0, 3 / 8, 1]
 
 
 REWARD = "def f(completions, **columns): return [float({})] * len(completions)\n"
@@ -295,7 +371,7 @@ def test_stored_samples_are_judged_anew(tmp_path, caplog):
     table = ValueTable.start(tmp_path / "t", first, {})
     for problem in problems:
         table.append([sample(problem, n, 1.0) for n in range(2)])
-    table.write_values(problems, 2, 0.5)
+    finish(table, problems, 2, 0.5)
     names = set(shards(table))
     file.write_text(REWARD.format("0.25"))
     second = FINGERPRINT | verifier_fingerprint(problems, reward)

@@ -16,10 +16,6 @@ _Z95 = 1.959963984540054
 # Means of equal rewards may differ by this much.
 _ROUNDING = 1e-9
 
-# Rewards of 0 and 1 give N + 1 levels; many more come from rewards of any size.
-_MAX_LEVELS = 40
-_NUM_BINS = 20
-
 
 class Score(NamedTuple):
     """A mean over problems with its 95% interval."""
@@ -96,22 +92,6 @@ def _unseen(mean: float, count: int, least: float, most: float) -> Score:
     """
     share = _Z95**2 / (_Z95**2 + count)
     return Score(mean, mean - share * (mean - least), mean + share * (most - mean))
-
-
-def level_counts(means: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """How many problems have each mean reward; means that hardly repeat are put into bins.
-
-    Args:
-        means: [P] mean reward of each problem's samples.
-
-    Returns:
-        The levels (or centres of bins), rising, and their counts.
-    """
-    levels, counts = np.unique(means.round(4), return_counts=True)
-    if len(levels) <= _MAX_LEVELS:
-        return levels, counts
-    counts, edges = np.histogram(means, bins=_NUM_BINS)
-    return (edges[:-1] + edges[1:]) / 2, counts
 
 
 def pass_at_k(num_samples: int, num_right: int, k: int) -> float:

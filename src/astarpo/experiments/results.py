@@ -39,14 +39,10 @@ def stage1_cost(path: Path, num_samples: int | None) -> Cost:
         num_samples: Of each problem; None for all. Seconds are shared out by tokens.
     """
     table = ValueTable(path)
-    columns = table.samples(["sample", "num_tokens"]).to_pydict()
-    tokens = columns["num_tokens"]
-    used = sum(
-        count
-        for i, count in zip(columns["sample"], tokens, strict=True)
-        if num_samples is None or i < num_samples
-    )
-    seconds = sum(table.manifest.get("seconds", {}).values()) * used / sum(tokens)
+    samples = table.samples(["sample", "num_tokens"])
+    number, tokens = samples["sample"].to_numpy(), samples["num_tokens"].to_numpy()
+    used = int(tokens[number < (num_samples or math.inf)].sum())
+    seconds = sum(table.manifest.get("seconds", {}).values()) * used / int(tokens.sum())
     return Cost(seconds, used, table.manifest.get("peak_memory_gib", 0.0))
 
 
@@ -198,8 +194,7 @@ def _value_error(experiment: Experiment) -> dict[str, Any] | None:
     if "num_problems" not in manifest:
         return None
     table = ValueTable(stage1.out)
-    ids = set(table.samples(["problem_id"])["problem_id"].to_pylist())
-    problems = [problem for problem in read_problems(stage1.problems) if problem.id in ids]
+    problems = table.sampled(read_problems(stage1.problems))
     rewards_PN = table.rewards(problems)
     beta1 = experiment.train_config(variant, experiment.seeds[0]).beta1
     counts = sorted({int(v.value) for v in experiment.variants if v.value is not None})

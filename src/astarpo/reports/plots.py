@@ -8,9 +8,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from astarpo.evaluation.scores import level_counts
 from astarpo.runtime.files import write_atomic
 from astarpo.values.estimators import ProblemValues
+from astarpo.values.summary import level_counts
 
 _CURVES = (
     ("reward", "mean reward"),

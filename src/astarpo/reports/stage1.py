@@ -1,6 +1,5 @@
 """Stage 1 in numbers for pictures: solve rates, V* with its error, lengths."""
 
-from collections import defaultdict
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,9 +7,10 @@ import numpy as np
 import pyarrow as pa
 
 from astarpo.config import TrainConfig
-from astarpo.values.estimators import problem_values
+from astarpo.values.estimators import ProblemValues, estimator_of, problem_values
+from astarpo.values.rewards import reward_matrix
+from astarpo.values.summary import summarize_values
 
-_MAX_LEVELS = 33
 _MAX_POINTS = 400
 _LENGTH_BINS = 24
 
@@ -19,75 +19,66 @@ def summarize_stage1(samples: pa.Table, settings: Mapping[str, Any]) -> dict[str
     """What the page draws of stage 1.
 
     Args:
-        samples: Every sample of the value table.
+        samples: Every sample of the value table, which may be unfinished.
         settings: Of the training stage: `beta1` and `values_samples` count where they are given.
 
     Returns:
         None where there is no sample. `solve_rates` and `lengths` are histograms, `points` the
         distinct [mean reward, V*, standard error, problems].
     """
-    beta = _beta(settings)
-    rewards_by_problem = _rewards(samples, settings.get("values_samples"))
-    if not rewards_by_problem:
+    ids, found = _values(samples, settings)
+    if not ids:
         return None
-    points_P3 = np.array(list(_points(rewards_by_problem, beta).values()))
-    rewards = np.concatenate([np.array(r) for r in rewards_by_problem.values()])
+    summary = summarize_values(found)
+    rates, counts = summary.solve_rates
+    beta1 = _known(settings)["beta1"]
     return {
-        "beta1": "inf" if np.isinf(beta) else beta,
-        "num_problems": len(rewards_by_problem),
-        "num_samples": sorted({len(r) for r in rewards_by_problem.values()}),
-        "mean_reward": float(rewards.mean()),
-        "all_wrong": float(np.mean([max(r) <= 0 for r in rewards_by_problem.values()])),
-        "all_right": float(np.mean([min(r) >= 1 for r in rewards_by_problem.values()])),
-        "solve_rates": _histogram_of_levels(points_P3[:, 0]),
-        "points": _distinct(points_P3),
+        "beta1": "inf" if np.isinf(beta1) else beta1,
+        "num_problems": summary.num_problems,
+        "num_samples": summary.num_samples,
+        "mean_reward": summary.mean_reward,
+        "all_wrong": summary.all_wrong,
+        "all_right": summary.all_right,
+        "solve_rates": {"x": rates.round(4).tolist(), "count": counts.tolist()},
+        "points": _distinct(_points(found)),
         "lengths": _lengths(samples),
     }
 
 
 def values_by_problem(samples: pa.Table, settings: Mapping[str, Any]) -> dict[str, list[float]]:
     """[mean reward, V*, standard error] of each problem; arguments as in `summarize_stage1`."""
-    return _points(_rewards(samples, settings.get("values_samples")), _beta(settings))
+    ids, found = _values(samples, settings)
+    return dict(zip(ids, _points(found).tolist(), strict=True))
 
 
-def _rewards(samples: pa.Table, limit: int | None) -> dict[str, list[float]]:
-    rewards: dict[str, list[float]] = defaultdict(list)
-    columns = (samples[name].to_pylist() for name in ("problem_id", "sample", "reward"))
-    for name, number, reward in zip(*columns, strict=True):
-        if (limit is None or number is None or number < limit) and reward is not None:
-            rewards[name].append(reward)
-    return {name: r for name, r in rewards.items() if np.isfinite(r).all()}
+def _values(samples: pa.Table, settings: Mapping[str, Any]) -> tuple[list[str], ProblemValues]:
+    """The problems that have samples, and their values."""
+    samples = samples.select(["problem_id", "sample", "reward"]).drop_null()
+    ids = samples["problem_id"].unique().to_pylist()
+    rewards_PN = reward_matrix(samples, ids, settings.get("values_samples"))
+    sampled = np.flatnonzero(np.isfinite(rewards_PN).any(axis=1))
+    found = problem_values(rewards_PN[sampled], estimator_of(_known(settings)))
+    return [ids[i] for i in sampled], found
 
 
-def _points(rewards: Mapping[str, list[float]], beta: float) -> dict[str, list[float]]:
-    # A table that is being extended has problems with more samples than others.
-    most = max(map(len, rewards.values()), default=0)
-    rewards_PN = np.full((len(rewards), most), np.nan)
-    for row, values in zip(rewards_PN, rewards.values(), strict=True):
-        row[: len(values)] = values
-    found = problem_values(rewards_PN, beta)
+def _points(found: ProblemValues) -> np.ndarray:
+    """[P, 3]: mean reward, V*, standard error, which is 0 where it is not known."""
     columns = [found.mean_P, found.v_star_P, np.nan_to_num(found.standard_error_P)]
-    points_P3 = np.stack(columns, axis=1)
-    return dict(zip(rewards, points_P3.round(6).tolist(), strict=True))
+    return np.stack(columns, axis=1).round(6)
 
 
-def _beta(settings: Mapping[str, Any]) -> float:
-    given = settings.get("beta1")
-    return float(TrainConfig.model_fields["beta1"].default if given is None else given)
+def _known(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that are not None, over the defaults of what decides V*."""
+    given = {name: value for name, value in settings.items() if value is not None}
+    defaults = {"beta1": TrainConfig.model_fields["beta1"].default}
+    known = defaults | given
+    return known | {"beta1": float(known["beta1"])}
 
 
 def _distinct(points_P3: np.ndarray) -> list[list[float]]:
     points, counts = np.unique(points_P3, axis=0, return_counts=True)
     chosen = np.linspace(0, len(points) - 1, min(len(points), _MAX_POINTS)).round().astype(int)
     return [[*points[i].tolist(), int(counts[i])] for i in chosen]
-
-
-def _histogram_of_levels(values_P: np.ndarray) -> dict[str, list[float]]:
-    levels, counts = np.unique(values_P, return_counts=True)
-    if len(levels) > _MAX_LEVELS:
-        counts, edges = np.histogram(values_P, bins=_MAX_LEVELS - 1)
-        levels = (edges[:-1] + edges[1:]) / 2
-    return {"x": levels.round(4).tolist(), "count": counts.tolist()}
 
 
 def _lengths(samples: pa.Table) -> dict[str, list[float]] | None:

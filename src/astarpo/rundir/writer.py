@@ -171,14 +171,9 @@ class RunLog:
         costs = {"step": step, "seconds": self.seconds, "tokens": self.tokens}
         append_row(self.path / "evaluations.jsonl", {**costs, **scores})
 
-    def log_samples(
-        self, step: int, answers: Sequence[Answer], values: Sequence[float] | None
-    ) -> None:
+    def log_samples(self, step: int, answers: Sequence[Answer]) -> None:
         """Writes what the policy wrote in one step, with each prompt's V* where it is known."""
-        rows = [
-            answer_row(answer, step=step, v_star=value)
-            for answer, value in zip(answers, values or [None] * len(answers), strict=True)
-        ]
+        rows = [answer_row(a, step=step, v_star=a.prompt.value) for a in answers]
         table = pa.Table.from_pylist(rows, schema=answer_schema(rows[0]))
         write_parquet(self.path / "samples" / f"step-{step:06d}.parquet", table)
 

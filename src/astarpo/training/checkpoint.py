@@ -1,4 +1,4 @@
-"""Checkpoints: everything a run needs to go on as if it had never stopped.
+"""Checkpoints: everything that a run needs to go on as if it had never stopped.
 
     model/                 weights in fp32 and tokenizer, Hugging Face layout
     adapter/               in its place where a LoRA adapter alone is trained, peft's layout
@@ -6,8 +6,8 @@
     optimizer.safetensors  what the optimiser keeps of every parameter that is trained
     state.json             steps done, a digest of each other file, and one of itself
 
-Learning rate, data order and random numbers are functions of the seed and the step, so the step is
-all the state they have. Safetensors only: loading one runs no code.
+Learning rate, order of the data and random numbers follow from the seed and the step, so the step
+is all that is saved of them. Safetensors only: loading a checkpoint runs no code.
 """
 
 import logging
@@ -17,9 +17,11 @@ from pathlib import Path
 
 from safetensors.torch import load_file, save_file
 
+from astarpo.config import TrainConfig
 from astarpo.models.critic import restore_critic, save_critic
 from astarpo.models.lora import save_adapter
 from astarpo.models.policy import save_model
+from astarpo.rundir.writer import RunLog
 from astarpo.runtime.files import (
     DamagedFileError,
     atomic_directory,
@@ -42,7 +44,7 @@ _SPARING = 20
 class CheckpointClock:
     """Says when a checkpoint is due: after so many steps, and after so many minutes.
 
-    By time alone no more than a twentieth of the time is spent on saving.
+    The checkpoints that are due by minutes alone take no more than a twentieth of the time.
     """
 
     def __init__(self, every_steps: int, every_minutes: float) -> None:
@@ -59,35 +61,71 @@ class CheckpointClock:
         )
 
     def saved(self, took_s: float) -> None:
-        """Takes note that a checkpoint was just saved, in that many seconds."""
+        """Notes that a checkpoint was just saved, in that many seconds."""
         self._saved_at, self._took_s = time.monotonic(), took_s
 
 
-def save_checkpoint(run_path: Path, step: int, learner: Learner, keep: int) -> None:
-    """Writes a checkpoint whole or not at all, then removes all but the latest `keep`.
+class Checkpoints:
+    """The checkpoints of a run that is going on.
 
-    Raises:
-        UserError: The disk refuses.
+    Attributes:
+        saved_step: The steps that the last checkpoint has behind it.
     """
-    with atomic_directory(run_path / "checkpoints" / f"step-{step:06d}") as path:
-        if learner.policy.adapter:
-            save_adapter(path / "adapter", learner.policy)
-        else:
-            save_model(path / "model", learner.policy)
-        if learner.critic is not None:
-            save_critic(path / "critic.safetensors", learner.critic)
-        state = state_tensors(learner.optimizer, learner.parameters)
-        save_file(state, path / "optimizer.safetensors")
-        files = sorted(file for file in path.rglob("*") if file.is_file())
-        digests = {file.relative_to(path).as_posix(): file_digest(file) for file in files}
-        write_sealed_json(path / "state.json", {"step": step, "files": digests})
-    _keep_latest(run_path, keep)
+
+    def __init__(self, run: RunLog, learner: Learner, config: TrainConfig, step: int) -> None:
+        """Removes what the run makes again.
+
+        Args:
+            run: Where they are written.
+            learner: What is saved.
+            config: Says how often, and how many are kept.
+            step: The step that the run goes on from.
+        """
+        self.saved_step = step
+        self._run = run
+        self._learner = learner
+        self._keep = config.keep_checkpoints
+        self._clock = CheckpointClock(config.checkpoint_every, config.checkpoint_minutes)
+        tidy_checkpoints(run.path, step, self._keep)
+
+    def is_due(self, step: int) -> bool:
+        """Whether to save after this step."""
+        return self._clock.is_due(step)
+
+    def save(self, step: int) -> None:
+        """Saves a checkpoint, whole or not at all, then removes all but the latest ones.
+
+        Nothing is done if that step is saved already, or an update was given up halfway.
+
+        Raises:
+            UserError: The disk refuses.
+        """
+        learner = self._learner
+        if self.saved_step == step or learner.is_halfway:
+            return
+        started = time.monotonic()
+        with atomic_directory(self._run.path / "checkpoints" / f"step-{step:06d}") as path:
+            if learner.policy.adapter:
+                save_adapter(path / "adapter", learner.policy)
+            else:
+                save_model(path / "model", learner.policy)
+            if learner.critic is not None:
+                save_critic(path / "critic.safetensors", learner.critic)
+            state = state_tensors(learner.optimizer, learner.parameters)
+            save_file(state, path / "optimizer.safetensors")
+            files = sorted(file for file in path.rglob("*") if file.is_file())
+            digests = {file.relative_to(path).as_posix(): file_digest(file) for file in files}
+            write_sealed_json(path / "state.json", {"step": step, "files": digests})
+        _keep_latest(self._run.path, self._keep)
+        self._run.log_checkpoint()
+        self.saved_step = step
+        self._clock.saved(time.monotonic() - started)
 
 
 def latest_checkpoint(run_path: Path, before: int | None = None) -> tuple[Path, int] | None:
     """The last checkpoint that is whole, and its step; None where there is none.
 
-    One that is damaged is passed over, and named in the log.
+    The log names those that are damaged, which are passed over.
 
     Args:
         run_path: The run directory.
@@ -109,11 +147,11 @@ def latest_checkpoint(run_path: Path, before: int | None = None) -> tuple[Path, 
 
 
 def tidy_checkpoints(run_path: Path, step: int, keep: int) -> None:
-    """Leaves what a run has after a step: not what it makes again, nor what a kill left to remove.
+    """Removes the checkpoints after a step, all but the latest before it, and leftovers of a kill.
 
     Args:
         run_path: The run directory.
-        step: The step that the run goes on from; later checkpoints are made again.
+        step: The step that the run goes on from; it makes later checkpoints again.
         keep: How many of the latest to keep.
     """
     remove_leftovers(run_path / "checkpoints")
@@ -124,7 +162,7 @@ def tidy_checkpoints(run_path: Path, step: int, keep: int) -> None:
 
 
 def restore(path: Path, learner: Learner) -> None:
-    """Restores critic and optimiser from a checkpoint; the policy was loaded from it before.
+    """Restores critic and optimiser from the checkpoint that the policy was loaded from.
 
     Raises:
         UserError: It does not belong to this model.
@@ -144,7 +182,7 @@ def _keep_latest(run_path: Path, keep: int) -> None:
 
 
 def _checkpoints(run_path: Path) -> list[tuple[int, Path]]:
-    """Steps and folders, in order. What is called otherwise is none of ours."""
+    """Steps and folders, in order; folders of other names are not checkpoints."""
     found = [
         (int(name[1]), path)
         for path in run_path.glob("checkpoints/step-*")

@@ -1,4 +1,4 @@
-"""Signs that a run is going wrong, and what to do about each. Sees metrics alone.
+"""Recognises from the metrics of a run that it is going wrong, and says what to do.
 
 A run is stopped only for what chance does not explain: a reward that has fallen by more than five
 standard errors to under a fifth of its best while the KL has clearly risen, or a KL that is clearly
@@ -28,18 +28,18 @@ PATIENCE = 5
 # tries; `tests/training/test_health.py` simulates them.
 _SIGNIFICANT = 5.0
 
-# Nats of a response; a smaller rise of the KL is not what a collapse looks like.
+# Nats of a response. When a policy collapses, its KL rises by more than this.
 _KL_RISE = 0.5
 
-# Nats of a response. In docs/experiments.md all runs that came to ruin passed it first, some ten
-# steps before, and of the others one in nine did.
+# Nats of a response. Of the runs in docs/experiments.md, all that collapsed had passed it some ten
+# steps before; of the others one in nine did.
 _MAX_DRIFT = 0.5
 
 _CALMER = "lower lr, or use one minibatch a rollout"
 
 
 class _Step(NamedTuple):
-    """One step: mean reward of its prompts, mean of its square, mean KL and that one's variance."""
+    """One step: mean reward of its prompts, mean of its square, mean KL, variance of that mean."""
 
     reward: float
     square: float
@@ -49,7 +49,7 @@ class _Step(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class _Stretch:
-    """Some steps in a row: means over them, and how sure these are.
+    """Means over some steps in a row, with their standard errors.
 
     Attributes:
         reward: Mean reward.
@@ -99,7 +99,7 @@ class HealthWatch:
         mode: HealthMode = "stop",
         history: Iterable[Mapping[str, float]] = (),
     ) -> None:
-        """Starts with the steps that a resumed run has behind it, for which nobody is warned again.
+        """Takes in the steps that a resumed run has behind it, without warning of them again.
 
         Args:
             prompts_per_step: Prompts whose mean reward a step's `reward` is.
@@ -110,7 +110,7 @@ class HealthWatch:
         self._mode = mode
         self._steps: deque[_Step] = deque(maxlen=max(WINDOWS))
         self._best: dict[int, _Stretch] = {}
-        # A fall is measured from here: rewards of -1 and 1 are judged as those of 0 and 1.
+        # Falls are measured from here, so that rewards of -1 and 1 are judged like 0 and 1.
         self._lowest_reward = 0.0
         self._steps_bad = {"kl": 0, "collapse": 0}
         self._warned: set[str] = set()
@@ -146,7 +146,8 @@ class HealthWatch:
             _Step(
                 reward=metrics["reward"],
                 square=metrics["reward"] ** 2 + spread,
-                # What was sampled against the reference: a KL whatever the engine's rounding.
+                # Of what the engine sampled, relative to the reference. The policy's own `kl` on
+                # these samples is not quite a KL where the engine rounds differently.
                 kl=metrics["kl"] + metrics["engine_kl"],
                 kl_variance=metrics["kl_se"] ** 2,
             )
@@ -162,7 +163,7 @@ class HealthWatch:
         return found
 
     def _judge(self, size: int, now: _Stretch) -> dict[str, str]:
-        """What a stretch says of the run, against the best of its length."""
+        """Compares a stretch with the best one of its length; returns what is wrong by kind."""
         if now.kl < -_SIGNIFICANT * now.kl_error - 0.02:
             return {
                 "kl": f"the KL to the reference is {now.kl:.3f} +- {now.kl_error:.3f} over {size} "
@@ -186,7 +187,7 @@ class HealthWatch:
 
 
 def _drift(metrics: Mapping[str, float]) -> dict[str, str]:
-    # What the engine's rounding alone makes of a response is no drift.
+    # Less the difference that the engine's rounding alone makes.
     drift = metrics.get("drift", 0.0) - metrics["engine_kl_std"]
     if drift <= _MAX_DRIFT:
         return {}

@@ -1,4 +1,4 @@
-"""Answers to held-out problems while training goes on, outside its time."""
+"""Evaluation on held-out problems during training, whose time is not counted as training."""
 
 from collections.abc import Sequence
 
@@ -14,7 +14,7 @@ from astarpo.types import Prompt
 
 
 class HeldOut:
-    """The same problems with the same random numbers at every call: steps and runs compare."""
+    """Answers the same problems with the same seeds at every call: steps can be compared."""
 
     def __init__(self, prompts: Sequence[Prompt], config: TrainConfig, sampling: Sampling) -> None:
         self._samples = config.eval_samples

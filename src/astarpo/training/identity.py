@@ -1,4 +1,4 @@
-"""What a run was given, as digests: a resumed run must be given the same, wherever it lies now."""
+"""Digests of what a run was given: a resumed run must be given the same, from whichever paths."""
 
 import hashlib
 import json
@@ -11,7 +11,7 @@ from astarpo.training.inputs import Inputs
 
 
 def input_digests(config: TrainConfig, inputs: Inputs) -> dict[str, str]:
-    """Digests of a run's inputs, by words that a message can use.
+    """Digests of a run's inputs; the keys are words for the message that one of them has changed.
 
     Args:
         config: Gives model and reward.
@@ -20,9 +20,9 @@ def input_digests(config: TrainConfig, inputs: Inputs) -> dict[str, str]:
     digests = {f"the model ({part})": d for part, d in fingerprint(config.model).items()}
     digests |= verifier_fingerprint(inputs.problems, config.reward)
     digests["the problems"] = _digest([[p.id, p.digest] for p in inputs.problems])
-    if inputs.values is not None:
-        # Another machine's last digit is no other value.
-        digests["V* of the problems"] = _digest([f"{value:.6g}" for value in inputs.values])
+    if inputs.table is not None:
+        # Six digits: another machine may round the last ones differently.
+        digests["V* of the problems"] = _digest([f"{p.value:.6g}" for p in inputs.prompts])
     if inputs.held_out:
         held_out = [prompt.problem for prompt in inputs.held_out]
         digests["the held-out problems"] = _digest([[p.id, p.digest] for p in held_out])

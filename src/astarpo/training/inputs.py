@@ -1,9 +1,9 @@
-"""What training starts from: problems, the value table, prompts and their V*."""
+"""What training starts from: problems, the value table, and prompts with their V*."""
 
 import logging
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -18,13 +18,14 @@ from astarpo.models.prompts import open_prompts
 from astarpo.tasks.overlap import refuse_overlap
 from astarpo.tasks.problem_set import read_problems
 from astarpo.types import Problem, Prompt, UserError
+from astarpo.values.estimators import estimator_of
 from astarpo.values.table import ValueTable
 
 logger = logging.getLogger("astarpo")
 
 
 class TextSettings(NamedTuple):
-    """How problems become prompts and prompts responses; the same in every stage."""
+    """How problems become prompts, and how responses are sampled: the same in every stage."""
 
     prompt_format: PromptFormat
     max_prompt_tokens: int
@@ -42,15 +43,14 @@ _WITHOUT_TABLE = TextSettings("raw", 256, 1024, 1.0)
 
 @dataclass(frozen=True)
 class Inputs:
-    """Everything a run is given but its models.
+    """Everything that a run is given, except for its models.
 
     Attributes:
         problems: As read.
-        table: Stage 1, where the run has it.
+        table: What stage 1 found, where the run uses it.
         text: Settings of prompts and responses.
         algorithm: The loss.
-        prompts: What is trained on.
-        values: V* of each, where there is a table.
+        prompts: What is trained on, each with its V* where there is a table.
         held_out: Prompts of the held-out problems; empty where there are none.
         num_steps: Of the whole run.
     """
@@ -60,13 +60,12 @@ class Inputs:
     text: TextSettings
     algorithm: Algorithm
     prompts: list[Prompt]
-    values: list[float] | None
     held_out: list[Prompt]
     num_steps: int
 
 
 def open_inputs(config: TrainConfig) -> Inputs:
-    """Opens problems and value table, once it is known to be this model's and verifier's.
+    """Reads the problems and, where the run uses one, the value table of this model and verifier.
 
     No weights are loaded.
 
@@ -96,15 +95,17 @@ def open_inputs(config: TrainConfig) -> Inputs:
         raise UserError(
             f"filter {config.filter} goes by stage-1 samples: give --values (astarpo estimate)"
         )
-    prompts, values = attach_values(_prompts(config.model, problems, text), table, config)
+    prompts = _prompts(config.model, problems, text)
+    if table is not None:
+        prompts = valued_prompts(prompts, table, config)
     held_out = []
     if config.eval_problems:
         held_out = read_problems(config.eval_problems)
         verifier_fingerprint(held_out, config.reward)
         refuse_overlap(problems, held_out, (str(config.problems), str(config.eval_problems)))
         held_out = _prompts(config.model, held_out, text)
-    num_steps = count_steps(config, len(prompts))
-    return Inputs(problems, table, text, algorithm, prompts, values, held_out, num_steps)
+    num_steps = config.steps or math.ceil(config.epochs * len(prompts) / config.prompts_per_step)
+    return Inputs(problems, table, text, algorithm, prompts, held_out, num_steps)
 
 
 def _prompts(model: str, problems: Sequence[Problem], text: TextSettings) -> list[Prompt]:
@@ -147,27 +148,25 @@ def text_settings(config: TrainConfig, table: ValueTable | None) -> TextSettings
     return text
 
 
-def count_steps(config: TrainConfig, num_prompts: int) -> int:
-    """Steps of a run: as asked for, or as many as its epochs take."""
-    return config.steps or math.ceil(config.epochs * num_prompts / config.prompts_per_step)
-
-
-def attach_values(
-    prompts: Sequence[Prompt], table: ValueTable | None, config: TrainConfig
-) -> tuple[list[Prompt], list[float] | None]:
-    """V* of each prompt, without the problems that `config.filter` drops.
+def valued_prompts(
+    prompts: Sequence[Prompt], table: ValueTable, config: TrainConfig
+) -> list[Prompt]:
+    """Gives each prompt its V*, then drops those that the filter drops.
 
     Args:
         prompts: All that could be trained on.
-        table: Stage 1; without it there are no values, and nothing is dropped.
-        config: Gives beta1, values_samples and filter.
+        table: Stage 1.
+        config: Gives estimator, values_samples and filter.
 
     Raises:
         UserError: The table lacks samples, or the filter leaves nothing.
     """
-    if table is None:
-        return list(prompts), None
-    found = table.values([p.problem for p in prompts], config.beta1, config.values_samples)
+    problems = [prompt.problem for prompt in prompts]
+    found = table.values(problems, estimator_of(dict(config)), config.values_samples)
+    valued = [
+        replace(prompt, value=value)
+        for prompt, value in zip(prompts, found.v_star_P.tolist(), strict=True)
+    ]
     kept_P = np.ones(len(prompts), dtype=bool)
     if config.filter != "none":
         kept_P &= found.highest_P > 0
@@ -177,5 +176,4 @@ def attach_values(
         raise UserError(f"filter {config.filter} drops every one of {len(prompts)} problems")
     if num_dropped := int((~kept_P).sum()):
         logger.info(f"filter {config.filter}: {num_dropped} of {len(prompts)} problems dropped")
-    values = found.v_star_P[kept_P].tolist()
-    return [p for p, kept in zip(prompts, kept_P, strict=True) if kept], values
+    return [prompt for prompt, is_kept in zip(valued, kept_P, strict=True) if is_kept]

@@ -1,7 +1,9 @@
-"""One update of the policy from one rollout: mini-batches, micro-batches, log-probs, optimiser.
+"""One update of the policy from one rollout: log-probs, loss, gradient, optimiser.
 
-Reference and policy see the very same tensors under the same dtype, so their rounding errors do not
-add up to a difference.
+    rollout -> reference log-probs, critic -> for each mini-batch: loss -> gradient -> AdamW
+
+Reference and policy see the very same tensors under the same dtype, so that rounding alone makes no
+difference between them.
 
 Shapes: _B sequences, _T response tokens.
 """
@@ -11,9 +13,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass
 from functools import partial
-from itertools import pairwise
 from typing import Any
 
 import torch
@@ -23,14 +23,16 @@ from astarpo.algorithms.base import Algorithm, LossInputs, Rollout
 from astarpo.config import TrainConfig
 from astarpo.models.agreement import tolerance
 from astarpo.models.attention import same_again
-from astarpo.models.batch import TokenBatch, collate, masked_sum, micro_batches
+from astarpo.models.batch import masked_sum
 from astarpo.models.critic import critic_values
 from astarpo.models.logprobs import token_logprobs
 from astarpo.models.policy import Policy
 from astarpo.runtime.stopping import check_stop
 from astarpo.runtime.stopwatch import Stopwatch
+from astarpo.training.metrics import standard_error, summarize_records
 from astarpo.training.offload import ParkedWeights
 from astarpo.training.optimizers import make_optimizer
+from astarpo.training.schedule import MicroBatch, plan_minibatches
 from astarpo.types import Answer, TrainingStopped
 
 logger = logging.getLogger("astarpo")
@@ -38,19 +40,6 @@ logger = logging.getLogger("astarpo")
 # How long an update whose first mini-batch is applied may take to end after a signal to stop:
 # given up, it costs the steps since the last checkpoint.
 _GRACE_S = 5.0
-
-
-@dataclass(frozen=True)
-class MicroBatch:
-    """Sequences that go through a model together.
-
-    Attributes:
-        index_B: [B] which of the rollout's.
-        tokens: They as tensors; reference, critic and policy all see these very tensors.
-    """
-
-    index_B: Tensor
-    tokens: TokenBatch
 
 
 class Learner:
@@ -63,7 +52,7 @@ class Learner:
         critic: Trained beside the policy, where the algorithm needs one.
         parameters: All that is trained, by name; the critic's begin with `critic.`.
         optimizer: AdamW over them (`optimizers.py`).
-        is_halfway: Whether an update was given up when a part of it had been applied already.
+        is_halfway: Whether an update was given up after some of its mini-batches were applied.
     """
 
     def __init__(
@@ -91,11 +80,12 @@ class Learner:
             groups.append({"params": list(critic.parameters()), "peak_lr": config.critic_lr})
             self.parameters |= {f"critic.{name}": p for name, p in critic.named_parameters()}
         self.optimizer = make_optimizer(config.optimizer, groups, config.lr, config.weight_decay)
+        self._trained = [policy.model] if critic is None else [policy.model, critic]
         self._parked = ParkedWeights(reference.model) if config.reference_offload else None
         self._warned = False
         self._recomputed = []  # layers whose activations are not kept but computed again
         if config.gradient_checkpointing:
-            for model in (policy.model, critic) if critic is not None else (policy.model,):
+            for model in self._trained:
                 model.gradient_checkpointing_enable(
                     {"use_reentrant": False, "context_fn": partial(same_again, model)}
                 )
@@ -103,10 +93,14 @@ class Learner:
                     layer for layer in model.modules() if isinstance(layer, _checkpointing_layer())
                 ]
 
+    @property
+    def models(self) -> list[Any]:
+        """All models that an update runs."""
+        return [*self._trained, self.reference.model]
+
     def update(
         self,
         answers: Sequence[Answer],
-        values: Sequence[float] | None,
         lr_scale: float,
         stopwatch: Stopwatch,
         *,
@@ -116,10 +110,9 @@ class Learner:
 
         Args:
             answers: The rollout, the samples of one prompt side by side.
-            values: V* of each answer's prompt, for algorithms that need it.
             lr_scale: This step's share of the peak learning rates.
             stopwatch: Gets the phases `reference` and `update`.
-            critic_only: Leaves the policy as it is.
+            critic_only: Whether to train the critic alone.
 
         Returns:
             Means over the rollout's sequences. `kl` is that of its first mini-batch, which alone
@@ -132,8 +125,8 @@ class Learner:
         """
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak_lr"] * lr_scale
-        minibatches = self._plan(answers)
-        rollout = self._score(answers, values, [m for part in minibatches for m in part], stopwatch)
+        minibatches = plan_minibatches(answers, self.algorithm, self._config, self.policy)
+        rollout = self._score(answers, [m for part in minibatches for m in part], stopwatch)
         records: dict[str, list[Tensor]] = defaultdict(list)
         norms: dict[str, list[float]] = defaultdict(list)
         for number, part in enumerate(minibatches):
@@ -147,36 +140,19 @@ class Learner:
         self.is_halfway = False
         index_B = torch.cat([part.index_B for part in minibatches[0]])
         group_B = index_B // self.algorithm.samples_per_prompt
-        summary = summarize(records)
+        summary = summarize_records(records)
         summary["kl_se"] = standard_error(torch.cat(records["kl"]), group_B)
         self._warn_of_engine(summary, rollout.mean_length)
         return summary | {name: sum(each) / len(each) for name, each in norms.items()}
-
-    def _plan(self, answers: Sequence[Answer]) -> list[list[MicroBatch]]:
-        """Cuts a rollout into mini-batches of whole groups, and those into micro-batches."""
-        group, coupled = self.algorithm.samples_per_prompt, self.algorithm.coupled
-        lengths = [len(a.prompt.token_ids) + len(a.completion.token_ids) for a in answers]
-        minibatches = []
-        for prompts in split(len(answers) // group, self._config.minibatches):
-            starts = range(prompts.start * group, prompts.stop * group, coupled)
-            longest = [max(lengths[start : start + coupled]) for start in starts]
-            part = []
-            for units in micro_batches(longest, self._config.micro_batch_tokens // coupled):
-                indices = [starts[unit] + i for unit in units for i in range(coupled)]
-                index_B = torch.tensor(indices, device=self.policy.device)
-                part.append(MicroBatch(index_B, self._collate([answers[i] for i in indices])))
-            minibatches.append(part)
-        return minibatches
 
     @torch.no_grad()
     def _score(
         self,
         answers: Sequence[Answer],
-        values: Sequence[float] | None,
         parts: Sequence[MicroBatch],
         stopwatch: Stopwatch,
     ) -> Rollout:
-        """What is known of a rollout before the first update."""
+        """Everything about a rollout that is computed once, before its first update."""
         lengths = [len(a.completion.token_ids) for a in answers]
         sampled_BT = torch.zeros(len(answers), max(lengths))
         for row, answer in enumerate(answers):
@@ -206,7 +182,7 @@ class Learner:
                 rewards_B=self._floats([answer.verdict.reward for answer in answers]),
                 sampled_logprobs_BT=sampled_BT,
                 ref_logprobs_BT=ref_BT,
-                values_B=None if values is None else self._floats(values),
+                values_B=self._values(answers),
                 critic_BT=critic_BT,
                 mean_length=sum(lengths) / len(lengths),
             )
@@ -264,7 +240,7 @@ class Learner:
         return norms
 
     def _warn_of_engine(self, summary: dict[str, float], mean_length: float) -> None:
-        """Says once that what was sampled from is not what is trained."""
+        """Warns, once, if the policy that was sampled is not the one that is trained."""
         apart = math.hypot(summary["engine_kl"], summary["engine_kl_std"])
         with self.policy.autocast():
             explained = tolerance(self.policy.model) * mean_length
@@ -292,13 +268,11 @@ class Learner:
             for layer in self._recomputed:
                 layer.training = False
 
-    def _collate(self, answers: Sequence[Answer]) -> TokenBatch:
-        return collate(
-            [a.prompt.token_ids for a in answers],
-            [a.completion.token_ids for a in answers],
-            self.policy.pad_id,
-            self.policy.device,
-        )
+    def _values(self, answers: Sequence[Answer]) -> Tensor | None:
+        """[B] V* of each answer's prompt; None where the run has no value table."""
+        values = [answer.prompt.value for answer in answers if answer.prompt.value is not None]
+        assert len(values) in (0, len(answers))
+        return self._floats(values) if values else None
 
     def _floats(self, values: Sequence[float]) -> Tensor:
         return torch.tensor(values, dtype=torch.float32, device=self.policy.device)
@@ -314,60 +288,3 @@ def _checkpointing_layer() -> type[nn.Module]:
     from transformers.modeling_layers import GradientCheckpointingLayer
 
     return GradientCheckpointingLayer
-
-
-def lr_scale(step: int, num_steps: int, config: TrainConfig) -> float:
-    """Share of the peak learning rate in a step: linear warm-up, then the schedule.
-
-    Args:
-        step: From 1.
-        num_steps: Steps of the whole run; linear and cosine come down to 0 just after the last.
-        config: Gives warm-up and schedule.
-    """
-    if step <= config.warmup_steps:
-        return step / config.warmup_steps
-    progress = (step - 1 - config.warmup_steps) / max(1, num_steps - config.warmup_steps)
-    match config.schedule:
-        case "constant":
-            return 1.0
-        case "linear":
-            return 1 - progress
-        case "cosine":
-            return 0.5 * (1 + math.cos(math.pi * progress))
-
-
-def split(count: int, parts: int) -> list[range]:
-    """Cuts `range(count)` into at most `parts` runs whose lengths differ by at most one."""
-    parts = min(parts, count)
-    edges = [count * i // parts for i in range(parts + 1)]
-    return [range(start, end) for start, end in pairwise(edges)]
-
-
-def standard_error(values_B: Tensor, group_B: Tensor) -> float:
-    """Standard error of a mean where values of one group, as of one prompt, depend on each other.
-
-    Groups are independent of each other and of one size. With a single one there is nothing else to
-    go by than the values, as if they were independent.
-
-    Args:
-        values_B: [B].
-        group_B: [B] which group each belongs to.
-    """
-    values_B = values_B.double()
-    _, group_B = group_B.unique(return_inverse=True)
-    sizes_G = group_B.bincount()
-    if len(sizes_G) > 1:
-        values_B = values_B.new_zeros(len(sizes_G)).index_add_(0, group_B, values_B) / sizes_G
-    if len(values_B) == 1:
-        return 0.0
-    return values_B.std().item() / math.sqrt(len(values_B))
-
-
-def summarize(records: dict[str, list[Tensor]]) -> dict[str, float]:
-    """Mean and standard deviation of each record over the sequences it has."""
-    summary = {}
-    for name, parts in records.items():
-        values = torch.cat(parts).double()
-        summary[name] = values.mean().item()
-        summary[f"{name}_std"] = values.std(correction=0).item()
-    return summary

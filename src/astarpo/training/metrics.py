@@ -1,10 +1,17 @@
-"""What one step of training looked like, in numbers. Units: tokens, seconds, GiB."""
+"""What one step of training looked like, in numbers. Units: tokens, seconds, GiB.
+
+Shapes: _B sequences, _G groups of sequences that belong together.
+"""
 
 import math
 import statistics
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import groupby
+from typing import Any
+
+import torch
+from torch import Tensor
 
 from astarpo.runtime.memory import peak_memory_gib
 from astarpo.runtime.stopwatch import Stopwatch
@@ -49,3 +56,65 @@ def cost_metrics(stopwatch: Stopwatch, num_tokens: float) -> dict[str, float]:
         "tokens_per_second": num_tokens / total,
         "peak_memory_gib": peak_memory_gib(),
     }
+
+
+def run_summary(rows: Sequence[Mapping[str, Any]], *, completed: bool) -> dict[str, Any]:
+    """A run in a few numbers: what `summary.json` holds.
+
+    Args:
+        rows: Metrics of its steps; there may be none.
+        completed: Whether it came to its end.
+    """
+    last = rows[-1] if rows else {"step": 0}
+    return {
+        "completed": completed,
+        "steps": last["step"],
+        "reward": last.get("reward"),
+        "kl": last.get("kl"),
+        "tokens": sum(row["tokens"] for row in rows),
+        "seconds": {phase: sum(row[f"seconds_{phase}"] for row in rows) for phase in PHASES},
+        "peak_memory_gib": max((row["peak_memory_gib"] for row in rows), default=peak_memory_gib()),
+    }
+
+
+def run_verdicts(rows: Sequence[Mapping[str, Any]]) -> tuple[Counter[str], float]:
+    """How many answers of a run have each status, and what share was truncated.
+
+    Args:
+        rows: Metrics of its steps, at least one.
+    """
+    counts: Counter[str] = Counter({s: sum(row[f"status_{s}"] for row in rows) for s in STATUSES})
+    truncated = sum(
+        row["truncated_share"] * sum(row[f"status_{s}"] for s in STATUSES) for row in rows
+    )
+    return counts, truncated / counts.total()
+
+
+def standard_error(values_B: Tensor, group_B: Tensor) -> float:
+    """Standard error of a mean where values of one group, as of one prompt, depend on each other.
+
+    Groups are independent of each other and of one size. With a single one there is nothing else to
+    go by than the values, as if they were independent.
+
+    Args:
+        values_B: [B].
+        group_B: [B] which group each belongs to.
+    """
+    values_B = values_B.double()
+    _, group_B = group_B.unique(return_inverse=True)
+    sizes_G = group_B.bincount()
+    if len(sizes_G) > 1:
+        values_B = values_B.new_zeros(len(sizes_G)).index_add_(0, group_B, values_B) / sizes_G
+    if len(values_B) == 1:
+        return 0.0
+    return values_B.std().item() / math.sqrt(len(values_B))
+
+
+def summarize_records(records: Mapping[str, Sequence[Tensor]]) -> dict[str, float]:
+    """Mean and standard deviation of each record over the sequences it has."""
+    summary = {}
+    for name, parts in records.items():
+        values = torch.cat(list(parts)).double()
+        summary[name] = values.mean().item()
+        summary[f"{name}_std"] = values.std(correction=0).item()
+    return summary

@@ -1,4 +1,4 @@
-"""Weights that wait in host memory until they are needed."""
+"""Weights that stay in host memory until they are needed."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,10 +8,9 @@ from torch import nn
 
 
 class ParkedWeights:
-    """Keeps a frozen model's parameters off its device but while they are in use.
+    """Keeps a frozen model's parameters in host memory, except while they are in use.
 
-    The host has the only lasting copy and nothing is ever copied back, since nothing changes. Where
-    the model is on the CPU already nothing is gained or lost.
+    They never change, so nothing is copied back. For a model on the CPU it makes no difference.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -27,7 +26,7 @@ class ParkedWeights:
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
-        """Has the weights on the model's own device for a block."""
+        """Puts the weights onto the model's own device for the length of a block."""
         for parameter, host in self._parked:
             parameter.data = host.to(self._device, non_blocking=True)
         try:

@@ -4,7 +4,7 @@
     adamw_8bit  bitsandbytes': two moments in 8 bits, 2 bytes a parameter, scaled block by block of
                 256; tensors of fewer than 4096 elements keep theirs in fp32
 
-What an optimiser knows of a parameter is saved and restored as it is, whatever it consists of.
+The state of an optimiser is saved and restored as it is, whatever entries it has.
 """
 
 import importlib
@@ -37,10 +37,10 @@ def make_optimizer(
     """AdamW over groups of parameters.
 
     Args:
-        name: Which.
+        name: Which optimiser.
         groups: As torch's optimisers take them.
-        lr: Of groups that have none of their own.
-        weight_decay: Of all.
+        lr: For groups that have no learning rate of their own.
+        weight_decay: For all groups.
 
     Raises:
         UserError: Its library is not installed.
@@ -54,10 +54,10 @@ def make_optimizer(
 def state_tensors(
     optimizer: torch.optim.Optimizer, parameters: Mapping[str, nn.Parameter]
 ) -> dict[str, Tensor]:
-    """All that an optimiser keeps of parameters, as `PARAMETER:ENTRY`; nothing before a first step.
+    """The state of an optimiser by `PARAMETER:ENTRY`; empty before its first step.
 
     Args:
-        optimizer: Of these parameters.
+        optimizer: Optimises these parameters.
         parameters: By name.
     """
     tensors: dict[str, Tensor] = {}
@@ -65,7 +65,7 @@ def state_tensors(
     for name, parameter in parameters.items():
         for entry, value in optimizer.state[parameter].items():
             tensor = value.contiguous() if isinstance(value, Tensor) else torch.tensor(value)
-            if tensor.data_ptr() in storages:  # all of 8 bits share their table of values
+            if tensor.data_ptr() in storages:  # 8-bit states share one table of values
                 tensor = tensor.clone()
             storages.add(tensor.data_ptr())
             tensors[f"{name}:{entry}"] = tensor

@@ -25,7 +25,7 @@ Floats = NDArray[np.float64]
 
 
 class Deviation(NamedTuple):
-    """Of V^_n from V^_N, in units of reward."""
+    """How far V^_n is from V^_N, in units of reward."""
 
     bias: float
     sd: float

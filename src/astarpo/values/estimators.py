@@ -1,16 +1,20 @@
-r"""V* of each prompt from the rewards of N samples of the reference policy (stage 1).
+r"""V* of each problem from the rewards of its N samples of the reference policy (stage 1).
 
-    V*(x) = beta ln E_{y ~ pi_ref}[exp(r(x, y) / beta)]         (the optimum, in closed form)
-    V^(x) = beta ln( (1/N) sum_i exp(r_i / beta) )              (its estimate)
+    V*(x) = beta_1 ln E_{y ~ pi_ref}[exp(r(x, y) / beta_1)]      the optimum, in closed form
+    V^(x) = beta_1 ln( (1/N) sum_i exp(r_i / beta_1) )           its estimate from N samples
 
-Source: arXiv 2505.20686, section 3; beta is the paper's beta_1, 0.5 by default. No deviations. The
-limits are taken exactly: beta = inf is the mean of the rewards, beta = 0 their maximum.
+Source: arXiv 2505.20686, section 3, with N = 8 and beta_1 = 0.5. Deviations from the paper: none.
+Beside the paper there are a standard error of the estimate (the jackknife's), and the two limits,
+which are taken exactly: beta_1 = inf is the mean of the rewards, beta_1 = 0 their maximum.
 
 Shapes: _P problems, _N samples of one problem.
 """
 
 import math
-from typing import NamedTuple
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -18,64 +22,8 @@ from numpy.typing import ArrayLike, NDArray
 Floats = NDArray[np.float64]
 
 
-class ValueEstimate(NamedTuple):
-    """V^* of each problem and how far it may be off.
-
-    Attributes:
-        v_star_P: [P], in units of reward.
-        standard_error_P: [P], in units of reward; NaN with a single sample.
-    """
-
-    v_star_P: Floats
-    standard_error_P: Floats
-
-
-class ProblemValues(NamedTuple):
-    """What the samples of each problem say of it, before any filter.
-
-    Attributes:
-        v_star_P: [P] V^*, in units of reward.
-        standard_error_P: [P] of V^*, as in `ValueEstimate`.
-        num_samples_P: [P] how many samples it is from.
-        mean_P: [P] mean reward.
-        lowest_P: [P] least reward.
-        highest_P: [P] greatest reward.
-    """
-
-    v_star_P: Floats
-    standard_error_P: Floats
-    num_samples_P: NDArray[np.int64]
-    mean_P: Floats
-    lowest_P: Floats
-    highest_P: Floats
-
-
-def problem_values(rewards: ArrayLike, beta: float) -> ProblemValues:
-    """V* of problems that need not have equally many samples.
-
-    Args:
-        rewards: [P, N], NaN where a problem has no such sample; each has at least one.
-        beta: As in `optimal_values`.
-
-    Raises:
-        ValueError: As in `optimal_values`.
-    """
-    rewards_PN = np.asarray(rewards, dtype=np.float64)
-    there_PN = ~np.isnan(rewards_PN)
-    num_samples_P = there_PN.sum(axis=1)
-    floats_P = np.full((5, len(rewards_PN)), np.nan)
-    for count in np.unique(num_samples_P):
-        chosen_P = num_samples_P == count
-        group_PN = rewards_PN[chosen_P][there_PN[chosen_P]].reshape(chosen_P.sum(), count)
-        v_star_P, error_P = value_estimates(group_PN, beta)
-        moments = group_PN.mean(axis=1), group_PN.min(axis=1), group_PN.max(axis=1)
-        floats_P[:, chosen_P] = v_star_P, error_P, *moments
-    v_star_P, error_P, *moments = floats_P
-    return ProblemValues(v_star_P, error_P, num_samples_P, *moments)
-
-
 def optimal_values(rewards: ArrayLike, beta: float) -> Floats:
-    """Estimates V* from sampled rewards (paper, stage 1).
+    """Estimates V* from sampled rewards: the paper's V^.
 
     Args:
         rewards: [P, N] rewards of N samples for each of P problems (or [N], for one problem).
@@ -86,6 +34,10 @@ def optimal_values(rewards: ArrayLike, beta: float) -> Floats:
 
     Raises:
         ValueError: beta is negative or NaN, a reward is not finite, or there is no sample.
+
+    Example:
+        >>> optimal_values([[1, 0, 0, 0], [1, 1, 1, 1]], beta=0.5).round(3).tolist()
+        [0.477, 1.0]
     """
     rewards_PN = np.asarray(rewards, dtype=np.float64)
     if rewards_PN.ndim == 0 or rewards_PN.shape[-1] == 0:
@@ -107,14 +59,26 @@ def optimal_values(rewards: ArrayLike, beta: float) -> Floats:
     return max_P + beta * np.log1p(excess_PN.mean(axis=-1))
 
 
+class ValueEstimate(NamedTuple):
+    """The estimate of V* of each problem, and how far it may be off.
+
+    Attributes:
+        v_star_P: [P], in units of reward.
+        standard_error_P: [P], in units of reward; NaN where it is not known.
+    """
+
+    v_star_P: Floats
+    standard_error_P: Floats
+
+
 def value_estimates(rewards: ArrayLike, beta: float) -> ValueEstimate:
     """Estimates V* with its standard error, by the jackknife.
 
     The standard error is the root of (N - 1) / N times the sum over i of the squared deviations of
     V^ without sample i. At beta = inf that is the mean's, sd / sqrt(N). The delta method would give
     a fifth less at N = 8, beta = 0.5 where one sample in twenty succeeds. Where all N rewards are
-    equal it is 0: the sample shows no spread, no more than that. At beta = 0 the estimate is a
-    maximum, which has no such error: NaN.
+    equal it is 0: the sample shows no spread, no more than that. It is NaN with a single sample,
+    and at beta = 0, where the estimate is a maximum, which has no such error.
 
     Args:
         rewards: As in `optimal_values`.
@@ -132,3 +96,107 @@ def value_estimates(rewards: ArrayLike, beta: float) -> ValueEstimate:
         [optimal_values(np.delete(rewards_PN, i, axis=-1), beta) for i in range(num_samples)]
     )
     return ValueEstimate(v_star_P, math.sqrt(num_samples - 1) * without_NP.std(axis=0))
+
+
+class Estimator(ABC):
+    """A way to estimate V* of many problems from their rewards.
+
+    It sees all problems at once, so that it may learn from the others about each. An estimator is a
+    frozen dataclass: its text, such as `Plugin(beta1=0.5)`, is written beside its values.
+
+    Example:
+        >>> @dataclass(frozen=True)
+        ... class BestOfN(Estimator):
+        ...     def estimate(self, rewards_PN):
+        ...         best_P = np.nanmax(rewards_PN, axis=1)
+        ...         return ValueEstimate(best_P, np.full_like(best_P, np.nan))
+    """
+
+    @abstractmethod
+    def estimate(self, rewards_PN: Floats) -> ValueEstimate:
+        """Estimates V* of each problem.
+
+        Args:
+            rewards_PN: [P, N], NaN where a problem has no such sample; each has at least one.
+
+        Raises:
+            ValueError: A problem has no sample, or a reward is infinite.
+        """
+
+
+@dataclass(frozen=True)
+class Plugin(Estimator):
+    """The paper's estimator: the closed form with the samples in place of the expectation.
+
+    Attributes:
+        beta1: From 0 (the maximum) to inf (the mean).
+    """
+
+    beta1: float
+
+    def estimate(self, rewards_PN: Floats) -> ValueEstimate:
+        """See the equation at the head of this file; problems of equal N go together."""
+        there_PN = ~np.isnan(rewards_PN)
+        num_samples_P = there_PN.sum(axis=1)
+        found_2P = np.full((2, len(rewards_PN)), np.nan)
+        for count in np.unique(num_samples_P):
+            chosen_P = num_samples_P == count
+            group_PN = rewards_PN[chosen_P][there_PN[chosen_P]].reshape(chosen_P.sum(), count)
+            found_2P[:, chosen_P] = value_estimates(group_PN, self.beta1)
+        return ValueEstimate(*found_2P)
+
+
+def estimator_of(settings: Mapping[str, Any]) -> Estimator:
+    """The estimator that settings ask for, be they a config's or those of a run's `config.json`.
+
+    Args:
+        settings: `beta1` is read.
+    """
+    return Plugin(float(settings["beta1"]))
+
+
+class ProblemValues(NamedTuple):
+    """What the samples of each problem say of it, before any filter.
+
+    Attributes:
+        estimator: What V* was estimated by.
+        v_star_P: [P] the estimate of V*, in units of reward.
+        standard_error_P: [P] of the estimate, as in `ValueEstimate`.
+        num_samples_P: [P] how many samples it is from.
+        mean_P: [P] mean reward.
+        lowest_P: [P] least reward.
+        highest_P: [P] greatest reward.
+    """
+
+    estimator: Estimator
+    v_star_P: Floats
+    standard_error_P: Floats
+    num_samples_P: NDArray[np.int64]
+    mean_P: Floats
+    lowest_P: Floats
+    highest_P: Floats
+
+
+def problem_values(rewards: ArrayLike, estimator: Estimator) -> ProblemValues:
+    """V* of problems, which need not have equally many samples, and what else their rewards say.
+
+    Args:
+        rewards: [P, N], NaN where a problem has no such sample; each has at least one.
+        estimator: How V* is estimated.
+
+    Raises:
+        ValueError: As in `Estimator.estimate`.
+    """
+    rewards_PN = np.asarray(rewards, dtype=np.float64)
+    v_star_P, error_P = estimator.estimate(rewards_PN)
+    there_PN = ~np.isnan(rewards_PN)
+    num_samples_P = there_PN.sum(axis=1)
+    return ProblemValues(
+        estimator=estimator,
+        v_star_P=v_star_P,
+        standard_error_P=error_P,
+        num_samples_P=num_samples_P,
+        mean_P=np.nansum(rewards_PN, axis=1) / num_samples_P,
+        lowest_P=rewards_PN.min(axis=1, where=there_PN, initial=math.inf),
+        highest_P=rewards_PN.max(axis=1, where=there_PN, initial=-math.inf),
+    )

@@ -1,4 +1,4 @@
-"""A value table's manifest: read, compared, and made again from the shards where it is lost."""
+"""The manifest of a value table: reading, comparing, and making it again from the shards."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -12,10 +12,10 @@ from astarpo.values.shards import check_shard, shard_paths
 MANIFEST = "manifest.json"
 
 TABLE_MARKS = (MANIFEST, "samples-*.parquet")
-"""Files by which the folder of a value table is known."""
+"""Files by which the folder of a value table is recognised."""
 FORMAT = 2
 VERIFIER = "verifier of "
-"""What the entries of a fingerprint begin with that say how samples were judged."""
+"""How the names of those fingerprint entries begin that say what judged the samples."""
 
 _UNSEALED_FORMAT = 1  # of version 0.1.0, without any digest
 
@@ -40,7 +40,7 @@ def read_manifest(path: Path) -> dict[str, Any]:
 def started_manifest(path: Path) -> dict[str, Any]:
     """The manifest to go on with; one that is damaged or lost is made again from the shards.
 
-    Of a table without samples nothing counts, so that a first try that failed binds to nothing.
+    A table without samples starts afresh, so that an attempt that failed does not bind the next.
 
     Raises:
         UserError: Something else is there, or a manifest that cannot be made again.
@@ -84,13 +84,13 @@ def _fingerprint_of_shards(shards: Sequence[Path], problem: str) -> dict[str, An
 def require_fit(
     held: Mapping[str, Any], wanted: Mapping[str, Any], misfit: str, *, any_verifier: bool = False
 ) -> None:
-    """Checks that samples are what is wanted; entries on one side only are not compared.
+    """Checks that samples are what is wanted; entries that only one side has are not compared.
 
     Args:
         held: Fingerprint of the samples.
         wanted: Fingerprint that they should have.
         misfit: How the message begins if they have not.
-        any_verifier: Whether it does not matter what judged them.
+        any_verifier: Whether to ignore what judged them.
 
     Raises:
         UserError: They are not; each difference is named.

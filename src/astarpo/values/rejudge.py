@@ -1,4 +1,4 @@
-"""Judge the samples of a value table anew, where what judges them has changed since."""
+"""Judge the samples of a value table again, when their verifier has changed since."""
 
 import logging
 from collections.abc import Sequence
@@ -14,17 +14,17 @@ logger = logging.getLogger("astarpo")
 
 
 def rejudge(table: ValueTable, problems: Sequence[Problem], grader: Grader) -> None:
-    """Writes new verdicts to every shard that other verifiers have judged, one after another.
+    """Writes new verdicts into every shard that was judged by other verifiers, one after another.
 
-    A shard says itself what judged it, so that a call that was killed goes on where it stood.
+    Each shard records what judged it, so that the next call finishes what a killed one began.
 
     Args:
         table: Opened with `any_verifier`.
-        problems: All that it has samples of.
-        grader: Judges them.
+        problems: All problems that the table has samples of.
+        grader: Judges the samples.
 
     Raises:
-        UserError: A problem is not among `problems`, or is another.
+        UserError: A problem of the table is missing in `problems`, or differs there.
     """
     known = {problem.id: problem for problem in problems}
     num_samples = num_changed = 0

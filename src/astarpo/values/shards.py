@@ -1,11 +1,11 @@
-"""The files that a value table's samples stand in. Imports no torch: reports read them.
+"""Shards: the files that hold a value table's samples. Imports no torch: reports read them.
 
     samples-<16 hexadecimal digits>.parquet
 
 A shard is named by which samples it holds, so that several writers never take the same name for
-different samples, and a shard that is lost or damaged comes back under its own. It carries the
-fingerprint of its samples: one that strayed in from another table is known, and a manifest that is
-lost can be made again. Version 0.1.0 numbered its shards, `samples-00000.parquet`, which are read.
+different samples, and a shard that is lost or damaged comes back under its own name. It carries the
+fingerprint of its samples, by which one that belongs to another table is recognised, and a lost
+manifest is made again. The numbered shards of version 0.1.0, `samples-00000.parquet`, are read too.
 """
 
 import hashlib
@@ -21,6 +21,7 @@ import pyarrow as pa
 from astarpo.grading.columns import answer_schema
 from astarpo.runtime.files import DamagedFileError
 from astarpo.runtime.parquet import open_parquet, seal_of, write_parquet
+from astarpo.types import Answer
 
 _NAME = re.compile(r"samples-(?:[0-9a-f]{16}|(\d{5}))\.parquet")
 _FINGERPRINT = b"astarpo.fingerprint"
@@ -28,7 +29,7 @@ _FINGERPRINT = b"astarpo.fingerprint"
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One row of a shard."""
+    """One judged sample of the reference policy: a row of a shard."""
 
     problem_id: str
     problem_digest: str
@@ -41,18 +42,35 @@ class Sample:
     num_tokens: int
     finish_reason: str
 
+    @classmethod
+    def of(cls, answer: Answer, number: int) -> "Sample":
+        """An answer as the sample of that number of its problem."""
+        problem, completion, verdict = answer.prompt.problem, answer.completion, answer.verdict
+        return cls(
+            problem_id=problem.id,
+            problem_digest=problem.digest,
+            sample=number,
+            token_ids=completion.token_ids,
+            text=answer.text,
+            answer=verdict.answer,
+            reward=verdict.reward,
+            status=verdict.status,
+            num_tokens=len(completion.token_ids),
+            finish_reason=completion.finish_reason,
+        )
+
 
 SCHEMA = answer_schema({field.name for field in fields(Sample)})
 
 
 def shard_paths(folder: Path) -> list[Path]:
-    """The shards in a folder, sorted by name; other files are none of the table's."""
+    """The shards in a folder, sorted by name; files of other names do not belong to the table."""
     found = folder.glob("samples-*.parquet")
     return sorted(path for path in found if _NAME.fullmatch(path.name))
 
 
 def shard_name(problem_ids: Sequence[str], numbers: Sequence[int]) -> str:
-    """The name of the shard that holds these samples, in this order."""
+    """The name of a shard, which follows from the samples that it holds and their order."""
     content = json.dumps([list(problem_ids), list(numbers)])
     return f"samples-{hashlib.blake2b(content.encode(), digest_size=8).hexdigest()}.parquet"
 

@@ -1,11 +1,12 @@
 """The value table: what stage 1 found, on disk.
 
     manifest.json      what was sampled, from which model, judged by which verifier
-    samples-*.parquet  every sample with its reward; append-only, one shard at a time
-    values.parquet     V^* of each problem, derived from the rewards at one beta and N
+    samples-*.parquet  every sample with its reward, in shards that are written once
+    values.parquet     V* of each problem, derived from the rewards by one estimator and one N
 
-V^* follows from raw rewards, so beta, N and filters change without sampling again. Every file tells
-when it is damaged; a shard or manifest that is damaged or lost comes back with the same estimate.
+V* follows from raw rewards, so estimator, N and filters change without sampling again. Damage to
+any file is noticed; the same `astarpo estimate` restores a shard or manifest that is damaged or
+lost.
 """
 
 import logging
@@ -15,12 +16,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from astarpo.runtime.files import DamagedFileError, disk_errors, write_sealed_json
 from astarpo.runtime.parquet import write_parquet
 from astarpo.types import Problem, UserError
-from astarpo.values.estimators import ProblemValues, problem_values
+from astarpo.values.estimators import Estimator, ProblemValues, problem_values
 from astarpo.values.manifest import (
     FORMAT,
     MANIFEST,
@@ -29,6 +31,7 @@ from astarpo.values.manifest import (
     require_fit,
     started_manifest,
 )
+from astarpo.values.rewards import find_changed, reward_matrix
 from astarpo.values.shards import (
     SCHEMA,
     Sample,
@@ -50,6 +53,11 @@ class ValueTable:
     Attributes:
         path: Its folder.
         manifest: `fingerprint` (what must fit for the samples to be of use), and facts beside it.
+
+    Example:
+        >>> table = ValueTable("values")
+        >>> found = table.values(read_problems("train.parquet"), Plugin(beta1=0.5))
+        >>> found.v_star_P, found.standard_error_P
     """
 
     def __init__(self, path: Path | str) -> None:
@@ -81,14 +89,14 @@ class ValueTable:
     ) -> "ValueTable":
         """Makes a table, or opens the one that is there to go on with it.
 
-        Shards that are damaged are set aside, with a warning: their samples are then missing.
+        Damaged shards are renamed, with a warning: their samples are then missing.
 
         Args:
             path: Its folder.
             fingerprint: What the samples depend on.
             facts: Further entries of the manifest, replaced by the latest call's.
-            any_verifier: Also where other verifiers judged its samples; see `stale_shards`. It
-                is unfinished then.
+            any_verifier: Open it also where other verifiers judged its samples, which marks it as
+                unfinished; see `stale_shards`.
 
         Raises:
             UserError: The table there has another fingerprint; the differences are named.
@@ -115,7 +123,7 @@ class ValueTable:
 
     @property
     def max_prompt_tokens(self) -> int:
-        """Limit over which prompts were set aside when the samples were made."""
+        """The limit on prompts that the samples were made with; longer ones were set aside."""
         return self._finished("max_prompt_tokens")
 
     @property
@@ -126,8 +134,8 @@ class ValueTable:
     def require_fit(self, fingerprint: Mapping[str, Any]) -> None:
         """Checks that these samples are what `fingerprint` would give.
 
-        Entries that stand on one side only are not compared: a table may hold more tasks than a
-        run uses, and the other way round.
+        Entries that only one side has are not compared: a table may hold more tasks than a run
+        uses, and the other way round.
 
         Raises:
             UserError: They are not; each difference is named.
@@ -146,7 +154,7 @@ class ValueTable:
         self._checked[shard] = self._fingerprint
 
     def stale_shards(self) -> list[Path]:
-        """The shards that other verifiers than this table's have judged, or nobody knows which."""
+        """The shards that were judged by other verifiers than this table's, or by unknown ones."""
         return [
             shard
             for shard in shard_paths(self.path)
@@ -191,6 +199,11 @@ class ValueTable:
         rewards_PN = self._rewards(problems, num_samples)
         return [np.flatnonzero(row).tolist() for row in np.isnan(rewards_PN)]
 
+    def sampled(self, problems: Sequence[Problem]) -> list[Problem]:
+        """Those of the problems that this table has samples of."""
+        known = set(self.samples(["problem_id"])["problem_id"].to_pylist())
+        return [problem for problem in problems if problem.id in known]
+
     def rewards(
         self, problems: Sequence[Problem], num_samples: int | None = None
     ) -> NDArray[np.float64]:
@@ -217,51 +230,48 @@ class ValueTable:
         return rewards_PN
 
     def values(
-        self, problems: Sequence[Problem], beta: float, num_samples: int | None = None
+        self, problems: Sequence[Problem], estimator: Estimator, num_samples: int | None = None
     ) -> ProblemValues:
-        """V* of each problem with its error: the one place where training and reports get it.
+        """V* of each problem: what training, exports, reports and pictures use.
 
         Args:
             problems: Which, in the order wanted.
-            beta: The paper's beta_1.
+            estimator: How V* is estimated.
             num_samples: As in `rewards`.
 
         Raises:
             UserError: As in `rewards`.
         """
-        return problem_values(self.rewards(problems, num_samples), beta)
+        return problem_values(self.rewards(problems, num_samples), estimator)
 
-    def write_values(
-        self, problems: Sequence[Problem], num_samples: int, beta: float, **facts: Any
-    ) -> None:
-        """Derives values.parquet from the samples, and marks the table as finished, with facts."""
-        found = self.values(problems, beta, num_samples)
+    def write_values(self, problems: Sequence[Problem], found: ProblemValues, **facts: Any) -> None:
+        """Writes values.parquet and marks the table as finished.
+
+        Args:
+            problems: Which; the table has N samples of each.
+            found: Their `values`.
+            facts: Further entries of the manifest.
+        """
         columns = {
             "problem_id": [p.id for p in problems],
             "n": pa.array(found.num_samples_P, pa.int32()),
             "mean_reward": found.mean_P,
             "v_star": found.v_star_P,
             "v_star_se": found.standard_error_P,
+            "estimator": [str(found.estimator)] * len(problems),
         }
         write_parquet(self.path / "values.parquet", pa.table(columns))
-        self.set_facts(samples=num_samples, **facts)
+        self.set_facts(samples=int(found.num_samples_P.min()), **facts)
 
     def _rewards(self, problems: Sequence[Problem], num_samples: int) -> NDArray[np.float64]:
         """[P, N] rewards, NaN where there is no sample yet."""
         rows = self.samples(["problem_id", "problem_digest", "sample", "reward"])
-        digests = pa.chunked_array([[p.digest for p in problems]], pa.string())
-        place = _places(rows["problem_id"], [p.id for p in problems])
-        number = rows["sample"].to_numpy()
-        chosen = np.flatnonzero((place >= 0) & (number < num_samples))
-        place, number = place[chosen], number[chosen]
-        digest = _places(rows["problem_digest"], digests.to_pylist())[chosen]
-        changed = np.flatnonzero(digest != _places(digests, digests.to_pylist())[place])
-        if len(changed):
-            name = problems[place[changed[0]]].id
-            raise UserError(f"{self.path}: problem {name} was sampled with another text or answer")
-        rewards_PN = np.full((len(problems), num_samples), np.nan)
-        rewards_PN[place, number] = rows["reward"].to_numpy()[chosen]
-        return rewards_PN
+        rows = rows.filter(pc.field("sample") < num_samples)
+        if changed := find_changed(rows, problems):
+            raise UserError(
+                f"{self.path}: problem {changed.id} was sampled with another text or answer"
+            )
+        return reward_matrix(rows, [p.id for p in problems], num_samples)
 
     def _finished(self, name: str) -> Any:
         if not {"samples", name} <= self.manifest.keys():
@@ -282,11 +292,3 @@ class ValueTable:
                 with disk_errors(shard):
                     shard.replace(shard.with_name(f"damaged-{shard.name}"))
                 logger.warning(f"{error}; set aside as damaged-{shard.name}, its samples come anew")
-
-
-def _places(column: pa.ChunkedArray, names: Sequence[str]) -> NDArray[np.int64]:
-    """Where in `names` each entry of a column stands, -1 where it does not."""
-    place = {name: i for i, name in enumerate(names)}
-    coded = column.combine_chunks().dictionary_encode()
-    known = np.array([place.get(name, -1) for name in coded.dictionary.to_pylist()], np.int64)
-    return known[coded.indices.to_numpy()]

@@ -71,7 +71,8 @@ def _train(config: TrainConfig) -> list[str]:
     from astarpo.stages.train import prepare
 
     inputs = prepare(config)
-    prompts, values = inputs.prompts, inputs.values
+    prompts = inputs.prompts
+    values = [prompt.value for prompt in prompts if prompt.value is not None]
     mean = f", mean V* {sum(values) / len(values):.3f}" if values else ""
     return [
         f"{len(prompts)} problems after filter {config.filter}{mean}",

@@ -16,6 +16,7 @@ from astarpo.runtime.outputs import check_file
 from astarpo.tasks.own import PROMPT_IS_TEXT
 from astarpo.tasks.problem_set import read_problems, to_row, write_rows
 from astarpo.types import Problem, UserError
+from astarpo.values.estimators import estimator_of
 from astarpo.values.table import ValueTable
 
 logger = logging.getLogger("astarpo")
@@ -31,7 +32,7 @@ def export(config: ExportConfig) -> Path:
         UserError: The table or the problems cannot be read, or have nothing in common.
     """
     table, problems, kept = prepare(config)
-    values = table.values(kept, config.beta1).v_star_P.tolist()
+    values = table.values(kept, estimator_of(dict(config))).v_star_P.tolist()
     if config.format == "apo":
         rows = _with_samples(kept, table)
     elif config.format == "trl":
@@ -58,8 +59,7 @@ def prepare(config: ExportConfig) -> tuple[ValueTable, list[Problem], list[Probl
     check_file(config.out, [config.table, config.problems], overwrite=config.overwrite)
     table = ValueTable(config.table)
     problems = read_problems(config.problems)
-    sampled = set(table.samples(["problem_id"])["problem_id"].to_pylist())
-    kept = [problem for problem in problems if problem.id in sampled]
+    kept = table.sampled(problems)
     if not kept:
         raise UserError(f"{config.table}: holds no sample of the problems in {config.problems}")
     return table, problems, kept

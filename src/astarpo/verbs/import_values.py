@@ -4,9 +4,10 @@ Rows are verl's with columns `response_<i>`, and mostly `eval_<i>`. The response
 so that one verifier serves every stage: published rewards come from another (A-PO's stages even
 disagree with each other). They are compared, not used.
 
-What such data lack is marked in the manifest under `imported`: token ids (lengths are counted
-again, and a response at the limit is taken as truncated), and proof of which weights wrote them:
-the fingerprint is that of the model the user names, so that stage 2 takes no other.
+Such data lack two things, which the manifest marks under `imported`. There are no token ids: the
+lengths are counted again, and a response at the limit is taken as truncated. And nothing proves
+which weights wrote them: the fingerprint is that of the model which the user names, so that stage 2
+accepts no other.
 """
 
 import logging
@@ -22,12 +23,13 @@ from astarpo.runtime.locks import folder_lock
 from astarpo.runtime.outputs import check_folder
 from astarpo.runtime.progress import Progress
 from astarpo.runtime.version import package_version
-from astarpo.stages.estimate import finish_table, sampling_fingerprint, warn_of_samples
+from astarpo.stages.estimate import finish_table
 from astarpo.tasks.own import VERL_COLUMNS
 from astarpo.tasks.problem_set import read_row
 from astarpo.tasks.sources import Row, read_rows
 from astarpo.types import Problem, UserError, Verdict
 from astarpo.values.manifest import TABLE_MARKS, require_fit, started_manifest
+from astarpo.values.plan import sampling_fingerprint
 from astarpo.values.shards import Sample
 from astarpo.values.table import ValueTable
 
@@ -188,6 +190,5 @@ def _finish(table: ValueTable, published: Sequence[Published], config: ImportVal
     agreement = sum(theirs == ours for theirs, ours in pairs) / len(pairs) if pairs else None
     imported = table.manifest["imported"] | {"agreement": agreement}
     finish_table(table, problems, num_samples, config, num_set_aside=0, imported=imported)
-    warn_of_samples("import", table)
     if agreement is not None:
         logger.info(f"our verifier agrees with {agreement:.1%} of {len(pairs)} published verdicts")

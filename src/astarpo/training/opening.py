@@ -1,0 +1,79 @@
+"""Models and optimiser of a run, new or as its last checkpoint has them."""
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from astarpo.config import TrainConfig
+from astarpo.models.critic import load_critic
+from astarpo.models.lora import adapt
+from astarpo.models.policy import Policy, load_policy
+from astarpo.rundir.writer import RunLog
+from astarpo.training.checkpoint import latest_checkpoint, restore
+from astarpo.training.inputs import Inputs
+from astarpo.training.learner import Learner
+from astarpo.types import UserError
+
+logger = logging.getLogger("astarpo")
+
+
+def open_learner(
+    config: TrainConfig, inputs: Inputs, run: RunLog, device: torch.device
+) -> tuple[Learner, int]:
+    """Loads what is trained, and says how many steps it has behind it.
+
+    Args:
+        config: Names the models and how they are trained.
+        inputs: Give the algorithm.
+        run: May have checkpoints.
+        device: Where the models go.
+
+    Raises:
+        UserError: There were checkpoints, and none is left.
+    """
+    checkpoint, steps_done = _find_checkpoint(run)
+    policy, reference = _open_policies(config, checkpoint, device)
+    critic = load_critic(config.model, device) if inputs.algorithm.needs_critic else None
+    learner = Learner(policy, reference, inputs.algorithm, config, inputs.text.temperature, critic)
+    if checkpoint:
+        restore(checkpoint, learner)
+    return learner, steps_done
+
+
+def _find_checkpoint(run: RunLog) -> tuple[Path | None, int]:
+    """The checkpoint to go on from and its step; None and 0 for a run that begins.
+
+    The last one before any step whose metrics are lost, since that step is then made again.
+
+    Raises:
+        UserError: There were checkpoints, and none is left.
+    """
+    missing = run.first_missing_step()
+    found = latest_checkpoint(run.path, before=missing) or latest_checkpoint(run.path)
+    if found:
+        return found
+    if run.has_checkpoint:
+        raise UserError(
+            f"{run.path}: cannot resume: no whole checkpoint is left; put the checkpoints back, or "
+            "begin anew with another --out"
+        )
+    if run.metrics():
+        logger.warning(f"{run.path}: has no checkpoint yet; begins again at step 1")
+    return None, 0
+
+
+def _open_policies(
+    config: TrainConfig, checkpoint: Path | None, device: torch.device
+) -> tuple[Policy, Policy]:
+    """The policy, new or from a checkpoint, and its reference."""
+    if config.lora_rank is not None:
+        base = load_policy(config.model, device)
+        return adapt(base, config, checkpoint / "adapter" if checkpoint else None)
+    reference = load_policy(config.model, device)
+    start_from = str(checkpoint / "model") if checkpoint else config.model
+    policy = load_policy(start_from, device, trainable=True)
+    # Both use the reference's tokenizer, so that a resumed run saves the same bytes: a tokenizer
+    # that was saved and loaded is not saved as the original was.
+    return replace(policy, tokenizer=reference.tokenizer), reference

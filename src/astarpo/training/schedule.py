@@ -1,0 +1,116 @@
+"""What each step works on: its learning rate, its prompts, and its mini- and micro-batches.
+
+All of it follows from the config, the seed and the step, so a resumed run needs no state for it.
+
+Shapes: _B sequences.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+from astarpo.algorithms.base import Algorithm
+from astarpo.config import TrainConfig
+from astarpo.models.batch import TokenBatch, collate, micro_batches
+from astarpo.models.policy import Policy
+from astarpo.runtime.seeding import derive_seed, epoch_stream
+from astarpo.types import Answer, Prompt
+
+
+def lr_scale(step: int, num_steps: int, config: TrainConfig) -> float:
+    """Share of the peak learning rate in a step: linear warm-up, then the schedule.
+
+    Args:
+        step: From 1.
+        num_steps: Steps of the whole run; linear and cosine come down to 0 just after the last.
+        config: Gives warm-up and schedule.
+    """
+    if step <= config.warmup_steps:
+        return step / config.warmup_steps
+    progress = (step - 1 - config.warmup_steps) / max(1, num_steps - config.warmup_steps)
+    match config.schedule:
+        case "constant":
+            return 1.0
+        case "linear":
+            return 1 - progress
+        case "cosine":
+            return 0.5 * (1 + math.cos(math.pi * progress))
+
+
+def step_prompts(
+    prompts: Sequence[Prompt], algorithm: Algorithm, config: TrainConfig, step: int
+) -> tuple[list[Prompt], list[int]]:
+    """The prompts that a step samples from, and the seed of each completion.
+
+    Args:
+        prompts: All that are trained on; every epoch has an order of its own.
+        algorithm: Says how many completions each prompt gets.
+        config: Gives seed and prompts_per_step.
+        step: From 1.
+
+    Returns:
+        [B] prompts, as often as they get completions, repeats side by side; [B] seeds.
+    """
+    order = derive_seed(config.seed, "order")
+    chosen = epoch_stream(order, step - 1, len(prompts), config.prompts_per_step)
+    repeated = [prompts[i] for i in chosen for _ in range(algorithm.samples_per_prompt)]
+    seeds = [derive_seed(config.seed, "stage2", step, k) for k in range(len(repeated))]
+    return repeated, seeds
+
+
+@dataclass(frozen=True)
+class MicroBatch:
+    """Sequences that go through a model together.
+
+    Attributes:
+        index_B: [B] the places of the sequences in the rollout.
+        tokens: Their token ids; reference, critic and policy all see these very tensors.
+    """
+
+    index_B: Tensor
+    tokens: TokenBatch
+
+
+def plan_minibatches(
+    answers: Sequence[Answer], algorithm: Algorithm, config: TrainConfig, policy: Policy
+) -> list[list[MicroBatch]]:
+    """Cuts a rollout into mini-batches of whole groups, and those into micro-batches.
+
+    A mini-batch is what one step of the optimiser learns from. A micro-batch is what fits into
+    memory; how a mini-batch is cut into them does not change the result.
+
+    Args:
+        answers: The rollout, the samples of one prompt side by side.
+        algorithm: Says how many samples a prompt has, and how many share a micro-batch.
+        config: Gives the number of mini-batches and the tokens of a micro-batch.
+        policy: Gives padding and device.
+    """
+    group, coupled = algorithm.samples_per_prompt, algorithm.coupled
+    lengths = [len(a.prompt.token_ids) + len(a.completion.token_ids) for a in answers]
+    minibatches = []
+    for prompts in split(len(answers) // group, config.minibatches):
+        starts = range(prompts.start * group, prompts.stop * group, coupled)
+        longest = [max(lengths[start : start + coupled]) for start in starts]
+        part = []
+        for units in micro_batches(longest, config.micro_batch_tokens // coupled):
+            indices = [starts[unit] + i for unit in units for i in range(coupled)]
+            tokens = collate(
+                [answers[i].prompt.token_ids for i in indices],
+                [answers[i].completion.token_ids for i in indices],
+                policy.pad_id,
+                policy.device,
+            )
+            part.append(MicroBatch(torch.tensor(indices, device=policy.device), tokens))
+        minibatches.append(part)
+    return minibatches
+
+
+def split(count: int, parts: int) -> list[range]:
+    """Cuts `range(count)` into at most `parts` runs whose lengths differ by at most one."""
+    parts = min(parts, count)
+    edges = [count * i // parts for i in range(parts + 1)]
+    return [range(start, end) for start, end in pairwise(edges)]

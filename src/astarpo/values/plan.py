@@ -1,0 +1,62 @@
+"""What stage 1 has to sample: what its samples depend on, and the shards that are missing.
+
+Shards are cut from one fixed order, so those that an interrupted run left undone are the very ones
+that an uninterrupted run would have made, to the byte on CPU.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+from astarpo.config import EstimateConfig, ImportValuesConfig
+from astarpo.grading.fingerprint import verifier_fingerprint
+from astarpo.models.policy import fingerprint
+from astarpo.types import Problem, Prompt
+from astarpo.values.table import ValueTable
+
+
+def sampling_fingerprint(
+    config: EstimateConfig | ImportValuesConfig, problems: Sequence[Problem], seed: int | None
+) -> dict[str, Any]:
+    """Everything that decides which samples a table holds and how they were judged.
+
+    Args:
+        config: Names the model and how it is sampled.
+        problems: Name what judges them.
+        seed: None where it is not known, as for samples that others have published.
+    """
+    return (
+        fingerprint(config.model)
+        | verifier_fingerprint(problems, config.reward)
+        | {
+            "prompt_format": config.prompt_format,
+            "temperature": config.temperature,
+            "top_p": 1.0,
+            "max_new_tokens": config.max_new_tokens,
+            "seed": seed,
+        }
+    )
+
+
+def missing_shards(
+    table: ValueTable, prompts: Sequence[Prompt], num_samples: int, shard_problems: int
+) -> list[list[tuple[Prompt, int]]]:
+    """Groups the samples that are still missing into shards; prompts of similar length go together.
+
+    Args:
+        table: Holds what is there already.
+        prompts: Which are sampled.
+        num_samples: N, samples of each.
+        shard_problems: How many problems a shard has.
+
+    Returns:
+        Of each shard, prompts with the number of the sample.
+    """
+    missing = table.missing_samples([p.problem for p in prompts], num_samples)
+    pending = sorted(
+        ((p, numbers) for p, numbers in zip(prompts, missing, strict=True) if numbers),
+        key=lambda item: len(item[0].token_ids),
+    )
+    return [
+        [(prompt, n) for prompt, numbers in pending[i : i + shard_problems] for n in numbers]
+        for i in range(0, len(pending), shard_problems)
+    ]
