@@ -18,7 +18,8 @@ from transformers import GenerationConfig, LogitsProcessor
 from astarpo.engines.base import Request, Sampling
 from astarpo.engines.rows import Rows
 from astarpo.models.batch import collate
-from astarpo.models.policy import Policy, quiet_transformers
+from astarpo.models.folder import quiet_transformers
+from astarpo.models.policy import Policy
 from astarpo.runtime.stopping import check_stop
 from astarpo.types import Completion
 
@@ -55,16 +56,16 @@ class _Draw(LogitsProcessor):
 
 def _complete(policy: Policy, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
     prompts = [request.prompt_ids for request in requests]
-    batch = collate(prompts, [()] * len(prompts), policy.pad_id, policy.device)
+    batch = collate(prompts, [()] * len(prompts), policy.vocabulary.pad_id, policy.device)
     mask_BL = batch.attention_mask_BS
-    stop_ids = torch.tensor(sorted(policy.stop_ids), device=policy.device)
+    stop_ids = torch.tensor(sorted(policy.vocabulary.stop_ids), device=policy.device)
     rows = Rows([request.seed for request in requests], mask_BL, stop_ids, sampling)
     # Of a model with an adapter the layers have it, and peft would change settings for good.
     model = policy.model.get_base_model() if policy.adapter else policy.model
     settings = GenerationConfig(
         max_new_tokens=sampling.max_new_tokens,
-        eos_token_id=sorted(policy.stop_ids),
-        pad_token_id=policy.pad_id,
+        eos_token_id=sorted(policy.vocabulary.stop_ids),
+        pad_token_id=policy.vocabulary.pad_id,
     )
     padded = {} if bool(mask_BL.all()) else {"attention_mask": mask_BL}
     with quiet_transformers(), _settings_of(model, settings):

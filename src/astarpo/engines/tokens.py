@@ -17,7 +17,7 @@ def choose_tokens(
 ) -> tuple[Tensor, Tensor]:
     """Draws one token a row by inverting the cumulative distribution.
 
-    Nothing here waits for the device, so that a CUDA graph can hold it.
+    Nothing here waits for the device.
 
     Args:
         logits_BV: [B, V].

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from astarpo.models.batch import TokenBatch
-from astarpo.models.policy import load_part
+from astarpo.models.folder import load_part
 from astarpo.models.ways import Way, before_responses, fitting_way
 
 
@@ -31,7 +31,7 @@ def load_critic(name: str, device: torch.device) -> Any:
     critic = load_part(
         name,
         "critic",
-        AutoModelForTokenClassification,
+        AutoModelForTokenClassification.from_pretrained,
         num_labels=1,
         dtype=torch.float32,
         use_safetensors=True,

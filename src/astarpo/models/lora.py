@@ -15,7 +15,8 @@ from typing import Any
 import torch
 
 from astarpo.config import TrainConfig
-from astarpo.models.policy import Policy, load_policy, quiet_transformers, save_model
+from astarpo.models.folder import quiet_transformers
+from astarpo.models.policy import Policy, load_policy, save_model
 from astarpo.runtime.files import atomic_directory
 from astarpo.runtime.seeding import derive_seed
 from astarpo.types import UserError
@@ -91,7 +92,7 @@ def save_merged(run_path: Path, policy: Policy, name: str) -> None:
     """
     with atomic_directory(run_path / "adapter") as path:
         save_adapter(path, policy)
-    plain = load_policy(name, torch.device("cpu"))
+    plain = load_policy(name, torch.device("cpu"), policy.vocabulary)
     adapted = _peft().PeftModel.from_pretrained(plain.model, run_path / "adapter")
     with atomic_directory(run_path / "model") as path:
         save_model(path, replace(plain, model=adapted.merge_and_unload()))

@@ -8,15 +8,12 @@ Shapes: _N tokens of all sequences, _R their response tokens, _B sequences, _W t
 _K places in all rows, _H heads, _D size of a head, _X size of an output.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.modeling_layers import GradientCheckpointingLayer
 
 from astarpo.models.attention import attending, refuse_states, refuse_unknown
 from astarpo.models.batch import Packed, TokenBatch
@@ -39,7 +36,7 @@ def run_packed(module: Any, batch: TokenBatch) -> Tensor:
     position_ids: Any = packed.positions_N[None]
     # Models hand it to each layer's attention as it is, also when they compute a layer again.
     position_ids.packed = packed
-    with attending(module, NAME), _asked_alone(module, packed):
+    with attending(module, NAME):
         out = module(input_ids=packed.ids_N[None], position_ids=position_ids, use_cache=False)
     return _Collect.apply(out[0][0], packed.before_R)
 
@@ -123,31 +120,3 @@ class _Collect(torch.autograd.Function):
         (slot_N,) = ctx.saved_tensors
         spread = grads[0].new_zeros(ctx.num_slots, *grads[0].shape[1:])
         return spread.index_copy_(0, slot_N, grads[0]), None
-
-
-@contextmanager
-def _asked_alone(module: Any, packed: Packed) -> Iterator[None]:
-    """Spares the last layer's feed-forward network the tokens whose outputs nobody asks for.
-
-    Attention is done with them by then. All the network adds to them is 0.
-    """
-    layers = [layer for layer in module.modules() if isinstance(layer, GradientCheckpointingLayer)]
-    network = getattr(layers[-1], "mlp", None) if layers else None
-    if network is None or layers[-1].training:  # then computed again when the hooks are gone
-        yield
-        return
-    num_tokens, asked_R = len(packed.ids_N), packed.before_R
-
-    def take(_module: nn.Module, args: tuple[Tensor]) -> Tensor:
-        return _Collect.apply(args[0][0], asked_R)[None]
-
-    def put_back(_module: nn.Module, _args: Any, out_1RH: Tensor) -> Tensor:
-        zeros_1NH = out_1RH.new_zeros(1, num_tokens, out_1RH.shape[-1])
-        return zeros_1NH.index_copy(1, asked_R, out_1RH)
-
-    hooks = [network.register_forward_pre_hook(take), network.register_forward_hook(put_back)]
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()

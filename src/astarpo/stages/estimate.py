@@ -16,15 +16,17 @@ import pyarrow as pa
 import torch
 
 from astarpo.config import EstimateConfig, ImportValuesConfig
-from astarpo.engines import open_engine
-from astarpo.engines.base import Sampling
+from astarpo.engines import load_engine
+from astarpo.engines.base import Engine, Sampling
 from astarpo.evaluation.scores import level_counts
 from astarpo.grading.fingerprint import verifier_fingerprint
 from astarpo.grading.grader import Grader
 from astarpo.grading.reward import reward_file
 from astarpo.grading.verdicts import warn_of_verdicts
-from astarpo.models.policy import fingerprint, load_policy, pick_device
+from astarpo.models.folder import fingerprint
+from astarpo.models.policy import pick_device
 from astarpo.models.prompts import open_prompts
+from astarpo.models.vocabulary import Vocabulary, load_vocabulary
 from astarpo.reports.plots import plot_values
 from astarpo.rollout import roll_out
 from astarpo.runtime.locks import folder_lock
@@ -59,18 +61,24 @@ def estimate(config: EstimateConfig) -> ValueTable:
     """
     prepared = prepare(config)
     wanted = sampling_fingerprint(config, prepared.problems, config.seed)
-    with folder_lock(config.out):
-        return _fill(config, prepared, wanted)
+    _, _, vocabulary, device = prepared
+    with (
+        folder_lock(config.out),
+        # Before the table is bound to the model, which may not load.
+        load_engine(config, config.model, vocabulary, device) as engine,
+    ):
+        return _fill(config, prepared, wanted, engine)
 
 
-def _fill(config: EstimateConfig, prepared: "Prepared", wanted: dict[str, Any]) -> ValueTable:
+def _fill(
+    config: EstimateConfig, prepared: "Prepared", wanted: dict[str, Any], engine: Engine
+) -> ValueTable:
     """As `estimate`, once its inputs are known to be right and nobody else writes the table."""
-    problems, prompts, device = prepared
+    problems, prompts, vocabulary, _ = prepared
     facts = {"model": config.model, "package_version": package_version()}
-    policy = load_policy(config.model, device)  # before the table is bound to it: it may not load
+    facts |= {"engine": dict(engine.facts)}
     table = ValueTable.start(config.out, wanted, facts, any_verifier=config.rejudge)
     sampling = Sampling(config.max_new_tokens, config.temperature)
-    engine = open_engine(config, policy)
     stopwatch = Stopwatch(dict(table.manifest.get("seconds", {})))
 
     if config.rejudge:
@@ -81,14 +89,14 @@ def _fill(config: EstimateConfig, prepared: "Prepared", wanted: dict[str, Any]) 
     with (
         Grader(config.grade_workers, config.grade_timeout, config.reward) as grader,
         Progress("stage 1: samples", sum(map(len, shards))) as progress,
-        StepProfiler(config.out, [policy.model], len(shards), enabled=config.profile) as profiler,
+        StepProfiler(config.out, engine.modules, len(shards), enabled=config.profile) as profiler,
     ):
         for shard in shards:
             seeds = [derive_seed(config.seed, "stage1", p.problem.id, n) for p, n in shard]
             repeated = [prompt for prompt, _ in shard]
             clock = profiler.step(stopwatch)
             answers = roll_out(
-                policy, engine, grader, repeated, seeds, sampling, clock, progress.advance
+                vocabulary, engine, grader, repeated, seeds, sampling, clock, progress.advance
             )
             table.append([_row(answer, n) for answer, (_, n) in zip(answers, shard, strict=True)])
             peak = max(table.manifest.get("peak_memory_gib", 0.0), peak_memory_gib())
@@ -137,11 +145,13 @@ class Prepared(NamedTuple):
     Attributes:
         problems: As read.
         prompts: Of those that are not set aside.
+        vocabulary: The model's.
         device: Where the model will be.
     """
 
     problems: list[Problem]
     prompts: list[Prompt]
+    vocabulary: Vocabulary
     device: torch.device
 
 
@@ -162,9 +172,10 @@ def prepare(config: EstimateConfig, problems: list[Problem] | None = None) -> Pr
     problems = problems[: config.limit]
     device = pick_device(config.device)
     verifier_fingerprint(problems, config.reward)
+    vocabulary = load_vocabulary(config.model)
     prompts = open_prompts(
         problems,
-        config.model,
+        vocabulary,
         config.prompt_format,
         config.max_prompt_tokens,
         config.max_new_tokens,
@@ -173,7 +184,7 @@ def prepare(config: EstimateConfig, problems: list[Problem] | None = None) -> Pr
         wanted = sampling_fingerprint(config, problems, config.seed)
         misfit = f"{config.out}: the value table does not fit"
         require_fit(held, wanted, misfit, any_verifier=config.rejudge)
-    return Prepared(problems, prompts, device)
+    return Prepared(problems, prompts, vocabulary, device)
 
 
 def sampling_fingerprint(

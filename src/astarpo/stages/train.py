@@ -10,7 +10,6 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +17,15 @@ import torch
 
 from astarpo.config import TrainConfig
 from astarpo.engines import open_engine
+from astarpo.engines.base import Engine
 from astarpo.grading.grader import Grader
 from astarpo.grading.reward import reward_file
 from astarpo.grading.verdicts import tell_verdicts
 from astarpo.models.critic import load_critic
 from astarpo.models.lora import adapt, require_lora, save_merged
 from astarpo.models.policy import Policy, load_policy, pick_device, save_model
+from astarpo.models.vocabulary import Vocabulary
+from astarpo.models.ways import latest_way
 from astarpo.reports.plots import plot_run
 from astarpo.rollout import roll_out
 from astarpo.rundir.trackers import open_tracker, require_tracker
@@ -70,13 +72,17 @@ def train(config: TrainConfig) -> dict[str, Any]:
     with folder_lock(config.out):
         run = RunLog(config.out, config, resume=config.resume)
         training = Training(config, inputs, run)
-        with _reason_kept(run), StopSignal():
+        with (
+            open_engine(config, training.policy) as engine,
+            _reason_kept(run, engine),
+            StopSignal(),
+        ):
             try:
-                training.go()
+                training.go(engine)
             except StopRequested:
                 training.save_if_whole()
-                return _stopped(training)
-        return _finish(training)
+                return _stopped(training, engine)
+        return _finish(training, engine)
 
 
 class Training:
@@ -104,7 +110,6 @@ class Training:
         self.num_steps = inputs.num_steps
         run.require_steps(self.num_steps)
         run.require_inputs(input_digests(config, inputs))
-        self._engine = open_engine(config, self.policy)
         history = run.begin(self.steps_done)
         tidy_checkpoints(run.path, self.steps_done, config.keep_checkpoints)
         self._watch = HealthWatch(config.prompts_per_step, config.health, history)
@@ -112,8 +117,11 @@ class Training:
         self.saved = self.steps_done
         self._clock = CheckpointClock(config.checkpoint_every, config.checkpoint_minutes)
 
-    def go(self) -> None:
+    def go(self, engine: Engine) -> None:
         """Trains to the end, and saves what is trained.
+
+        Args:
+            engine: Samples from the policy; not closed here.
 
         Raises:
             TrainingStopped: Training went wrong.
@@ -127,15 +135,15 @@ class Training:
             Progress("training: steps", self.num_steps, self.steps_done) as progress,
             self._open_profiler() as profiler,
         ):
-            self._evaluate_if_due(grader)
+            self._evaluate_if_due(engine, grader)
             while not self.is_over():
-                row, answers = self._step(grader, profiler.step(Stopwatch()))
+                row, answers = self._step(engine, grader, profiler.step(Stopwatch()))
                 tracker.log(self.steps_done, row)
                 self._watch.check(row)
                 if self._clock.is_due(self.steps_done):
                     tracker.log_samples(self.steps_done, answers)
                     self.save_if_whole()
-                self._evaluate_if_due(grader)
+                self._evaluate_if_due(engine, grader)
                 progress.advance(1, f"reward {row['reward']:.3f}  KL {row['kl']:.3f}")
             self.save_if_whole()
 
@@ -156,7 +164,9 @@ class Training:
         self.saved = self.steps_done
         self._clock.saved(time.monotonic() - started)
 
-    def _step(self, grader: Grader, clock: Stopwatch) -> tuple[dict[str, Any], list[Answer]]:
+    def _step(
+        self, engine: Engine, grader: Grader, clock: Stopwatch
+    ) -> tuple[dict[str, Any], list[Answer]]:
         """One rollout and the updates from it; returns its metrics and its answers."""
         config, inputs, algorithm = self.config, self.inputs, self.inputs.algorithm
         step = self.steps_done + 1
@@ -165,26 +175,28 @@ class Training:
         chosen = [i for i in chosen for _ in range(algorithm.samples_per_prompt)]
         seeds = [derive_seed(config.seed, "stage2", step, k) for k in range(len(chosen))]
         prompts = [inputs.prompts[i] for i in chosen]
-        sampling = inputs.text.sampling
-        answers = roll_out(self.policy, self._engine, grader, prompts, seeds, sampling, clock)
+        vocabulary, sampling = inputs.vocabulary, inputs.text.sampling
+        answers = roll_out(vocabulary, engine, grader, prompts, seeds, sampling, clock)
         values = [inputs.values[i] for i in chosen] if inputs.values else None
         self.run.log_samples(step, answers, values)
         scale = lr_scale(step, self.num_steps, config)
         critic_only = step <= config.critic_warmup_steps and algorithm.needs_critic
         losses = self.learner.update(answers, values, scale, clock, critic_only=critic_only)
+        engine.sync(self.policy)
         counts = answer_metrics(answers)
         row = {"step": step, "lr": config.lr * scale, **losses, **counts}
         row |= cost_metrics(clock, counts["tokens"])
-        self.run.log_metrics(row)
+        ways = {"decoding": engine.facts.get("decoding"), "forward": latest_way(self.policy.model)}
+        self.run.log_metrics(row | ways)
         self.steps_done = step
         return row, answers
 
-    def _evaluate_if_due(self, grader: Grader) -> None:
+    def _evaluate_if_due(self, engine: Engine, grader: Grader) -> None:
         """Answers the held-out problems, unless they were answered at this step before a stop."""
         step = self.steps_done
         due = step % self.config.eval_every == 0 or self.is_over()
         if self._held_out and due and step not in self._evaluated:
-            scores = self._held_out.evaluate(self.policy, self._engine, grader)
+            scores = self._held_out.evaluate(self.inputs.vocabulary, engine, grader)
             self.run.log_evaluation(step, scores)
             self._evaluated.add(step)
 
@@ -223,12 +235,13 @@ def require_parts(config: TrainConfig) -> None:
 
 
 @contextmanager
-def _reason_kept(run: RunLog) -> Iterator[None]:
+def _reason_kept(run: RunLog, engine: Engine) -> Iterator[None]:
     """Writes into the summary why training had to stop, should it."""
     try:
         yield
     except TrainingStopped as error:
-        run.write_summary(_summary(run.metrics(), completed=False) | {"reason": str(error)})
+        summary = _summary(run.metrics(), engine, completed=False)
+        run.write_summary(summary | {"reason": str(error)})
         raise
 
 
@@ -257,7 +270,7 @@ def _find_checkpoint(run: RunLog) -> tuple[Path | None, int]:
 def _open_learner(config: TrainConfig, inputs: Inputs, checkpoint: Path | None) -> Learner:
     """Models and optimiser as a checkpoint has them, or new."""
     device = pick_device(config.device)
-    policy, reference = _open_policies(config, checkpoint, device)
+    policy, reference = _open_policies(config, checkpoint, device, inputs.vocabulary)
     critic = load_critic(config.model, device) if inputs.algorithm.needs_critic else None
     learner = Learner(policy, reference, inputs.algorithm, config, inputs.text.temperature, critic)
     if checkpoint:
@@ -266,29 +279,29 @@ def _open_learner(config: TrainConfig, inputs: Inputs, checkpoint: Path | None) 
 
 
 def _open_policies(
-    config: TrainConfig, checkpoint: Path | None, device: torch.device
+    config: TrainConfig, checkpoint: Path | None, device: torch.device, vocabulary: Vocabulary
 ) -> tuple[Policy, Policy]:
     """The policy, new or of a checkpoint, and its reference."""
     if config.lora_rank is not None:
-        base = load_policy(config.model, device)
+        base = load_policy(config.model, device, vocabulary)
         return adapt(base, config, checkpoint / "adapter" if checkpoint else None)
-    reference = load_policy(config.model, device)
+    reference = load_policy(config.model, device, vocabulary)
     start_from = str(checkpoint / "model") if checkpoint else config.model
-    policy = load_policy(start_from, device, trainable=True)
-    # One tokenizer: what is saved of one that was itself saved and loaded is not the same bytes.
-    return replace(policy, tokenizer=reference.tokenizer), reference
+    # Not the checkpoint's own vocabulary: a tokenizer that is saved, loaded and saved again does
+    # not give the same bytes.
+    return load_policy(start_from, device, vocabulary, trainable=True), reference
 
 
-def _stopped(training: Training) -> dict[str, Any]:
+def _stopped(training: Training, engine: Engine) -> dict[str, Any]:
     """Writes the summary of a run that a signal has stopped."""
     rows = training.run.metrics()
     logger.warning(f"stopped after {training.saved} steps; --resume goes on")
-    summary = _summary(rows, completed=False)
+    summary = _summary(rows, engine, completed=False)
     training.run.write_summary(summary)
     return summary
 
 
-def _finish(training: Training) -> dict[str, Any]:
+def _finish(training: Training, engine: Engine) -> dict[str, Any]:
     """Writes curves, the policy and the summary."""
     run, policy = training.run, training.policy
     rows = run.metrics()
@@ -307,13 +320,14 @@ def _finish(training: Training) -> dict[str, Any]:
             row["truncated_share"] * sum(row[f"status_{s}"] for s in STATUSES) for row in rows
         )
         tell_verdicts("training", counts, truncated / counts.total())
-    summary = _summary(rows, completed=True)
+    summary = _summary(rows, engine, completed=True)
     run.write_summary(summary)
     return summary
 
 
-def _summary(rows: Sequence[dict[str, Any]], *, completed: bool) -> dict[str, Any]:
+def _summary(rows: Sequence[dict[str, Any]], engine: Engine, *, completed: bool) -> dict[str, Any]:
     last = rows[-1] if rows else {"step": 0}
+    ways = {name: last.get(name) for name in ("decoding", "forward")}
     return {
         "completed": completed,
         "steps": last["step"],
@@ -321,5 +335,6 @@ def _summary(rows: Sequence[dict[str, Any]], *, completed: bool) -> dict[str, An
         "kl": last.get("kl"),
         "tokens": sum(row["tokens"] for row in rows),
         "seconds": {phase: sum(row[f"seconds_{phase}"] for row in rows) for phase in PHASES},
+        "engine": dict(engine.facts) | ways,
         "peak_memory_gib": max((row["peak_memory_gib"] for row in rows), default=peak_memory_gib()),
     }

@@ -13,8 +13,9 @@ from astarpo.algorithms.base import Algorithm
 from astarpo.config import TrainConfig
 from astarpo.engines.base import Sampling
 from astarpo.grading.fingerprint import verifier_fingerprint
-from astarpo.models.policy import PromptFormat, fingerprint
+from astarpo.models.folder import fingerprint
 from astarpo.models.prompts import open_prompts
+from astarpo.models.vocabulary import PromptFormat, Vocabulary, load_vocabulary
 from astarpo.tasks.overlap import refuse_overlap
 from astarpo.tasks.problem_set import read_problems
 from astarpo.types import Problem, Prompt, UserError
@@ -45,6 +46,7 @@ class Inputs:
     """Everything a run is given but its models.
 
     Attributes:
+        vocabulary: The model's.
         problems: As read.
         table: Stage 1, where the run has it.
         text: Settings of prompts and responses.
@@ -55,6 +57,7 @@ class Inputs:
         num_steps: Of the whole run.
     """
 
+    vocabulary: Vocabulary
     problems: list[Problem]
     table: ValueTable | None
     text: TextSettings
@@ -96,20 +99,25 @@ def open_inputs(config: TrainConfig) -> Inputs:
         raise UserError(
             f"filter {config.filter} goes by stage-1 samples: give --values (astarpo estimate)"
         )
-    prompts, values = attach_values(_prompts(config.model, problems, text), table, config)
+    vocabulary = load_vocabulary(config.model)
+    prompts, values = attach_values(_prompts(vocabulary, problems, text), table, config)
     held_out = []
     if config.eval_problems:
         held_out = read_problems(config.eval_problems)
         verifier_fingerprint(held_out, config.reward)
         refuse_overlap(problems, held_out, (str(config.problems), str(config.eval_problems)))
-        held_out = _prompts(config.model, held_out, text)
+        held_out = _prompts(vocabulary, held_out, text)
     num_steps = count_steps(config, len(prompts))
-    return Inputs(problems, table, text, algorithm, prompts, values, held_out, num_steps)
+    return Inputs(
+        vocabulary, problems, table, text, algorithm, prompts, values, held_out, num_steps
+    )
 
 
-def _prompts(model: str, problems: Sequence[Problem], text: TextSettings) -> list[Prompt]:
+def _prompts(
+    vocabulary: Vocabulary, problems: Sequence[Problem], text: TextSettings
+) -> list[Prompt]:
     return open_prompts(
-        problems, model, text.prompt_format, text.max_prompt_tokens, text.max_new_tokens
+        problems, vocabulary, text.prompt_format, text.max_prompt_tokens, text.max_new_tokens
     )
 
 

@@ -97,7 +97,11 @@ class Learner:
         if config.gradient_checkpointing:
             for model in (policy.model, critic) if critic is not None else (policy.model,):
                 model.gradient_checkpointing_enable(
-                    {"use_reentrant": False, "context_fn": partial(same_again, model)}
+                    {
+                        "use_reentrant": False,
+                        "preserve_rng_state": False,  # a layer draws no random numbers
+                        "context_fn": partial(same_again, model),
+                    }
                 )
                 self._recomputed += [
                     layer for layer in model.modules() if isinstance(layer, _checkpointing_layer())
@@ -296,7 +300,7 @@ class Learner:
         return collate(
             [a.prompt.token_ids for a in answers],
             [a.completion.token_ids for a in answers],
-            self.policy.pad_id,
+            self.policy.vocabulary.pad_id,
             self.policy.device,
         )
 
