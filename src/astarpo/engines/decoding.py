@@ -1,4 +1,4 @@
-"""How a model can be decoded: found out by trying.
+"""Which way of decoding gives a model's own log-probs, found out by trying.
 
 Shapes: _P prompts, _L their columns, _B continuations of them, _T their tokens, _V vocabulary.
 """
@@ -144,8 +144,8 @@ def read(
         model: A transformers causal language model.
         ids_BL: [B, L] the tokens.
         mask_BL: [B, L of cache and tokens] 1 on what is not padding; None if the cache knows.
-        position_BL: [B, L].
-        cache: What came before; grows.
+        position_BL: [B, L] their positions.
+        cache: Holds the tokens before them, and takes them in.
     """
     return model(
         input_ids=ids_BL,

@@ -33,12 +33,13 @@ from astarpo.models.policy import Policy
 from astarpo.runtime.stopping import check_stop
 from astarpo.types import Completion, UserError
 
-# Finished rows are dropped several at once: transformers' own cache copies all others to drop one.
+# Finished rows are dropped once less than this share is live: transformers' own cache copies all
+# others to drop one.
 _COMPACT_BELOW = 0.9
-# Tokens between two looks at which rows have finished: to look, CUDA must wait for the device.
+# Tokens between two looks at which rows have finished. A look waits for the GPU to catch up.
 _LOOK_EVERY = {"cpu": 1, "cuda": 8}
-# Tokens of prompts that are read at once: enough to keep a device busy, since activations grow
-# with them.
+# Tokens of prompts that are read at once: enough to keep the device busy, and no more, since the
+# memory of activations grows with them.
 _READ_AT_ONCE = {"cpu": 1 << 11, "cuda": 1 << 15}
 
 

@@ -136,7 +136,7 @@ def _refuse_foresight(
 
 
 def _pick(batch: TokenBatch, length: int) -> Sequences:
-    """The longest sequence, repeated up to a length, the shortest, and one between."""
+    """Sequences to try: the longest, repeated up to a length, the shortest, and a middle one."""
     order = sorted(range(len(batch.sequences)), key=lambda i: len(batch.sequences[i]))
     longest = batch.sequences[order[-1]]
     tokens = (longest * (length // len(longest) + 1))[:length]

@@ -1,4 +1,4 @@
-"""Attention of completions that branch off prompts: prompts are read once for all their branches.
+"""Attention of completions over their prompts, where the completions of one prompt share it.
 
 Shapes: _B branches being decoded, _P prompts, _F most branches of one prompt, _K key-value heads,
 _G query heads to one of them, _H all query heads, _L columns, _D size of a head, _X any size.
@@ -34,10 +34,10 @@ def attend(
         query: [B, H, 1, D].
         key: [B, K, L, D] the branches' own, as the cache returned it.
         value: [B, K, L, D] likewise.
-        attention_mask: None, as the cache knows what is padding; a mask that a model makes by
+        attention_mask: None, since the cache knows what is padding; a mask that a model makes for
             itself is refused.
         scaling: Of the scores; 1 / sqrt(D) unless given.
-        kwargs: What else a model passes.
+        kwargs: Whatever else the model passes.
 
     Returns:
         [B, 1, H, D], and no weights.
@@ -75,7 +75,10 @@ def _over_both(query_BKGD: Tensor, key: Any, value: Tensor, scale: float) -> Ten
 
 
 def _to_prompts(values_BKGX: Tensor, plan: BranchPlan) -> Tensor:
-    """Puts branches' values side by side at their prompt, 0 where one is gone: [P, K, F x G, X]."""
+    """Puts the values of a prompt's branches side by side: [P, K, F x G, X].
+
+    There are zeros where a branch has ended.
+    """
     if plan.fanout == 1:
         return values_BKGX
     heads, groups, width = values_BKGX.shape[1:]

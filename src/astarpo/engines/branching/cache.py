@@ -1,8 +1,8 @@
 """A cache for many completions of few prompts: a prompt's keys and values are held once.
 
-Each completion branches off its prompt. What a prompt gave is stored once for all its branches;
-each branch adds keys and values of its own, in a buffer with columns to spare, so that writing a
-token does not copy those before it.
+Each completion is a branch of its prompt. The keys and values of a prompt are stored once for all
+its branches. Each branch stores those of its own tokens in a buffer with columns to spare, so that
+writing a token does not copy the ones before it.
 
 Shapes: _B branches being decoded, _P prompts, _K key-value heads, _L columns of prompts, _C columns
 of a buffer, _D size of a head.
@@ -16,9 +16,10 @@ from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import Cache, DynamicLayer
 
-# Prompts without a branch are dropped several at once, since the others have to move.
+# Prompts whose branches have all ended are dropped once less than this share is left: dropping them
+# moves others, so it is done for several at once.
 _DROP_BELOW = 0.9
-# Added to the scores of what must not be seen. Finite: a block of nothing else would give nan.
+# Added to the scores of padding. Finite, since a softmax over nothing but -inf would give nan.
 _HIDDEN = -1e30
 # Columns that a branch's buffer grows by at least.
 _LEAST_GROWTH = 16
@@ -26,15 +27,16 @@ _LEAST_GROWTH = 16
 
 @dataclass
 class BranchPlan:
-    """What is the same in all layers.
+    """The part of the cache that is the same in all layers.
 
     Attributes:
-        fanout: F, most branches of one prompt. With one, prompts are in the order of branches.
+        fanout: F, the most branches that a prompt has. With one each, prompts are in the order of
+            their branches.
         prompt_B: [B] each branch's prompt.
         number_B: [B] its number among those of its prompt.
-        prompt_bias_P11L: [P, 1, 1, L] what hides the padding of prompts.
-        length: Columns that branches have of their own, the newest token's included.
-        capacity: C, columns that there is memory for.
+        prompt_bias_P11L: [P, 1, 1, L] added to scores, so that the padding of prompts is not seen.
+        length: Columns of the branches' own tokens, the newest included.
+        capacity: C, the columns that the buffers have.
     """
 
     fanout: int
@@ -70,14 +72,14 @@ class _BranchLayer(DynamicLayer):
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
-        """Writes a token's [B, K, 1, D]; returns those of all the branches' own tokens."""
+        """Stores a token's keys and values, [B, K, 1, D]; returns those of all own tokens."""
         plan, seen = self.plan, []
         for buffer, states_BK1D in zip(self._buffers, (key_states, value_states), strict=True):
             own_BKLD = buffer[: self._rows, :, : plan.length]
             own_BKLD[:, :, -1:] = states_BK1D
             seen.append(own_BKLD)
         keys, values = seen
-        keys.branches = self  # `attend` is told nothing else of the cache  # pyrefly: ignore
+        keys.branches = self  # the only way to `attend`, which gets no cache  # pyrefly: ignore
         return keys, values
 
     def get_seq_length(self) -> int:
@@ -139,7 +141,7 @@ class BranchingCache(Cache):
                 layer.grow()
 
     def batch_select_indices(self, indices: Tensor) -> None:
-        """Keeps these completions, in this order; one already at its place costs nothing."""
+        """Keeps these completions, in this order; one that is at its place already is not moved."""
         plan = self._plan
         moves = _moves(indices)
         for layer in self._branch_layers():
@@ -168,7 +170,7 @@ class BranchingCache(Cache):
 
 
 def survivors(live_B: Tensor, num_live: int) -> Tensor:
-    """Indices of the live rows; all but those that fill the gaps of finished ones stay in place."""
+    """Indices of the live rows, of which only those move that fill the gaps of finished ones."""
     keep = torch.arange(num_live, device=live_B.device)
     keep[~live_B[:num_live]] = num_live + live_B[num_live:].nonzero().squeeze(-1)
     return keep
@@ -187,12 +189,12 @@ def _make_plan(mask_PL: Tensor, prompt_B: Tensor, dtype: torch.dtype) -> BranchP
 
 
 def _moves(keep: Tensor) -> tuple[Tensor, Tensor]:
-    """Places whose row is not theirs yet, and where it is now."""
+    """The places whose row has to be moved there, and where that row is now."""
     place = (keep != torch.arange(len(keep), device=keep.device)).nonzero().squeeze(-1)
     return place, keep[place]
 
 
 def _move(buffers: list[Tensor], place: Tensor, source: Tensor, length: int) -> None:
-    """Brings rows to their places in buffers."""
+    """Moves rows to their places in buffers."""
     for buffer in buffers:
         buffer[place, :, :length] = buffer[source, :, :length]
