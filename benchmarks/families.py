@@ -18,6 +18,7 @@ from astarpo.models import ways
 from astarpo.models.batch import collate
 from astarpo.models.logprobs import token_logprobs
 from astarpo.models.policy import Policy
+from astarpo.models.vocabulary import Vocabulary
 from astarpo.types import UserError
 from tests.engines.test_families import PROMPTS, RESPONSES
 from tests.support.families import FAMILIES, WINDOW, family_model
@@ -34,7 +35,7 @@ _SAMPLING = {
 def row(name: str) -> list[str]:
     """Family, model type, how it is scored, how it is sampled from."""
     model = family_model(name)
-    policy = Policy(model, None, frozenset({257}), pad_id=0)
+    policy = Policy(model, Vocabulary(None, frozenset({257}), pad_id=0))
     cells = [name, f"`{FAMILIES[name][0]}`"]
     try:
         with torch.no_grad():

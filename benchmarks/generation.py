@@ -32,7 +32,7 @@ def sums(policy: Policy, count: int, samples: int) -> list[Request]:
     """The demo's prompts, about 40 tokens."""
     rng = random.Random(0)
     questions = [Arithmetic().draft(rng, 4).question for _ in range(count // samples)]
-    prompts = [tuple(policy.tokenizer(question)["input_ids"]) for question in questions]
+    prompts = [tuple(policy.vocabulary.tokenizer(question)["input_ids"]) for question in questions]
     return [Request(p, i * samples + k) for i, p in enumerate(prompts) for k in range(samples)]
 
 
@@ -60,12 +60,12 @@ def ours_with_their_cache(policy: Policy, requests: list[Request]) -> int:
 def theirs(policy: Policy, requests: list[Request]) -> int:
     """Tokens that `generate` sampled, stop ids included; it gives no log-probs."""
     by_length = sorted(requests, key=lambda request: len(request.prompt_ids))
-    stop_ids = torch.tensor(sorted(policy.stop_ids))
+    stop_ids, pad_id = torch.tensor(sorted(policy.vocabulary.stop_ids)), policy.vocabulary.pad_id
     num_tokens = 0
     for start in range(0, len(requests), MAX_SEQUENCES):
         prompts = [r.prompt_ids for r in by_length[start : start + MAX_SEQUENCES]]
         width = max(map(len, prompts))
-        ids = torch.tensor([[policy.pad_id] * (width - len(p)) + list(p) for p in prompts])
+        ids = torch.tensor([[pad_id] * (width - len(p)) + list(p) for p in prompts])
         lengths_B = torch.tensor([len(p) for p in prompts])
         new_BT = policy.model.generate(
             ids,
@@ -74,7 +74,7 @@ def theirs(policy: Policy, requests: list[Request]) -> int:
             top_k=0,
             max_new_tokens=MAX_NEW_TOKENS,
             eos_token_id=stop_ids.tolist(),
-            pad_token_id=policy.pad_id,
+            pad_token_id=pad_id,
         )[:, width:]
         before_stop_BT = torch.isin(new_BT, stop_ids).int().cumsum(dim=-1) == 0
         num_tokens += int((before_stop_BT.sum(dim=-1) + 1).clamp(max=new_BT.shape[1]).sum())
@@ -86,7 +86,9 @@ def main(repeats: int) -> None:
     torch.set_num_threads(1)
     folder = resources.files("astarpo") / "assets" / "demo-policy"
     policy = load_policy(str(folder), torch.device("cpu"))
-    endless = replace(policy, stop_ids=frozenset({policy.pad_id}))
+    vocabulary = policy.vocabulary
+    never = replace(vocabulary, stop_ids=frozenset({vocabulary.pad_id}))
+    endless = replace(policy, vocabulary=never)
     workloads = {
         "512 sums": (policy, sums(policy, 512, 1)),
         "512 sums, 8 samples each": (policy, sums(policy, 512, 8)),

@@ -28,7 +28,8 @@ from astarpo.config.documents import find_recipe, read_document, settings_for
 from astarpo.engines.base import Sampling
 from astarpo.engines.hf import HFEngine
 from astarpo.grading.grader import Grader
-from astarpo.models.policy import Policy, fit_prompts, load_policy, pick_device
+from astarpo.models.policy import Policy, load_policy, pick_device
+from astarpo.models.prompts import fit_prompts
 from astarpo.rundir.writer import RunLog
 from astarpo.stages.estimate import estimate
 from astarpo.stages.train import train
@@ -194,7 +195,7 @@ def run_trl(spec: Spec, config: TrainConfig, recorder: Recorder) -> None:
 
     stage1 = estimate_config(spec, config) if spec["algorithm"] == "astar_po" else None
     policy = load_policy(spec["model"], pick_device(spec["device"]), trainable=True)
-    policy.tokenizer.padding_side = "left"
+    policy.vocabulary.tokenizer.padding_side = "left"
     prompts = _fit(spec["train"], policy, spec)
     held_out = HeldOut(_fit(spec["test"], policy, spec), config, _sampling(spec))
     engine = HFEngine(policy, config.max_sequences)
@@ -235,7 +236,7 @@ def run_trl(spec: Spec, config: TrainConfig, recorder: Recorder) -> None:
 
 
 def _fit(path: str, policy: Policy, spec: Spec) -> list[Prompt]:
-    return fit_prompts(read_problems(Path(path)), policy.tokenizer, "raw", spec["prompt_tokens"])
+    return fit_prompts(read_problems(Path(path)), policy.vocabulary, "raw", spec["prompt_tokens"])
 
 
 def _sampling(spec: Spec) -> Sampling:
@@ -307,7 +308,7 @@ def make_trainer(
         reward_funcs=judge,
         args=arguments,
         train_dataset=Dataset.from_dict(rows | {"index": list(range(len(prompts)))}),
-        processing_class=policy.tokenizer,
+        processing_class=policy.vocabulary.tokenizer,
         optimizers=(optimizer, schedule),
     )
 
@@ -346,7 +347,7 @@ class Watched:
 
     def __init__(self, trainer: Any, policy: Policy, recorder: Recorder) -> None:
         self._recorder = recorder
-        self._stop_ids = torch.tensor(sorted(policy.stop_ids), device=policy.device)
+        self._stop_ids = torch.tensor(sorted(policy.vocabulary.stop_ids), device=policy.device)
         self._reference = trainer.ref_model
         self.prepared_at = 0.0
         for model in (policy.model, trainer.ref_model):

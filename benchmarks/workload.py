@@ -20,6 +20,7 @@ from astarpo.config import TrainConfig
 from astarpo.engines.base import Request, Sampling
 from astarpo.engines.hf import HFEngine
 from astarpo.models.policy import Policy, make_policy
+from astarpo.models.vocabulary import make_vocabulary
 from astarpo.runtime.stopwatch import Stopwatch
 from astarpo.stages.warm_start import byte_tokenizer
 from astarpo.training.learner import Learner
@@ -64,7 +65,8 @@ QWEN_1_5B = Shape("Qwen2.5-1.5B", 1536, 28, 12, 2, 8960, 151_936)
 def endless(policy: Policy) -> Policy:
     """The policy with a stop id that is in no vocabulary: every response has its full length."""
     beyond = policy.model.config.vocab_size
-    return replace(policy, stop_ids=frozenset({beyond}), pad_id=0)
+    vocabulary = replace(policy.vocabulary, stop_ids=frozenset({beyond}), pad_id=0)
+    return replace(policy, vocabulary=vocabulary)
 
 
 def random_policy(shape: Shape, device: torch.device) -> Policy:
@@ -87,12 +89,13 @@ def random_policy(shape: Shape, device: torch.device) -> Policy:
                 eos_token_id=None,
             )
         )
-    return endless(make_policy(model, byte_tokenizer(), trainable=True))
+    vocabulary = make_vocabulary(byte_tokenizer(), model.config, model.generation_config)
+    return endless(make_policy(model, vocabulary, trainable=True))
 
 
 def frozen_copy(policy: Policy) -> Policy:
     """The reference of a policy, as `load_policy` would give it."""
-    model = make_policy(copy.deepcopy(policy.model), policy.tokenizer).model
+    model = make_policy(copy.deepcopy(policy.model), policy.vocabulary).model
     return replace(policy, model=model)
 
 

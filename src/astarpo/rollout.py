@@ -5,14 +5,14 @@ from collections.abc import Callable, Sequence
 from astarpo.engines.base import Engine, Request, Sampling
 from astarpo.grading.grader import Grader
 from astarpo.grading.pool import GradingStopped
-from astarpo.models.policy import Policy
+from astarpo.models.vocabulary import Vocabulary
 from astarpo.runtime.stopping import StopRequested, stop_requested
 from astarpo.runtime.stopwatch import Stopwatch
 from astarpo.types import Answer, Prompt
 
 
 def roll_out(
-    policy: Policy,
+    vocabulary: Vocabulary,
     engine: Engine,
     grader: Grader,
     prompts: Sequence[Prompt],
@@ -24,7 +24,7 @@ def roll_out(
     """Samples one completion for each prompt and judges it.
 
     Args:
-        policy: Decodes token ids to text.
+        vocabulary: Decodes token ids to text.
         engine: Samples.
         grader: Judges.
         prompts: A prompt as often as it needs completions, its repeats side by side.
@@ -43,7 +43,7 @@ def roll_out(
         requests = [Request(p.token_ids, s) for p, s in zip(prompts, seeds, strict=True)]
         completions = engine.generate(requests, sampling, on_progress)
     with stopwatch.phase("verify"):
-        texts = [policy.decode(completion.token_ids) for completion in completions]
+        texts = [vocabulary.decode(completion.token_ids) for completion in completions]
         try:
             verdicts = grader.grade([p.problem for p in prompts], texts, stop_requested)
         except GradingStopped as error:

@@ -27,11 +27,12 @@ def way_of(model):
 @pytest.mark.parametrize("samples", [1, 3])
 @pytest.mark.parametrize("kind", KINDS)
 def test_decoding_agrees_with_the_whole_sequence_whatever_the_model(policy, kind, samples):
-    other = make_policy(small_model(kind), policy.tokenizer)
+    other = make_policy(small_model(kind), policy.vocabulary)
     assert way_of(other.model) == ("cached" if kind in WITHOUT else "stepwise")
     texts = [f"Item {i // samples}" + " more" * (i // samples % 2) for i in range(24)]
     requests = [
-        Request(tuple(policy.tokenizer(text)["input_ids"]), i) for i, text in enumerate(texts)
+        Request(tuple(policy.vocabulary.tokenizer(text)["input_ids"]), i)
+        for i, text in enumerate(texts)
     ]
     done = HFEngine(other, 16).generate(requests, Sampling(40))
     assert {c.finish_reason for c in done} == {"stop", "length"}
@@ -43,10 +44,9 @@ def test_decoding_agrees_with_the_whole_sequence_whatever_the_model(policy, kind
         assert completion.logprobs == pytest.approx(trainers, abs=1e-4)
 
 
-@pytest.mark.parametrize("fixed", [False, True])
 @pytest.mark.parametrize("prompt_of", [[0, 1, 2], [0, 0, 0, 1, 2, 2], [2, 0, 2, 1, 0, 2, 2]])
 @torch.no_grad()
-def test_branches_give_the_logits_of_transformers_own_cache(prompt_of, fixed):
+def test_branches_give_the_logits_of_transformers_own_cache(prompt_of):
     model = small_model("qwen3")
     generator = torch.Generator().manual_seed(0)
     prompt_B = torch.tensor(prompt_of)
@@ -54,7 +54,7 @@ def test_branches_give_the_logits_of_transformers_own_cache(prompt_of, fixed):
     positions = (MASK.cumsum(-1) - 1).clamp(min=0)
     for cache in (theirs, shared):
         read(model, PROMPTS, MASK, positions, cache)
-    ours = BranchingCache(shared, MASK, prompt_B, None, fixed=fixed)
+    ours = BranchingCache(shared, MASK, prompt_B, None)
     theirs.batch_select_indices(prompt_B)
     mask_BL = MASK[prompt_B]
     for step in range(60):
@@ -80,7 +80,7 @@ def test_a_prompt_is_held_once_and_a_token_does_not_copy_those_before_it():
     cache = DynamicCache(config=model.config)
     read(model, PROMPTS, MASK, (MASK.cumsum(-1) - 1).clamp(min=0), cache)
     prompt_B = torch.arange(3).repeat_interleave(5)
-    cache = BranchingCache(cache, MASK, prompt_B, None, fixed=False)
+    cache = BranchingCache(cache, MASK, prompt_B, None)
     layer = cache.layers[0]
     assert [len(states) for states in layer.prompts] == [3, 3]
     places = set()

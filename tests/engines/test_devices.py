@@ -24,14 +24,18 @@ def shipped(request):
 
 def make_requests(policy, samples):
     texts = [f"Compute {i % 9 + 1} + 4 + {i % 5 + 1} - 3." for i in range(96 // samples)]
-    prompts = [tuple(policy.tokenizer(text)["input_ids"]) for text in texts for _ in range(samples)]
+    prompts = [
+        tuple(policy.vocabulary.tokenizer(text)["input_ids"])
+        for text in texts
+        for _ in range(samples)
+    ]
     return [Request(prompt, seed) for seed, prompt in enumerate(prompts)]
 
 
 def distances(policy, requests, done):
     """How far each log-prob of the engine is from the trainer's."""
     prompts, responses = [r.prompt_ids for r in requests], [c.token_ids for c in done]
-    batch = collate(prompts, responses, policy.pad_id, policy.device)
+    batch = collate(prompts, responses, policy.vocabulary.pad_id, policy.device)
     with torch.no_grad(), policy.autocast():
         logprobs_BT, _ = token_logprobs(policy.model, batch, 1.0)
     engines = torch.tensor([value for c in done for value in c.logprobs])
@@ -55,7 +59,14 @@ def test_in_bf16_the_engine_gives_the_trainers_logprobs_but_for_rounding(shipped
     assert len({c.token_ids for c in done}) > 10
 
 
-def test_a_gpu_decodes_by_recorded_steps(shipped):
-    with shipped.autocast():
-        way = own_way(shipped.model, shipped.autocast_dtype, [(1, 2, 3), (4,)], 64)
-    assert way == ("recorded" if shipped.device.type == "cuda" else "stepwise")
+def test_every_device_decodes_by_our_own_cache(shipped):
+    for policy in (replace(shipped, autocast_dtype=None), shipped):
+        with policy.autocast():
+            way = own_way(policy.model, policy.autocast_dtype, [(1, 2, 3), (4,)], 64)
+        assert way == "stepwise"
+
+
+def test_on_a_gpu_attention_is_not_cudnns(shipped):
+    on_cuda = shipped.device.type == "cuda"
+    assert not (on_cuda and torch.backends.cuda.cudnn_sdp_enabled())
+    assert shipped.autocast_dtype == (torch.bfloat16 if on_cuda else None)

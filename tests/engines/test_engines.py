@@ -20,64 +20,9 @@ from astarpo.types import UserError
 def make_requests(policy, count=24):
     texts = [f"Item {i % 7}" + " and more" * (i % 3) for i in range(count)]
     return [
-        Request(tuple(policy.tokenizer(text)["input_ids"]), derive_seed(0, "test", i))
+        Request(tuple(policy.vocabulary.tokenizer(text)["input_ids"]), derive_seed(0, "test", i))
         for i, text in enumerate(texts)
     ]
-
-
-@pytest.mark.parametrize("temperature", [1.0, 0.6])
-def test_logprobs_equal_the_trainers(policy, temperature):
-    requests = make_requests(policy)
-    done = HFEngine(policy, 16).generate(requests, Sampling(40, temperature))
-    batch = collate(
-        [r.prompt_ids for r in requests],
-        [c.token_ids for c in done],
-        policy.pad_id,
-        policy.device,
-    )
-    with torch.no_grad():
-        logprobs_BT, _ = token_logprobs(policy.model, batch, temperature)
-    for completion, row in zip(done, logprobs_BT, strict=True):
-        trainers = row[: len(completion.token_ids)].tolist()
-        assert completion.logprobs == pytest.approx(trainers, abs=1e-4)
-
-
-def test_completions_do_not_depend_on_their_company(policy):
-    requests = make_requests(policy)
-    together = HFEngine(policy, 64).generate(requests, Sampling(30))
-    for max_sequences in (1, 5):
-        apart = HFEngine(policy, max_sequences).generate(requests[::-1], Sampling(30))[::-1]
-        assert [c.token_ids for c in apart] == [c.token_ids for c in together]
-
-
-def test_a_longer_limit_continues_the_same_completion(policy):
-    requests = make_requests(policy, 8)
-    short = HFEngine(policy, 8).generate(requests, Sampling(10))
-    long = HFEngine(policy, 8).generate(requests, Sampling(20))
-    assert all(a.token_ids == b.token_ids[:10] for a, b in zip(short, long, strict=True))
-
-
-def test_every_stop_id_ends_a_response_and_belongs_to_it(policy):
-    # Many stop ids, so that an untrained model hits them often; the pad id is one of them.
-    many = dataclasses.replace(policy, stop_ids=frozenset(range(0, 258, 8)), pad_id=8)
-    done = HFEngine(many, 16).generate(make_requests(many, 64), Sampling(24))
-    assert {c.finish_reason for c in done} == {"stop", "length"}
-    for completion in done:
-        ended = completion.token_ids[-1] in many.stop_ids
-        assert not set(completion.token_ids[:-1]) & many.stop_ids
-        assert completion.finish_reason == ("stop" if ended else "length")
-        assert ended or len(completion.token_ids) == 24
-        assert len(completion.logprobs) == len(completion.token_ids)
-
-
-def test_greedy_agrees_with_transformers_generate(policy):
-    requests = make_requests(policy, 6)
-    done = HFEngine(policy, 4).generate(requests, Sampling(20, temperature=0.0))
-    for request, completion in zip(requests, done, strict=True):
-        theirs = policy.model.generate(
-            torch.tensor([request.prompt_ids]), max_new_tokens=20, do_sample=False
-        )[0, len(request.prompt_ids) :]
-        assert list(completion.token_ids) == theirs.tolist()
 
 
 def test_draws_follow_the_distribution():
@@ -160,28 +105,33 @@ def test_generate_gives_the_same_completions(policy, temperature, top_p):
         if top_p == 1:
             own = row[: len(completion.token_ids)].tolist()
             assert completion.logprobs == pytest.approx(own, abs=1e-4)
-        ended = completion.token_ids[-1] in policy.stop_ids
+        ended = completion.token_ids[-1] in policy.vocabulary.stop_ids
         assert completion.finish_reason == ("stop" if ended else "length")
         assert ended or len(completion.token_ids) == 20
-
-
-def test_generate_samples_the_models_distribution(policy):
-    requests = [Request((65, 66), derive_seed(0, i)) for i in range(4000)]
-    with torch.no_grad():
-        chances = policy.model(torch.tensor([[65, 66]])).logits[0, -1].softmax(-1)
-    done = GenerateEngine(policy, 4000).generate(requests, Sampling(1))
-    shares = torch.bincount(torch.tensor([c.token_ids[0] for c in done]), minlength=258) / 4000
-    assert (shares - chances).abs().max() < 0.03
 
 
 def test_generate_adds_no_penalty_that_a_model_folder_asks_for(policy):
     requests, sampling = make_requests(policy, 6), Sampling(20)
     model = copy.deepcopy(policy.model)
     model.generation_config.repetition_penalty = 9.0
-    done = GenerateEngine(make_policy(model, policy.tokenizer), 8).generate(requests, sampling)
+    done = GenerateEngine(make_policy(model, policy.vocabulary), 8).generate(requests, sampling)
     expected = GenerateEngine(policy, 8).generate(requests, sampling)
     assert [c.token_ids for c in done] == [c.token_ids for c in expected]
     assert model.generation_config.repetition_penalty == 9.0
+
+
+def test_our_own_engines_take_no_other_policy(policy):
+    other = make_policy(copy.deepcopy(policy.model), policy.vocabulary)
+    engine = HFEngine(policy, 8)
+    engine.sync(dataclasses.replace(policy, autocast_dtype=torch.bfloat16))  # the same module
+    with pytest.raises(ValueError, match="the module that it was opened with"):
+        engine.sync(other)
+
+
+def test_the_way_of_decoding_is_among_the_facts(policy):
+    for engine, way in ((HFEngine(policy, 8), "stepwise"), (GenerateEngine(policy, 8), "generate")):
+        engine.generate(make_requests(policy, 2), Sampling(4))
+        assert engine.facts["decoding"] == way
 
 
 def wrong(decode):
@@ -195,7 +145,7 @@ def wrong(decode):
 
 
 def test_sampling_that_does_not_agree_goes_on_by_a_slower_way(policy, monkeypatch, caplog):
-    other = make_policy(copy.deepcopy(policy.model), policy.tokenizer)
+    other = make_policy(copy.deepcopy(policy.model), policy.vocabulary)
     requests, sampling = make_requests(other, 6), Sampling(20)
     expected = GenerateEngine(other, 8).generate(requests, sampling)
     monkeypatch.setattr(HFEngine, "_step", wrong(HFEngine._step))
@@ -208,7 +158,7 @@ def test_sampling_that_does_not_agree_goes_on_by_a_slower_way(policy, monkeypatc
 
 
 def test_a_model_that_no_way_agrees_on_is_refused_by_name(policy, monkeypatch):
-    other = make_policy(copy.deepcopy(policy.model), policy.tokenizer)
+    other = make_policy(copy.deepcopy(policy.model), policy.vocabulary)
     monkeypatch.setattr(HFEngine, "_decode", wrong(HFEngine._decode))
     with pytest.raises(UserError, match=r"Qwen2ForCausalLM: cannot be sampled from: .* 0\.01 nats"):
         HFEngine(other, 8).generate(make_requests(other, 6), Sampling(20))

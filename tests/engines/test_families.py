@@ -10,6 +10,7 @@ from astarpo.engines.hf import GenerateEngine, HFEngine
 from astarpo.models.batch import collate
 from astarpo.models.logprobs import token_logprobs
 from astarpo.models.policy import Policy
+from astarpo.models.vocabulary import Vocabulary
 from astarpo.types import UserError
 from tests.models.test_batch import unpadded_logprobs
 from tests.support.families import FAMILIES, REFUSED, WINDOW, family_model
@@ -30,7 +31,7 @@ RESPONSES = [ids(response, 10 + i) for i, (_, response) in enumerate(LENGTHS)]
 def test_a_family_agrees_with_plain_forward_passes_or_is_refused(name, caplog):
     logging.getLogger("transformers").setLevel(logging.ERROR)
     model = family_model(name)
-    policy = Policy(model, None, frozenset({257}), pad_id=0)
+    policy = Policy(model, Vocabulary(None, frozenset({257}), pad_id=0))
     requests = [Request(prompt, seed) for prompt in PROMPTS[:3] for seed in range(2)]
     batch = collate(PROMPTS, RESPONSES, 0, policy.device)
     if name in REFUSED:

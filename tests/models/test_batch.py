@@ -50,7 +50,7 @@ def unpadded_logprobs(model, prompt, response, temperature=1.0):
 
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 def test_padding_changes_nothing(policy, temperature):
-    batch = collate(PROMPTS, RESPONSES, policy.pad_id, CPU)
+    batch = collate(PROMPTS, RESPONSES, policy.vocabulary.pad_id, CPU)
     with torch.no_grad():
         got = token_logprobs(policy.model, batch, temperature, entropy=True)
     assert got.entropy_BT is not None

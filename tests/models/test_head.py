@@ -10,6 +10,7 @@ from astarpo.models.batch import collate, masked_sum
 from astarpo.models.head import is_plain
 from astarpo.models.logprobs import token_logprobs
 from astarpo.models.policy import Policy
+from astarpo.models.vocabulary import Vocabulary
 from tests.models.test_batch import unpadded_logprobs
 from tests.support.models import small_model
 
@@ -119,7 +120,7 @@ def test_caps_and_scales_are_seen_though_logits_are_small_or_zero(kind):
 def test_a_vocabulary_may_have_fewer_tokens_than_are_tried():
     model = small_model("llama", vocab_size=5)
     assert is_plain(model)
-    prompts, policy = [(1, 2), (3,)], Policy(model, None, frozenset({4}), pad_id=0)
+    prompts, policy = [(1, 2), (3,)], Policy(model, Vocabulary(None, frozenset({4}), pad_id=0))
     done = HFEngine(policy, 2).generate([Request(p, 0) for p in prompts], Sampling(8))
     batch = collate(prompts, [completion.token_ids for completion in done], 0, model.device)
     scored_BT, _ = token_logprobs(model, batch, 1.0)

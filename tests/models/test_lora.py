@@ -34,7 +34,7 @@ BATCH = collate([[5, 6, 7], [8]], [[1, 2, 30], [3, 4, 11, 12, 200, 7]], pad_id=0
 
 def frozen_copy(policy, *, rounded=False):
     """As `load_policy` would have it; rounded, as on CUDA."""
-    base = make_policy(copy.deepcopy(policy.model), policy.tokenizer)
+    base = make_policy(copy.deepcopy(policy.model), policy.vocabulary)
     if not rounded:
         return base
     round_linears(base.model, torch.bfloat16)
@@ -178,7 +178,7 @@ def test_gradient_checkpointing_changes_nothing_though_the_embedding_is_frozen(p
 @pytest.mark.filterwarnings("ignore:fan_in_fan_out")  # of gpt2's layers, set by peft itself
 @pytest.mark.parametrize("kind", ["llama", "gpt2", "gemma2"])
 def test_scores_and_samples_take_the_same_paths_as_without_an_adapter(policy, kind, monkeypatch):
-    base = make_policy(small_model(kind), policy.tokenizer)
+    base = make_policy(small_model(kind), policy.vocabulary)
     plain = is_plain(base.model)
     side, _ = adapt(base, make_config(lora_rank=4))
     shake(side)
@@ -228,7 +228,7 @@ def test_the_result_is_a_plain_model_that_says_the_same(policy, policy_path, tmp
     changed = {name for name in before if not torch.equal(before[name], after[name])}
     assert len(changed) == 14
     assert all(name.endswith("_proj.weight") for name in changed)
-    assert merged.stop_ids == side.stop_ids
+    assert merged.vocabulary.stop_ids == side.vocabulary.stop_ids
     again, _ = adapt(frozen_copy(policy), make_config(lora_rank=4), tmp_path / "adapter")
     assert torch.equal(logprobs(again), logprobs(side))
 

@@ -1,4 +1,6 @@
+import logging
 import re
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -6,6 +8,7 @@ from transformers import AutoModelForTokenClassification
 
 from astarpo.engines.branching import attention as branch_attention
 from astarpo.models import packing, ways
+from astarpo.models.agreement import tell_failure
 from astarpo.models.batch import collate, masked_sum
 from astarpo.models.critic import critic_values
 from astarpo.models.logprobs import token_logprobs
@@ -54,30 +57,16 @@ def test_models_with_another_attention_are_padded(kind):
     assert way_of(small_model(kind)) == "padded"
 
 
-def test_no_work_goes_into_padding():
-    model = small_model("llama")
+@pytest.mark.parametrize("kind", ["llama", "qwen3", "gpt2"])
+def test_no_work_goes_into_padding(kind):
+    decoder = small_model(kind).get_decoder()
     rows = []
-    model.model.layers[0].mlp.register_forward_hook(
-        lambda _module, args, _output: rows.append(args[0].shape[:2])
-    )
-    hidden_NH = before_responses(model.get_decoder(), BATCH, "packed")
+    for layer in decoder.h if kind == "gpt2" else decoder.layers:
+        layer.mlp.register_forward_hook(lambda _module, args, _out: rows.append(args[0].shape[:2]))
+    hidden_NH = before_responses(decoder, BATCH, "packed")
     num_tokens = sum(map(len, PROMPTS)) + sum(map(len, RESPONSES))
-    assert rows == [(1, num_tokens)]
+    assert rows == [(1, num_tokens)] * 2
     assert len(hidden_NH) == sum(map(len, RESPONSES))
-
-
-@pytest.mark.parametrize("kind", ["qwen3", "gpt2"])
-def test_the_last_layer_looks_only_at_tokens_before_responses_once_attention_is_done(kind):
-    model = small_model(kind)
-    decoder = model.get_decoder()
-    rows = []
-    for layer in decoder.layers if kind == "qwen3" else decoder.h:
-        layer.mlp.register_forward_hook(lambda _module, args, _out: rows.append(args[0].shape[1]))
-    before_responses(decoder, BATCH, "packed")
-    num_tokens = sum(map(len, PROMPTS)) + sum(map(len, RESPONSES))
-    assert rows == [num_tokens, sum(map(len, RESPONSES))]
-    model(BATCH.input_ids_BS)  # the hooks are gone
-    assert rows[2:] == [BATCH.input_ids_BS.shape[1]] * 2
 
 
 def test_sequences_do_not_see_each_other():
@@ -117,6 +106,23 @@ def test_a_critic_that_says_0_everywhere_is_not_taken_for_one_that_packs():
     torch.nn.init.zeros_(critic.score.weight)
     critic_values(critic, LONG)
     assert ways._ways[critic] == {128: "padded"}
+
+
+def test_on_a_gpu_a_way_that_fails_is_a_warning_with_its_reason(caplog):
+    caplog.set_level(logging.INFO)
+    for device in ("cpu", "cuda"):
+        model = SimpleNamespace(device=torch.device(device))
+        tell_failure(model, "packed sequences", ValueError("a window\nand more"), "they are padded")
+    said = [(record.levelname, record.message) for record in caplog.records]
+    text = "SimpleNamespace: packed sequences failed (ValueError: a window); they are padded"
+    assert said == [("INFO", text), ("WARNING", text)]
+
+
+def test_the_latest_way_is_known():
+    model = small_model("mistral")
+    assert ways.latest_way(model) is None
+    way_of(model)
+    assert ways.latest_way(model) == "padded"
 
 
 @pytest.mark.parametrize("names", [("packed",), ("packed", "padded")])

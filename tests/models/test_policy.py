@@ -8,17 +8,10 @@ import torch
 from astarpo.engines.base import Request, Sampling
 from astarpo.engines.hf import HFEngine
 from astarpo.models.batch import collate
+from astarpo.models.folder import fingerprint
 from astarpo.models.logprobs import token_logprobs
-from astarpo.models.policy import (
-    fingerprint,
-    fit_prompts,
-    load_policy,
-    load_tokenizer,
-    make_policy,
-    render_prompt,
-    round_linears,
-)
-from astarpo.stages.warm_start import byte_tokenizer
+from astarpo.models.policy import load_policy, round_linears
+from astarpo.models.vocabulary import load_vocabulary
 from astarpo.types import Problem, UserError
 from tests.conftest import digit_problems
 from tests.support.models import small_model
@@ -26,52 +19,12 @@ from tests.support.models import small_model
 CPU = torch.device("cpu")
 
 
-@pytest.mark.parametrize(
-    "text", ["plain", " spaces  ", "∑ ünïcode 漢字 🙂", "\x00\n\t\\boxed{}", "line\r\nline", ""]
-)
-def test_byte_tokenizer_keeps_every_text(text):
-    tokenizer = byte_tokenizer()
-    ids = tokenizer(text)["input_ids"]
-    assert len(ids) == len(text.encode())
-    assert tokenizer.decode(ids) == text
-
-
 def test_saved_policy_loads_the_same(policy, policy_path):
     loaded = load_policy(str(policy_path), CPU)
     for name, tensor in policy.model.state_dict().items():
         assert torch.equal(loaded.model.state_dict()[name], tensor)
-    assert loaded.stop_ids == policy.stop_ids == {256}
+    assert loaded.vocabulary.stop_ids == policy.vocabulary.stop_ids == {256}
     assert not any(p.requires_grad for p in loaded.model.parameters())
-
-
-def test_stop_ids_are_the_union_of_all_that_are_named(policy):
-    configured = policy.model.generation_config.eos_token_id
-    try:
-        policy.model.generation_config.eos_token_id = [7, 9]
-        both = make_policy(policy.model, policy.tokenizer, trainable=True)
-        assert both.stop_ids == {7, 9, 256}
-    finally:
-        policy.model.generation_config.eos_token_id = configured
-
-
-def test_raw_prompts_are_the_text_itself(policy):
-    problem = digit_problems(1)[0]
-    text = problem.prompt[0]["content"]
-    assert render_prompt(problem, policy.tokenizer, "raw") == policy.tokenizer(text)["input_ids"]
-
-
-def test_chat_prompts_end_with_the_assistants_turn(policy):
-    ids = render_prompt(digit_problems(1)[0], policy.tokenizer, "chat")
-    assert policy.tokenizer.decode(ids) == "user: Item 0:\nassistant: "
-
-
-def test_long_prompts_are_set_aside_and_none_is_cut(policy, caplog):
-    problems = digit_problems(9)
-    prompts = fit_prompts(problems, policy.tokenizer, "raw", 10)
-    assert [p.problem.id for p in prompts] == [problems[i].id for i in (0, 3, 6)]
-    assert all(len(p.token_ids) == 7 for p in prompts)
-    with pytest.raises(UserError, match=r"every prompt is longer than .*shortest: 7"):
-        fit_prompts(problems, policy.tokenizer, "raw", 3)
 
 
 def test_fingerprint_follows_content_not_place(policy_path, tmp_path):
@@ -103,11 +56,11 @@ def test_a_folder_that_is_no_model(tmp_path):
 @pytest.mark.parametrize("kind", ["llama", "gpt2", "gemma2", "bloom"])
 def test_a_folder_without_tokenizer_is_refused_until_it_has_one(policy, tmp_path, kind):
     small_model(kind).save_pretrained(tmp_path)
-    for load in (lambda name: load_policy(name, CPU), load_tokenizer):
+    for load in (lambda name: load_policy(name, CPU), load_vocabulary):
         with pytest.raises(UserError, match=r"no tokenizer|tokenizer does not load"):
             load(str(tmp_path))
-    policy.tokenizer.save_pretrained(tmp_path)
-    assert load_policy(str(tmp_path), CPU).stop_ids == {256}
+    policy.vocabulary.tokenizer.save_pretrained(tmp_path)
+    assert load_policy(str(tmp_path), CPU).vocabulary.stop_ids == {256}
 
 
 def test_a_hub_name_without_network_says_so(monkeypatch):
@@ -137,7 +90,9 @@ def test_rounded_linears_compute_what_autocast_would_to_the_bit(policy):
     assert (embedding.dtype, head.dtype) == (torch.float32, torch.bfloat16)
     assert not any(p.requires_grad for p in model.parameters())
 
-    requests = [Request(tuple(policy.tokenizer(f"Item {i}")["input_ids"]), i) for i in range(8)]
+    requests = [
+        Request(tuple(policy.vocabulary.tokenizer(f"Item {i}")["input_ids"]), i) for i in range(8)
+    ]
     done = [HFEngine(side, 8).generate(requests, Sampling(20)) for side in (computing, rounded)]
     assert done[0] == done[1]
     batch = collate([r.prompt_ids for r in requests], [c.token_ids for c in done[0]], 0, CPU)

@@ -49,7 +49,15 @@ def test_a_signal_ends_the_judging_of_answers(policy, tmp_path):
         Grader(1, 100.0, reward) as grader,
         pytest.raises(StopRequested),
     ):
-        roll_out(policy, Engine(), grader, [Prompt(problem, (1,))], [0], Sampling(4), Stopwatch())
+        roll_out(
+            policy.vocabulary,
+            Engine(),
+            grader,
+            [Prompt(problem, (1,))],
+            [0],
+            Sampling(4),
+            Stopwatch(),
+        )
     assert stop.requested
     assert time.monotonic() - started < 50
 

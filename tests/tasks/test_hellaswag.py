@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from astarpo.evaluation.choices import has_choices, pick_choices
-from astarpo.models.policy import fit_prompts
+from astarpo.models.prompts import fit_prompts
 from astarpo.tasks import get_task
 from astarpo.types import Problem, UserError
 
@@ -115,8 +115,8 @@ def test_only_this_task_goes_by_likelihood(data_source, extra, expected):
 
 def likelihood(policy, context: str, ending: str) -> float:
     """Log-probability of an ending after a context, one token at a time."""
-    ids = policy.tokenizer(context)["input_ids"]
-    goal = policy.tokenizer(context + ending)["input_ids"]
+    ids = policy.vocabulary.tokenizer(context)["input_ids"]
+    goal = policy.vocabulary.tokenizer(context + ending)["input_ids"]
     total = 0.0
     for position in range(len(ids), len(goal)):
         logits = policy.model(torch.tensor([goal[:position]])).logits[0, -1]
@@ -131,7 +131,7 @@ def test_picks_the_likeliest_ending(policy, tmp_path):
         for k in range(1, 6)
     ]
     problems = read(*rows, folder=tmp_path)
-    prompts = fit_prompts(problems, policy.tokenizer, "raw", 1000)
+    prompts = fit_prompts(problems, policy.vocabulary, "raw", 1000)
     picked = pick_choices(policy, prompts, "raw")
     for number, problem in enumerate(problems):
         choices = problem.extra["choices"]
@@ -154,19 +154,18 @@ def test_a_space_before_the_ending_is_the_endings(policy, tmp_path):
     row = ROW | {"ctx_a": "A man is sitting on a roof. [step]", "ctx_b": ""}
     (problem,) = read(row, folder=tmp_path)
     assert problem.prompt[0]["content"].endswith("roof. ")
-    (answer,) = pick_choices(policy, fit_prompts([problem], policy.tokenizer, "raw", 999), "raw")[
-        "acc"
-    ]
-    text = policy.tokenizer.decode(answer.completion.token_ids)
+    prompts = fit_prompts([problem], policy.vocabulary, "raw", 999)
+    (answer,) = pick_choices(policy, prompts, "raw")["acc"]
+    text = policy.vocabulary.tokenizer.decode(answer.completion.token_ids)
     assert text == f"  {answer.text}"
 
 
 def test_in_a_chat_the_ending_follows_the_template(policy, tmp_path):
-    tokenizer = copy.deepcopy(policy.tokenizer)
+    tokenizer = copy.deepcopy(policy.vocabulary.tokenizer)
     tokenizer.chat_template = "{% for m in messages %}<{{ m.content }}>{% endfor %}"
-    chatting = replace(policy, tokenizer=tokenizer)
+    chatting = replace(policy, vocabulary=replace(policy.vocabulary, tokenizer=tokenizer))
     problems = read(ROW, folder=tmp_path)
-    prompts = fit_prompts(problems, tokenizer, "chat", 1000)
+    prompts = fit_prompts(problems, chatting.vocabulary, "chat", 1000)
     (answer,) = pick_choices(chatting, prompts, "chat")["acc"]
     assert tokenizer.decode(answer.prompt.token_ids).endswith("He>")
     assert tokenizer.decode(answer.completion.token_ids) == answer.text

@@ -33,7 +33,8 @@ def make_config(**changes) -> TrainConfig:
 def make_answers(policy, count=12) -> list[Answer]:
     problems = digit_problems(count)
     prompts = [
-        Prompt(p, tuple(policy.tokenizer(p.prompt[0]["content"])["input_ids"])) for p in problems
+        Prompt(p, tuple(policy.vocabulary.tokenizer(p.prompt[0]["content"])["input_ids"]))
+        for p in problems
     ]
     done = HFEngine(policy, 8).generate(
         [Request(p.token_ids, i) for i, p in enumerate(prompts)], Sampling(24)
@@ -63,7 +64,7 @@ def try_out(policy, answers):
 
 
 def trainable_copy(policy):
-    return make_policy(copy.deepcopy(policy.model), policy.tokenizer, trainable=True)
+    return make_policy(copy.deepcopy(policy.model), policy.vocabulary, trainable=True)
 
 
 def updated(policy, answers, values, **changes):

@@ -42,7 +42,10 @@ def test_an_update_is_the_same_to_the_bit(policy):
     answers = with_values(make_answers(policy), [0.4] * 12)
     results = []
     for offload in (False, True):
-        sides = [trainable_copy(policy), make_policy(copy.deepcopy(policy.model), policy.tokenizer)]
+        sides = [
+            trainable_copy(policy),
+            make_policy(copy.deepcopy(policy.model), policy.vocabulary),
+        ]
         config = make_config(lr=1e-3, reference_offload=offload)
         learner = Learner(*sides, AStarPO(0.1), config, temperature=1.0)
         clock = Stopwatch()

@@ -1,9 +1,13 @@
 """What an engine is: token ids in, completions out. The only place that samples."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from types import TracebackType
+from typing import Any, Protocol, Self
 
+from torch import nn
+
+from astarpo.models.policy import Policy
 from astarpo.types import Completion
 
 
@@ -28,7 +32,7 @@ class Request:
     """One completion asked for.
 
     Attributes:
-        prompt_ids: Token ids of the prompt.
+        prompt_ids: Token ids of the prompt, at least one.
         seed: 64-bit seed of this completion alone: whatever it is batched with, it comes out the
             same (up to floating-point noise).
     """
@@ -38,7 +42,54 @@ class Request:
 
 
 class Engine(Protocol):
-    """Samples completions from a policy."""
+    """Samples completions from a policy.
+
+    An engine is opened once and closed at the end: `with open_engine(config, policy) as engine`.
+    It samples from the policy as that was when it was opened, or at the last `sync`.
+
+    Example:
+        An engine that has a server sample. `tests/engines/test_contract.py` says what an engine
+        has to keep to; add yours to its list.
+
+            class ServerEngine:
+                modules = ()
+
+                def __init__(self, policy: Policy, url: str) -> None:
+                    self._server = connect(url, stop_ids=policy.vocabulary.stop_ids)
+                    self.facts = {"name": "server", "version": self._server.version} | {
+                        "dtype": "bfloat16"
+                    }
+                    self.sync(policy)
+
+                def generate(self, requests, sampling, on_progress=None):
+                    found = self._server.complete(requests, sampling)
+                    if on_progress:
+                        on_progress(len(requests))
+                    return [Completion(x.ids, x.logprobs, x.finish_reason) for x in found]
+
+                def sync(self, policy: Policy) -> None:
+                    self._server.load(policy.model.state_dict())
+
+                def __enter__(self):
+                    return self
+
+                def __exit__(self, kind, error, traceback):
+                    self._server.close()
+    """
+
+    @property
+    def facts(self) -> Mapping[str, Any]:
+        """What the record of a run or a table says of it: `name`, `version`, `dtype` and more.
+
+        They stay the same from the opening on, but for `decoding`: how it decodes, known from the
+        first completion on, where an engine has several ways.
+        """
+        ...
+
+    @property
+    def modules(self) -> Sequence[nn.Module]:
+        """The models that it runs in this process, for the profiler; none if it has none here."""
+        ...
 
     def generate(
         self,
@@ -52,8 +103,30 @@ class Engine(Protocol):
         read once.
 
         Args:
-            requests: What to complete.
+            requests: What to complete; none is allowed.
             sampling: The distribution.
             on_progress: Called with how many more completions are done, now and then.
+
+        Raises:
+            ValueError: A prompt is empty.
         """
+        ...
+
+    def sync(self, policy: Policy) -> None:
+        """Goes on with the policy's weights as they are now; to be called after each update.
+
+        Args:
+            policy: The one that the engine was opened with.
+        """
+        ...
+
+    def __enter__(self) -> Self: ...
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Closes the engine and gives back what it holds. Its facts can still be read."""
         ...

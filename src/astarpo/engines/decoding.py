@@ -1,4 +1,4 @@
-"""How a model can be decoded: found out by trying.
+"""Which way of decoding gives a model's own log-probs, found out by trying.
 
 Shapes: _P prompts, _L their columns, _B continuations of them, _T their tokens, _V vocabulary.
 """
@@ -16,8 +16,7 @@ from transformers import DynamicCache
 
 from astarpo.engines.branching.attention import NAME
 from astarpo.engines.branching.cache import BranchingCache
-from astarpo.engines.replay import Replay
-from astarpo.models.agreement import gap, reach, tolerance
+from astarpo.models.agreement import gap, reach, tell_failure, tolerance
 from astarpo.models.attention import attending, refuse_states
 from astarpo.models.batch import collate
 from astarpo.models.logprobs import logprobs_alone
@@ -26,17 +25,16 @@ from astarpo.types import UserError
 
 logger = logging.getLogger("astarpo")
 
-# Tokens decoded to try a model out: one to warm up, one to record, two to replay.
+# Tokens decoded to try a model out: enough that the last ones attend to some of their own.
 _TRIED = 4
 
-DecodingWay = Literal["recorded", "stepwise", "cached", "generate", "generate_alike"]
-"""With a cache of ours, recorded as a CUDA graph or not; with the library's; by the library's
-`generate`, all prompts together or those of one length at a time."""
+DecodingWay = Literal["stepwise", "cached", "generate", "generate_alike"]
+"""Our own loop with our cache, or with transformers'; transformers' `generate`, all prompts
+together or those of one length at a time."""
 
-_OWN: list[DecodingWay] = ["recorded", "stepwise", "cached"]
+_OWN: list[DecodingWay] = ["stepwise", "cached"]
 
 _SAMPLING_BY: dict[DecodingWay, str] = {
-    "stepwise": "decoding steps are not recorded as CUDA graphs",
     "cached": "a prompt is held once for each of its samples",
     "generate": "it is sampled from by transformers' generate, which is slower",
     "generate_alike": "it is sampled from by transformers' generate, one length of prompt at a "
@@ -50,8 +48,8 @@ class Plan:
 
     Attributes:
         name: The model's class.
-        ways: That are not ruled out, the fastest first.
-        proven: The longest sequence whose log-probs have been held against a forward pass.
+        ways: Those that are not ruled out, the fastest first.
+        proven: The longest sequence whose log-probs have been compared with a forward pass.
     """
 
     name: str
@@ -59,10 +57,10 @@ class Plan:
     proven: int = 0
 
     def rule_out(self, reason: str) -> None:
-        """Goes on with the next way.
+        """Drops the way in use for the next one, and warns of it.
 
         Raises:
-            UserError: There is none.
+            UserError: There is no other.
         """
         way = self.ways.pop(0)
         if not self.ways:
@@ -79,11 +77,11 @@ _plans: WeakKeyDictionary[nn.Module, dict[tuple[int, bool], Plan]] = WeakKeyDict
 def make_plan(
     policy: Policy, prompts: Sequence[tuple[int, ...]], max_new_tokens: int, *, own_loop: bool
 ) -> Plan:
-    """How to decode a policy, found out once for each order of length.
+    """How to decode a policy, found out once for each order of magnitude of length.
 
     Args:
         policy: The model, and the dtype of cached keys and values.
-        prompts: The shortest and the longest are tried out.
+        prompts: The model is tried out on the shortest and the longest.
         max_new_tokens: Limit of a response.
         own_loop: Whether to try our own loop at all.
     """
@@ -95,7 +93,7 @@ def make_plan(
         if own_loop:
             way = own_way(model, policy.autocast_dtype, prompts, length)
             ways = [*(_OWN[_OWN.index(way) :] if way else []), *ways]
-            torch.clear_autocast_cache()  # of casts that carry no gradient
+            torch.clear_autocast_cache()  # its casts were made without gradients
         plans[length, own_loop] = Plan(type(model).__name__, ways)
     return plans[length, own_loop]
 
@@ -104,13 +102,13 @@ def make_plan(
 def own_way(
     model: Any, dtype: torch.dtype | None, prompts: Sequence[tuple[int, ...]], length: int
 ) -> DecodingWay | None:
-    """Our own loop's fastest way that gives the log-probs of a forward pass, if one does.
+    """The fastest way of our own loop that gives the log-probs of a forward pass, if there is one.
 
     Args:
         model: A transformers causal language model.
         dtype: Of cached keys and values, see `BranchingCache`.
         prompts: The longest, repeated, and the shortest are each continued twice.
-        length: Of the longest sequence to try.
+        length: Of the longest sequence to try out.
     """
     longest, shortest = max(prompts, key=len), min(prompts, key=len)
     stretched = (longest * (length // len(longest) + 1))[: length - _TRIED - 1]
@@ -119,22 +117,20 @@ def own_way(
     rows = [tokens[row : row + _TRIED + 1] for row in range(4)]
     batch = collate([stretched, stretched, shortest, shortest], rows, 0, model.device)
     theirs_R = logprobs_alone(model, batch, 1.0)
-    for way in _OWN if model.device.type == "cuda" else _OWN[1:]:
-        following = _SAMPLING_BY["generate" if way == "cached" else _OWN[_OWN.index(way) + 1]]
+    for way, next_way in (("stepwise", "cached"), ("cached", "generate")):
         try:
             ours_BT = _try_out(model, dtype, few, batch.response_ids_BT, way)
         except torch.OutOfMemoryError:
             raise
         except Exception as error:  # Models differ in too many ways to foresee how one fails.
-            logger.debug(f"{type(model).__name__}: not {way} ({error})")
-            logger.info(f"{type(model).__name__}: {following}")
+            tell_failure(model, f"decoding by {way}", error, _SAMPLING_BY[next_way])
             continue
         apart = gap(ours_BT.flatten(), theirs_R, [_TRIED + 1] * 4)
         if apart <= tolerance(model):
             return way
         logger.warning(
             f"{type(model).__name__}: decoding by {way} gives log-probs {apart:.2g} nats a token "
-            f"from a forward pass; {following}"
+            f"from a forward pass; {_SAMPLING_BY[next_way]}"
         )
     return None
 
@@ -148,8 +144,8 @@ def read(
         model: A transformers causal language model.
         ids_BL: [B, L] the tokens.
         mask_BL: [B, L of cache and tokens] 1 on what is not padding; None if the cache knows.
-        position_BL: [B, L].
-        cache: What came before; grows.
+        position_BL: [B, L] their positions.
+        cache: Holds the tokens before them, and takes them in.
     """
     return model(
         input_ids=ids_BL,
@@ -178,7 +174,7 @@ def _try_out(
         way: How to decode.
     """
     batch = collate(prompts, [()] * len(prompts), 0, model.device)
-    mask_PL, ours = batch.attention_mask_BS, way != "cached"
+    mask_PL, ours = batch.attention_mask_BS, way == "stepwise"
     prompt_B = torch.arange(len(prompts), device=model.device).repeat_interleave(2)
     cache: Any = DynamicCache(config=model.config)
     logits_BV = read(model, batch.input_ids_BS, mask_PL, batch.position_ids_BS, cache)[prompt_B]
@@ -186,24 +182,16 @@ def _try_out(
     position_B1 = mask_PL.sum(dim=-1, keepdim=True)[prompt_B]
     if ours:
         refuse_states(model)
-        cache = BranchingCache(cache, mask_PL, prompt_B, dtype, fixed=way == "recorded")
+        cache = BranchingCache(cache, mask_PL, prompt_B, dtype)
     else:
         cache.batch_select_indices(prompt_B)
-    ids_B1 = chosen_BT[:, :1].clone()
-
-    def step() -> None:
-        seen_BL = None if ours else mask_BL[:, : cache.get_seq_length() + 1]
-        logits_BV.copy_(read(model, ids_B1, seen_BL, position_B1, cache))
-        position_B1.add_(1)
-
-    advance = Replay(step, record=way == "recorded")
     found = [logits_BV.float().log_softmax(dim=-1).gather(-1, chosen_BT[:, :1])]
     with attending(model, NAME) if ours else nullcontext():
-        for column in range(1, chosen_BT.shape[1]):
-            ids_B1.copy_(chosen_BT[:, column - 1 : column])
-            if ours and cache.open_column():
-                advance.renew()
-            advance()
-            next_B1 = chosen_BT[:, column : column + 1]
+        for column in range(chosen_BT.shape[1] - 1):
+            ids_B1, next_B1 = chosen_BT[:, column : column + 2].split(1, dim=-1)
+            if ours:
+                cache.open_column()
+            seen_BL = None if ours else mask_BL[:, : cache.get_seq_length() + 1]
+            logits_BV = read(model, ids_B1, seen_BL, position_B1 + column, cache)
             found.append(logits_BV.float().log_softmax(dim=-1).gather(-1, next_B1))
     return torch.cat(found, dim=-1)

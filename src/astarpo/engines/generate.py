@@ -1,7 +1,7 @@
 """Sampling with transformers' own `generate`, for models that our own loop cannot decode.
 
-It brings caches of all kinds. The tokens are drawn here, as in our own loop: `generate` is told to
-take the one that was drawn.
+`generate` knows the caches of all kinds of models. The tokens are still drawn here, as in our own
+loop: all others are given no chance, so that `generate` takes the one that was drawn.
 
 Shapes: _B rows being decoded, _V vocabulary.
 """
@@ -18,7 +18,8 @@ from transformers import GenerationConfig, LogitsProcessor
 from astarpo.engines.base import Request, Sampling
 from astarpo.engines.rows import Rows
 from astarpo.models.batch import collate
-from astarpo.models.policy import Policy, quiet_transformers
+from astarpo.models.folder import quiet_transformers
+from astarpo.models.policy import Policy
 from astarpo.runtime.stopping import check_stop
 from astarpo.types import Completion
 
@@ -32,7 +33,7 @@ def complete(
         policy: Sampled from.
         requests: What to complete.
         sampling: The distribution.
-        alike: Whether to take prompts of one length at a time, so that nothing is padded.
+        alike: Whether to take only prompts of equal length together, so that nothing is padded.
     """
     if not alike:
         return _complete(policy, requests, sampling)
@@ -41,7 +42,7 @@ def complete(
 
 
 class _Draw(LogitsProcessor):
-    """Draws a token for each row and leaves `generate` no other to take."""
+    """Draws a token for each row, and gives all others the logit -inf."""
 
     def __init__(self, rows: Rows) -> None:
         self.rows = rows
@@ -55,16 +56,16 @@ class _Draw(LogitsProcessor):
 
 def _complete(policy: Policy, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
     prompts = [request.prompt_ids for request in requests]
-    batch = collate(prompts, [()] * len(prompts), policy.pad_id, policy.device)
+    batch = collate(prompts, [()] * len(prompts), policy.vocabulary.pad_id, policy.device)
     mask_BL = batch.attention_mask_BS
-    stop_ids = torch.tensor(sorted(policy.stop_ids), device=policy.device)
+    stop_ids = torch.tensor(sorted(policy.vocabulary.stop_ids), device=policy.device)
     rows = Rows([request.seed for request in requests], mask_BL, stop_ids, sampling)
-    # Of a model with an adapter the layers have it, and peft would change settings for good.
+    # The layers themselves hold an adapter. Called by its wrapper, peft changes settings for good.
     model = policy.model.get_base_model() if policy.adapter else policy.model
     settings = GenerationConfig(
         max_new_tokens=sampling.max_new_tokens,
-        eos_token_id=sorted(policy.stop_ids),
-        pad_token_id=policy.pad_id,
+        eos_token_id=sorted(policy.vocabulary.stop_ids),
+        pad_token_id=policy.vocabulary.pad_id,
     )
     padded = {} if bool(mask_BL.all()) else {"attention_mask": mask_BL}
     with quiet_transformers(), _settings_of(model, settings):
@@ -74,7 +75,7 @@ def _complete(policy: Policy, requests: Sequence[Request], sampling: Sampling) -
 
 @contextmanager
 def _settings_of(model: Any, settings: GenerationConfig) -> Iterator[None]:
-    """Sets aside a model's own: `generate` takes penalties from there that nobody asked for."""
+    """Puts these in place of the model's own, whose penalties `generate` would apply unasked."""
     before = model.generation_config
     model.generation_config = settings
     try:

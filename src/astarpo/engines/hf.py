@@ -1,20 +1,22 @@
 """Sampling with any transformers causal language model, in this process.
 
-A decoding loop of our own where the model allows: it returns the log-prob of each token without
-keeping the logits, reads and holds a prompt once for all its samples, drops rows as they finish,
-gives each completion a random stream of its own, and on CUDA replays a token's kernels as a graph.
-Other models are decoded by transformers' `generate`. What is sampled is held against a forward pass
-before it is trusted, whichever way it came about.
+Where the model allows it, a decoding loop of our own samples: it returns the log-prob of each token
+without keeping the logits, reads and holds a prompt once for all its samples, drops rows as they
+finish, and gives each completion a random stream of its own. Other models are decoded by
+transformers' `generate`. The log-probs of either are compared with those of a forward pass before
+they are trusted.
 
 Shapes: _B rows being decoded, _P prompts, _L their columns, _R response tokens of some sequences.
 """
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import torch
-from torch import Tensor
+import transformers
+from torch import Tensor, nn
 from transformers import DynamicCache
 
 from astarpo.engines.base import Request, Sampling
@@ -22,9 +24,8 @@ from astarpo.engines.branching.attention import NAME
 from astarpo.engines.branching.cache import BranchingCache, survivors
 from astarpo.engines.decoding import DecodingWay, make_plan, read
 from astarpo.engines.generate import complete
-from astarpo.engines.replay import Replay
 from astarpo.engines.rows import Rows
-from astarpo.models.agreement import gap, tolerance
+from astarpo.models.agreement import describe_error, gap, tolerance
 from astarpo.models.attention import attending
 from astarpo.models.batch import collate
 from astarpo.models.logprobs import logprobs_alone
@@ -32,29 +33,64 @@ from astarpo.models.policy import Policy
 from astarpo.runtime.stopping import check_stop
 from astarpo.types import Completion, UserError
 
-# Finished rows are dropped several at once: transformers' own cache copies all others to drop one.
+# Finished rows are dropped once less than this share is live: transformers' own cache copies all
+# others to drop one.
 _COMPACT_BELOW = 0.9
-# Tokens between two looks at which rows have finished: to look, CUDA must wait for the device.
+# Tokens between two looks at which rows have finished. A look waits for the GPU to catch up.
 _LOOK_EVERY = {"cpu": 1, "cuda": 8}
-# Tokens of prompts that are read at once: enough to keep a device busy, since activations grow
-# with them.
+# Tokens of prompts that are read at once: enough to keep the device busy, and no more, since the
+# memory of activations grows with them.
 _READ_AT_ONCE = {"cpu": 1 << 11, "cuda": 1 << 15}
 
 
 class HFEngine:
-    """Decodes batches of similar prompt length.
+    """Decodes batches of similar prompt length with the policy's own module.
 
     Attributes:
-        policy: Sampled from as it is at each call; training it in place needs no synchronisation.
+        policy: Sampled from as it is at each call: training it in place needs no copying.
         max_sequences: Rows decoded at once.
         own_loop: Whether to decode by our own loop where that fits.
+        facts: See `Engine.facts`.
     """
+
+    name = "hf"
 
     def __init__(self, policy: Policy, max_sequences: int, *, own_loop: bool = True) -> None:
         self.policy = policy
         self.max_sequences = max_sequences
         self.own_loop = own_loop
-        self._stop_ids = torch.tensor(sorted(policy.stop_ids), device=policy.device)
+        dtype = policy.autocast_dtype or policy.model.dtype
+        self.facts: dict[str, Any] = {
+            "name": self.name,
+            "version": f"transformers {transformers.__version__}",
+            "dtype": str(dtype).removeprefix("torch."),
+        }
+        self._stop_ids = torch.tensor(sorted(policy.vocabulary.stop_ids), device=policy.device)
+
+    @property
+    def modules(self) -> list[nn.Module]:
+        """The policy's model."""
+        return [self.policy.model]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        """Has nothing to give back: the model is the caller's."""
+
+    def sync(self, policy: Policy) -> None:
+        """Checks that the policy's model is the one sampled from; there is nothing to copy.
+
+        Raises:
+            ValueError: It is another.
+        """
+        if policy.model is not self.policy.model:
+            raise ValueError("this engine samples from the module that it was opened with")
 
     @torch.no_grad()
     def generate(
@@ -66,8 +102,11 @@ class HFEngine:
         """Completes every request, in order; see `Engine.generate`.
 
         Raises:
+            ValueError: A prompt is empty.
             UserError: What the model writes cannot be brought to agree with a forward pass over it.
         """
+        if not all(request.prompt_ids for request in requests):
+            raise ValueError("a prompt is empty: there is no token to predict the first one from")
         by_length = sorted(range(len(requests)), key=lambda i: len(requests[i].prompt_ids))
         completions: dict[int, Completion] = {}
         for start in range(0, len(by_length), self.max_sequences):
@@ -91,9 +130,9 @@ class HFEngine:
             except Exception as error:  # Models differ in too many ways to foresee how one fails.
                 if plan.proven:
                     raise
-                reason = str(error).strip().splitlines() or [""]
-                plan.rule_out(f"fails ({type(error).__name__}: {reason[0]})")
+                plan.rule_out(f"fails ({describe_error(error)})")
                 continue
+            self.facts["decoding"] = plan.ways[0]
             longest = max(len(p) + len(c.token_ids) for p, c in zip(prompts, done, strict=True))
             if longest <= plan.proven or sampling.top_p < 1:
                 return done
@@ -112,7 +151,7 @@ class HFEngine:
         batch = collate(
             [prompts[i] for i in few],
             [done[i].token_ids for i in few],
-            self.policy.pad_id,
+            self.policy.vocabulary.pad_id,
             self.policy.device,
         )
         theirs_R = logprobs_alone(self.policy.model, batch, sampling.temperature or 1.0)
@@ -129,17 +168,11 @@ class HFEngine:
     def _step(
         self, requests: Sequence[Request], sampling: Sampling, way: DecodingWay
     ) -> list[Completion]:
-        """Decodes token by token, with a cache of ours or of the library's."""
-        model, device, ours = self.policy.model, self.policy.device, way != "cached"
+        """Decodes token by token, with our own cache or with transformers'."""
+        model, device, ours = self.policy.model, self.policy.device, way == "stepwise"
         cache, logits_BV, mask_BL = self._prefill([r.prompt_ids for r in requests], way)
         rows = Rows([r.seed for r in requests], mask_BL, self._stop_ids, sampling)
         rows.take(logits_BV)
-
-        def read_and_take() -> None:
-            seen_BL = None if ours else rows.seen(cache.get_seq_length() + 1)
-            rows.take(read(model, rows.token_B[:, None], seen_BL, rows.position_B[:, None], cache))
-
-        advance = Replay(read_and_take, record=way == "recorded")
         with attending(model, NAME) if ours else nullcontext():
             for count in range(1, sampling.max_new_tokens):
                 check_stop()
@@ -151,17 +184,19 @@ class HFEngine:
                         keep = survivors(rows.live_B, num_live)
                         cache.batch_select_indices(keep)
                         rows.keep(keep)
-                        advance.renew()
-                if ours and cache.open_column():
-                    advance.renew()
-                advance()
+                if ours:
+                    cache.open_column()
+                seen_BL = None if ours else rows.seen(cache.get_seq_length() + 1)
+                ids_B1, position_B1 = rows.token_B[:, None], rows.position_B[:, None]
+                rows.take(read(model, ids_B1, seen_BL, position_B1, cache))
         return rows.completions()
 
     def _prefill(
         self, prompts: Sequence[tuple[int, ...]], way: DecodingWay
     ) -> tuple[Any, Tensor, Tensor]:
         """Reads each distinct prompt once; returns cache, next-token logits and mask per row."""
-        model, device, pad_id = self.policy.model, self.policy.device, self.policy.pad_id
+        model, device = self.policy.model, self.policy.device
+        pad_id, ours = self.policy.vocabulary.pad_id, way == "stepwise"
         distinct = list(dict.fromkeys(prompts))
         place = {prompt: i for i, prompt in enumerate(distinct)}
         width = max(map(len, distinct))
@@ -172,7 +207,7 @@ class HFEngine:
         position_PL = position_PL.clamp(min=0)
         row_B = torch.tensor([place[p] for p in prompts]).to(device)
 
-        at_once = max(1, _READ_AT_ONCE[device.type] // width) if way != "cached" else len(distinct)
+        at_once = max(1, _READ_AT_ONCE[device.type] // width) if ours else len(distinct)
         caches: list[Any] = []
         logits: list[Tensor] = []
         inputs = (tensor_PL.split(at_once) for tensor_PL in (ids_PL, mask_PL, position_PL))
@@ -181,9 +216,8 @@ class HFEngine:
             caches.append(DynamicCache(config=model.config))
             logits.append(read(model, ids, mask, position, caches[-1]))
         cache, logits_PV = _joined(caches), torch.cat(logits)
-        if way != "cached":
-            dtype, fixed = self.policy.autocast_dtype, way == "recorded"
-            cache = BranchingCache(cache, mask_PL, row_B, dtype, fixed=fixed)
+        if ours:
+            cache = BranchingCache(cache, mask_PL, row_B, self.policy.autocast_dtype)
         else:
             cache.batch_select_indices(row_B)
         return cache, logits_PV[row_B], mask_PL[row_B]
@@ -191,6 +225,8 @@ class HFEngine:
 
 class GenerateEngine(HFEngine):
     """Decodes by transformers' own `generate`: slower, for any model."""
+
+    name = "generate"
 
     def __init__(self, policy: Policy, max_sequences: int) -> None:
         super().__init__(policy, max_sequences, own_loop=False)

@@ -1,4 +1,4 @@
-"""What is known of completions while they are decoded, whatever decodes them.
+"""The state of completions while they are decoded, whatever decodes them.
 
 Shapes: _B rows being decoded, _R requests, _T tokens of a response, _L columns of prompts,
 _V vocabulary.
@@ -17,12 +17,12 @@ from astarpo.types import Completion
 
 
 class Rows:
-    """What a decoding loop knows of its rows, on the device and in place for a CUDA graph's sake.
+    """What a decoding loop knows of its rows, kept on the device so that nothing waits for it.
 
     Attributes:
         token_B: [B] the newest token.
-        position_B: [B] where it stands.
-        live_B: [B] whether it is no stop id, nor one before it.
+        position_B: [B] its position in the sequence.
+        live_B: [B] whether neither it nor a token before it is a stop id.
     """
 
     def __init__(
@@ -34,7 +34,7 @@ class Rows:
         self._noise_RT = torch.from_numpy(np.stack([uniforms(s, limit) for s in seeds])).to(device)
         self._tokens_RT = torch.zeros(self._noise_RT.shape, dtype=torch.long, device=device)
         self._logprobs_RT = torch.zeros(self._noise_RT.shape, device=device)
-        self._column_1 = torch.zeros(1, dtype=torch.long, device=device)
+        self._column = 0
         self._request_B = torch.arange(len(seeds), device=device)
         self._mask_BL = nn.functional.pad(mask_BL, (0, limit), value=1)  # what is generated is seen
         self.token_B = torch.zeros_like(self._request_B)
@@ -43,14 +43,14 @@ class Rows:
 
     def take(self, logits_BV: Tensor) -> None:
         """Draws each row's next token."""
-        at = (self._request_B, self._column_1)
+        at = (self._request_B, self._column)
         token_B, logprob_B = choose_tokens(logits_BV, self._noise_RT[at], self._sampling)
         self._tokens_RT[at] = token_B
         self._logprobs_RT[at] = logprob_B
-        self.token_B.copy_(token_B)
+        self.token_B = token_B
         self.live_B &= (token_B[:, None] != self._stop_ids).all(dim=-1)
         self.position_B += 1
-        self._column_1 += 1
+        self._column += 1
 
     def keep(self, keep: Tensor) -> None:
         """Goes on with these rows, in this order."""

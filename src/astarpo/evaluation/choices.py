@@ -7,13 +7,13 @@ template's generation prompt, where one is used), question and ending are tokeni
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any
 
 import torch
 
 from astarpo.models.batch import collate, micro_batches
 from astarpo.models.logprobs import token_logprobs
-from astarpo.models.policy import Policy, PromptFormat, render_prompt
+from astarpo.models.policy import Policy
+from astarpo.models.vocabulary import PromptFormat, Vocabulary
 from astarpo.runtime.progress import Progress
 from astarpo.tasks import get_task
 from astarpo.tasks.hellaswag import HellaSwag
@@ -47,12 +47,15 @@ def pick_choices(
         number of the choice, from 0.
     """
     choices = [(p, k) for p, prompt in enumerate(prompts) for k in range(_count(prompt))]
-    pairs = [_encode(prompts[p].problem, k, policy.tokenizer, prompt_format) for p, k in choices]
+    vocabulary = policy.vocabulary
+    pairs = [_encode(prompts[p].problem, k, vocabulary, prompt_format) for p, k in choices]
     completions: dict[tuple[int, int], Completion] = {}
     with Progress("evaluate: choices", len(pairs)) as progress:
         for rows in micro_batches([len(q) + len(c) for q, c in pairs], MICRO_BATCH_TOKENS):
             endings = [pairs[row][1] for row in rows]
-            batch = collate([pairs[row][0] for row in rows], endings, policy.pad_id, policy.device)
+            batch = collate(
+                [pairs[row][0] for row in rows], endings, vocabulary.pad_id, policy.device
+            )
             with policy.autocast():
                 logprobs_BT, _ = token_logprobs(policy.model, batch, temperature=1.0)
             for row, ending, values in zip(rows, endings, logprobs_BT.tolist(), strict=True):
@@ -78,19 +81,19 @@ def _count(prompt: Prompt) -> int:
 
 
 def _encode(
-    problem: Problem, choice: int, tokenizer: Any, prompt_format: PromptFormat
+    problem: Problem, choice: int, vocabulary: Vocabulary, prompt_format: PromptFormat
 ) -> tuple[list[int], list[int]]:
     """Token ids of the question and of one choice after it."""
     ending = problem.extra["choices"][choice]
     if prompt_format == "chat":
-        ids = tokenizer(ending, add_special_tokens=False)["input_ids"]
-        return render_prompt(problem, tokenizer, prompt_format), ids
+        ids = vocabulary.tokenizer(ending, add_special_tokens=False)["input_ids"]
+        return vocabulary.render(problem, prompt_format), ids
     *before, last = problem.prompt
     text = last["content"]
 
     def render(content: str) -> list[int]:
         message = Message(role=last["role"], content=content)
-        return render_prompt(replace(problem, prompt=(*before, message)), tokenizer, "raw")
+        return vocabulary.render(replace(problem, prompt=(*before, message)), "raw")
 
     # A space before the ending belongs to its first token.
     question = render(text.rstrip())

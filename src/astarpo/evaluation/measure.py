@@ -10,13 +10,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from astarpo.config import EvaluateConfig
-from astarpo.engines import open_engine
-from astarpo.engines.base import Sampling
+from astarpo.engines.base import Engine, Sampling
 from astarpo.evaluation.choices import has_choices, pick_choices
 from astarpo.evaluation.scores import Score, majority_right, mean_score, pass_at_k
 from astarpo.grading.columns import answer_row
 from astarpo.grading.grader import Grader
 from astarpo.models.policy import Policy
+from astarpo.models.vocabulary import Vocabulary
 from astarpo.rollout import roll_out
 from astarpo.runtime.parquet import write_parquet
 from astarpo.runtime.progress import Progress
@@ -54,6 +54,7 @@ class Measurement:
 
 def measure(
     policy: Policy,
+    engine: Engine,
     prompts: Sequence[Prompt],
     config: EvaluateConfig,
     grader: Grader,
@@ -64,6 +65,14 @@ def measure(
     Problems with choices are answered by likelihood, others greedily and with `config.samples`
     samples.
 
+    Args:
+        policy: Its likelihood decides between choices.
+        engine: Samples from it.
+        prompts: The problems.
+        config: How many samples, and from which distribution.
+        grader: Judges.
+        stopwatch: Gets the phases.
+
     Raises:
         UserError: Both kinds are mixed.
     """
@@ -72,7 +81,7 @@ def measure(
             picked = pick_choices(policy, prompts, config.prompt_format)
         scores = {n: mean_score([a.verdict.reward for a in row]) for n, row in picked.items()}
         return Measurement(scores, [(n, 0, answer) for n, row in picked.items() for answer in row])
-    greedy_P, sampled_PK = answer_all(policy, prompts, config, grader, stopwatch)
+    greedy_P, sampled_PK = answer_all(policy.vocabulary, engine, prompts, config, grader, stopwatch)
     answers = [("greedy", 0, answer) for answer in greedy_P]
     answers += [("sampled", k, a) for row in sampled_PK for k, a in enumerate(row)]
     return Measurement(score_answers(greedy_P, sampled_PK), answers, sampled_PK)
@@ -91,14 +100,14 @@ def answered_by_choice(problems: Sequence[Problem]) -> bool:
 
 
 def answer_all(
-    policy: Policy,
+    vocabulary: Vocabulary,
+    engine: Engine,
     prompts: Sequence[Prompt],
     config: EvaluateConfig,
     grader: Grader,
     stopwatch: Stopwatch,
 ) -> tuple[list[Answer], list[list[Answer]]]:
     """One greedy answer and `config.samples` sampled ones for each prompt."""
-    engine = open_engine(config, policy)
     greedy = Sampling(config.max_new_tokens, temperature=0.0)
     sampling = Sampling(config.max_new_tokens, config.temperature, config.top_p)
     repeated = [prompt for prompt in prompts for _ in range(config.samples)]
@@ -110,8 +119,10 @@ def answer_all(
     with Progress("evaluate: answers", len(prompts) + len(repeated)) as progress:
         advance = progress.advance
         unused = [0] * len(prompts)  # greedy draws nothing
-        greedy_P = roll_out(policy, engine, grader, prompts, unused, greedy, stopwatch, advance)
-        sampled = roll_out(policy, engine, grader, repeated, seeds, sampling, stopwatch, advance)
+        greedy_P = roll_out(vocabulary, engine, grader, prompts, unused, greedy, stopwatch, advance)
+        sampled = roll_out(
+            vocabulary, engine, grader, repeated, seeds, sampling, stopwatch, advance
+        )
     k = config.samples
     return greedy_P, [sampled[i : i + k] for i in range(0, len(sampled), k)] if k else []
 

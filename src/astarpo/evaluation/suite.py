@@ -14,11 +14,15 @@ from typing import Any, NamedTuple
 import torch
 
 from astarpo.config import EvaluateConfig
+from astarpo.engines import open_engine
+from astarpo.engines.base import Engine
 from astarpo.evaluation.measure import measure, write_answers
 from astarpo.grading.grader import Grader
 from astarpo.grading.verdicts import tell_verdicts
-from astarpo.models.policy import Policy, fingerprint, load_policy, pick_device
+from astarpo.models.folder import fingerprint
+from astarpo.models.policy import Policy, load_policy, pick_device
 from astarpo.models.prompts import open_prompts
+from astarpo.models.vocabulary import Vocabulary, load_vocabulary
 from astarpo.runtime.files import write_json
 from astarpo.runtime.outputs import check_file
 from astarpo.runtime.stopwatch import Stopwatch
@@ -72,17 +76,21 @@ def evaluate_suite(config: EvaluateConfig) -> dict[str, Any]:
             other settings. Nothing has been generated then.
     """
     assert config.suite is not None, "the caller's to check"
-    problems, prompts, result, device = prepare(config)
+    problems, prompts, result, vocabulary, device = prepare(config)
     finished: dict[str, Any] = result["benchmarks"]
     if prompts:
         # Marks the folder of the answers as this suite's, should the first benchmark be cut short.
         write_json(config.out, result)
-        policy = load_policy(config.model, device)
-        with Grader(config.grade_workers, config.grade_timeout) as grader:
+        policy = load_policy(config.model, device, vocabulary)
+        with (
+            open_engine(config, policy) as engine,
+            Grader(config.grade_workers, config.grade_timeout) as grader,
+        ):
+            result["engine"] = dict(engine.facts)
             for name, of_benchmark in prompts.items():
                 says = SUITES[config.suite][name].says
                 logger.info(f"{name}: {len(of_benchmark)} problems, {says}")
-                entry = _run(name, of_benchmark, policy, config, grader)
+                entry = _run(name, of_benchmark, policy, engine, config, grader)
                 finished[name] = _identity(name, problems[name]) | entry
                 write_json(config.out, result)
                 tell_verdicts(name, entry["statuses"], entry["truncated_share"])
@@ -97,12 +105,14 @@ class Prepared(NamedTuple):
         problems: Of each benchmark.
         prompts: Of each benchmark that has no result yet.
         result: So far.
+        vocabulary: The model's.
         device: Where the model will be.
     """
 
     problems: dict[str, list[Problem]]
     prompts: dict[str, list[Prompt]]
     result: dict[str, Any]
+    vocabulary: Vocabulary
     device: torch.device
 
 
@@ -123,12 +133,13 @@ def prepare(config: EvaluateConfig) -> Prepared:
     device = pick_device(config.device)
     problems = {name: rows[: config.limit] for name, rows in _load(names, config).items()}
     result = _open_result(config, problems)
+    vocabulary = load_vocabulary(config.model)
     prompts = {
-        name: _all_prompts(name, problems[name], config)
+        name: _all_prompts(name, problems[name], vocabulary, config)
         for name in names
         if name not in result["benchmarks"]
     }
-    return Prepared(problems, prompts, result, device)
+    return Prepared(problems, prompts, result, vocabulary, device)
 
 
 def _answers_file(config: EvaluateConfig, name: str) -> Path:
@@ -249,16 +260,16 @@ def _identity(name: str, problems: Sequence[Problem]) -> dict[str, str]:
     return {"problems": digest.hexdigest(), "verifier": get_task(name).version}
 
 
-def _all_prompts(name: str, problems: Sequence[Problem], config: EvaluateConfig) -> list[Prompt]:
+def _all_prompts(
+    name: str, problems: Sequence[Problem], vocabulary: Vocabulary, config: EvaluateConfig
+) -> list[Prompt]:
     """Renders every problem: what scores a benchmark is all of it, whatever max_prompt_tokens says.
 
     Raises:
         UserError: One does not fit the model's context.
     """
     try:
-        return open_prompts(
-            problems, config.model, config.prompt_format, None, config.max_new_tokens
-        )
+        return open_prompts(problems, vocabulary, config.prompt_format, None, config.max_new_tokens)
     except UserError as error:
         raise UserError(f"{name}: {error}; or leave it out with --benchmarks") from error
 
@@ -267,6 +278,7 @@ def _run(
     name: str,
     prompts: Sequence[Prompt],
     policy: Policy,
+    engine: Engine,
     config: EvaluateConfig,
     grader: Grader,
 ) -> dict[str, Any]:
@@ -275,7 +287,8 @@ def _run(
     stopwatch = Stopwatch()
     protocol = SUITES[config.suite][name]
     sampling = {"samples": protocol.samples, "temperature": 1.0, "top_p": 1.0}
-    measured = measure(policy, prompts, config.model_copy(update=sampling), grader, stopwatch)
+    config_of_one = config.model_copy(update=sampling)
+    measured = measure(policy, engine, prompts, config_of_one, grader, stopwatch)
     answers = _answers_file(config, name)
     write_answers(answers, measured.answers)
     return {

@@ -1,13 +1,16 @@
-"""How far two ways to compute the same log-probs may part, and how far they do.
+"""How far two ways to compute the same log-probs may differ, and how far they do.
 
 Shapes: _R values of some sequences' response tokens, one sequence after the other.
 """
 
+import logging
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+
+logger = logging.getLogger("astarpo")
 
 # Nats a token, in the mean over a response. Rounding makes about 1e-6 of it in fp32, and up to
 # .02 in bf16.
@@ -22,19 +25,19 @@ _LIMITS = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "co
 
 
 def tolerance(model: Any) -> float:
-    """Nats a token that the dtype a model computes in explains, be it that of autocast."""
+    """Nats a token that rounding explains, in the dtype that a model computes in."""
     kind = model.device.type
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else model.dtype
     return _TOLERANCE.get(dtype, _COARSE_TOLERANCE)
 
 
 def gap(ours_R: Tensor, theirs_R: Tensor, lengths: Sequence[int]) -> float:
-    """The mean difference of a token, in the sequence where it is largest.
+    """The mean difference a token, in nats, of the sequence where that is largest.
 
     Args:
-        ours_R: [R] log-probs, or [R, X].
+        ours_R: [R] log-probs, or other values as [R, X].
         theirs_R: The same, computed in another way.
-        lengths: How many of the R each sequence has.
+        lengths: How many of the R belong to each sequence.
     """
     apart = (ours_R.float() - theirs_R.float()).abs().split(list(lengths))
     worst = max((float(part.mean()) for part in apart if part.numel()), default=0.0)
@@ -53,3 +56,25 @@ def reach(model: Any, longest: int) -> int:
     if not any(isinstance(n, int) for n in limits):
         limit = 2 * longest
     return min(max(_SHORTEST, 1 << (longest - 1).bit_length()), max(limit, longest))
+
+
+def tell_failure(model: Any, way: str, error: Exception, instead: str) -> None:
+    """Logs that a model cannot be computed in a fast way, and why.
+
+    On a GPU the slower ways cost several times the time, so that it is a warning there. On a CPU
+    whole families of models take them, at little cost.
+
+    Args:
+        model: A transformers model.
+        way: What failed.
+        error: How it failed.
+        instead: What is done in its place.
+    """
+    level = logging.WARNING if model.device.type == "cuda" else logging.INFO
+    logger.log(level, f"{type(model).__name__}: {way} failed ({describe_error(error)}); {instead}")
+
+
+def describe_error(error: Exception) -> str:
+    """The type of an exception and the first line of what it says."""
+    first, *_ = str(error).strip().splitlines() or [""]
+    return f"{type(error).__name__}: {first}"

@@ -1,7 +1,8 @@
-"""Attention of our own in transformers' models, by their attention interface.
+"""Our own attention functions inside transformers' models, through its attention interface.
 
-A model asks its config which attention to use, and passes it whatever it knows of. A function of
-ours is put in place for a while, and must refuse what it has not been made for.
+A model looks up its attention function by a name in its config, and passes it all it has: masks,
+windows, caps. One of our functions is put in place for a while; it has to refuse whatever it does
+not implement, or the model would silently compute something else.
 """
 
 from collections.abc import Iterator, Mapping
@@ -11,15 +12,15 @@ from typing import Any
 from transformers import DynamicCache
 from transformers.cache_utils import DynamicLayer
 
-# What models pass to attention besides, without a meaning in evaluation mode.
+# Arguments that models pass to attention and that change nothing in evaluation mode.
 _HARMLESS = {"dropout", "position_ids", "cache_position", "use_cache"}
 
 
 @contextmanager
 def attending(model: Any, name: str) -> Iterator[None]:
-    """Has a model use a registered attention function while the context is open.
+    """Makes a model use a registered attention function while the context is open.
 
-    transformers makes no mask for a function that it knows none for: ours get None.
+    transformers makes no mask for functions that are not its own: ours get None.
     """
     before = model.config._attn_implementation
     model.config._attn_implementation = name
@@ -32,12 +33,16 @@ def attending(model: Any, name: str) -> Iterator[None]:
 def same_again(
     model: Any,
 ) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-    """Contexts to compute a layer in, and to compute it again in later, by the same attention."""
+    """Two contexts for gradient checkpointing: of a layer's first computation, and of its second.
+
+    The second comes in the backward pass, when another attention function may be in place; it
+    takes the one of the first.
+    """
     return nullcontext(), attending(model, model.config._attn_implementation)
 
 
 def refuse_unknown(kwargs: Mapping[str, Any]) -> None:
-    """Sees to it that nothing is passed that changes attention.
+    """Refuses arguments that change attention.
 
     Args:
         kwargs: What a model passes to its attention function by name.
@@ -51,7 +56,7 @@ def refuse_unknown(kwargs: Mapping[str, Any]) -> None:
 
 
 def refuse_states(model: Any) -> None:
-    """Sees to it that all that a token takes from those before it is their keys and values.
+    """Refuses models in which a token takes more from those before it than keys and values.
 
     Raises:
         ValueError: A layer carries a state from token to token, or keeps the last tokens only.

@@ -1,10 +1,11 @@
-"""Completions to tensors.
+"""Token ids of prompts and responses, as tensors.
+
+A row is its prompt, padded on the left, then its response, padded on the right, so that all
+responses start in one column. Masks come from lengths, never from token ids. Masks and indices are
+computed on the CPU and sent once: computed on a GPU, they would make Python wait for it.
 
 Shapes: _B sequences, _S prompt and response together, _T response tokens; without padding, _N
 tokens of all sequences, _R response tokens of all, _K places in the rows of attention.
-A row is its prompt, padded on the left, then its response, padded on the right, so all responses
-start in one column. Masks come from lengths, never from token ids.
-What follows from lengths is computed on the CPU: on a GPU all would have to wait for it.
 """
 
 from collections.abc import Sequence
@@ -16,15 +17,17 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class Packed:
-    """Sequences one after the other, and their places in rows of their own, from column 0 on.
+    """Sequences one after the other without padding, and where each token goes in attention.
+
+    In attention each sequence has a row of its own, which it fills from column 0 on.
 
     Attributes:
         ids_N: [N] prompts and responses.
-        positions_N: [N], from 0 at each prompt's first token.
-        before_R: [R] which of the N tokens stands before each response token.
+        positions_N: [N] each token's position in its sequence, from 0.
+        before_R: [R] index into the N tokens of the one before each response token.
         num_rows: B.
-        slot_N: [N] each token's place among the B x W, W tokens being the longest sequence.
-        token_K: [K = B x W] which of the N tokens stands at a place; where none does, any.
+        slot_N: [N] each token's place among the K = B x W; W is the length of the longest sequence.
+        token_K: [K] index into the N tokens of the one at each place; 0 where there is none.
     """
 
     ids_N: Tensor
@@ -45,10 +48,10 @@ class TokenBatch:
         position_ids_BS: [B, S], from 0 at each row's first prompt token.
         response_ids_BT: [B, T], the last T columns of `input_ids_BS`.
         mask_BT: [B, T], True on the response's own tokens.
-        cell_R: [R] each response token's place among B x T.
-        packed: The same without padding.
-        sequences: B, the same as plain numbers, prompt and response.
-        starts: B, where in it each response begins.
+        cell_R: [R] each response token's index into the flattened B x T.
+        packed: The same sequences without padding.
+        sequences: The B sequences as plain numbers, prompt and response.
+        starts: For each of the B, the index in it at which the response begins.
     """
 
     input_ids_BS: Tensor
@@ -62,7 +65,7 @@ class TokenBatch:
     starts: tuple[int, ...]
 
     def at_responses(self, values_R: Tensor) -> Tensor:
-        """[B, T]: values of the response tokens where these stand, 0 on padding."""
+        """Puts values of the response tokens, [R], at their places: [B, T], 0 on padding."""
         zeros = values_R.new_zeros(self.mask_BT.numel())
         return zeros.scatter(0, self.cell_R, values_R).view(self.mask_BT.shape)
 
@@ -78,7 +81,7 @@ def collate(
     Args:
         prompts: Token ids of each row's prompt, at least one each.
         responses: Token ids of each row's response.
-        pad_id: Fills the gaps; what it is does not matter.
+        pad_id: Fills the gaps. Any id will do: padding is masked.
         device: Where the tensors go.
     """
     prompt_lengths_B = torch.tensor([len(p) for p in prompts])
@@ -128,7 +131,7 @@ def micro_batches(lengths: Sequence[int], max_tokens: int) -> list[list[int]]:
 
 
 def masked_sum(values_BT: Tensor, mask_BT: Tensor) -> Tensor:
-    """Sums over each response's own tokens: [B]. Outside the mask may stand anything, even nan."""
+    """Sums over each response's own tokens: [B]. Values outside the mask are ignored, even nan."""
     return values_BT.masked_fill(~mask_BT, 0.0).sum(dim=-1)
 
 

@@ -12,12 +12,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from astarpo.models.batch import TokenBatch
-from astarpo.models.policy import load_part
+from astarpo.models.folder import load_part
 from astarpo.models.ways import Way, before_responses, fitting_way
 
 
 def load_critic(name: str, device: torch.device) -> Any:
-    """A critic that starts from a model's weights, with a head that says 0 everywhere.
+    """A critic that starts from a model's weights, with a head that predicts 0 everywhere.
 
     Args:
         name: A model folder or a hub name.
@@ -31,7 +31,7 @@ def load_critic(name: str, device: torch.device) -> Any:
     critic = load_part(
         name,
         "critic",
-        AutoModelForTokenClassification,
+        AutoModelForTokenClassification.from_pretrained,
         num_labels=1,
         dtype=torch.float32,
         use_safetensors=True,
@@ -42,7 +42,7 @@ def load_critic(name: str, device: torch.device) -> Any:
 
 
 def critic_values(critic: Any, batch: TokenBatch) -> Tensor:
-    """What the critic expects before each response token: [B, T] in units of reward."""
+    """The reward that the critic predicts before each response token: [B, T]."""
     way = fitting_way(critic, batch, partial(_features, critic))
     return batch.at_responses(before_responses(critic, batch, way).squeeze(-1).float())
 
@@ -63,6 +63,9 @@ def _head(critic: Any) -> Any:
 
 
 def _features(critic: Any, batch: TokenBatch, way: Way) -> Tensor:
-    """What its head reads, scaled to a mean square of 1; the head itself says 0 at first."""
+    """The input of its head, scaled to a mean square of 1.
+
+    Ways are compared by this, since the head's own output is 0 before training.
+    """
     hidden_RH = before_responses(critic.base_model, batch, way).float()
     return nn.functional.rms_norm(hidden_RH, hidden_RH.shape[-1:])

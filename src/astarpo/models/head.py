@@ -1,8 +1,8 @@
-"""Log-probs of chosen tokens from hidden states, never holding the logits of more than a chunk.
+"""Log-probs of chosen tokens from hidden states, holding the logits of one chunk at a time.
 
-A micro-batch of 16k tokens over a vocabulary of 150k is 10 GB of logits, and their gradient as much
-again. Here the output layer takes a chunk of tokens at a time and computes its logits anew in the
-backward pass.
+A micro-batch of 16k tokens over a vocabulary of 150k has 10 GB of logits, and their gradient takes
+as much again. Here the output layer takes a chunk of tokens at a time, and the backward pass
+computes the logits of each chunk again.
 
 Shapes: _N tokens, _H hidden size, _V vocabulary.
 """
@@ -16,10 +16,10 @@ from torch.utils.checkpoint import checkpoint
 
 from astarpo.models.agreement import gap, tolerance
 
-# 512 MB of fp32. Smaller chunks add up the weight's gradient more often.
+# Logits of a chunk, 512 MB in fp32. Smaller chunks add up the weight's gradient more often.
 MAX_LOGITS = 1 << 27
 
-# Tokens that tell, and values that are large for hidden states and logits alike.
+# Tokens to try a model out on, and a value that is large both for hidden states and for logits.
 _TRIED, _LARGE = 8, 100.0
 
 _plain: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
@@ -28,11 +28,11 @@ _plain: WeakKeyDictionary[nn.Module, bool] = WeakKeyDictionary()
 def is_plain(model: Any) -> bool:
     """Whether a model's logits are its output layer over its decoder's last hidden states.
 
-    Some models cap or scale them besides. Forward passes over a few tokens tell, for good.
+    Some models cap or scale them as well. Forward passes over a few tokens show it, once a model.
     """
     if model not in _plain:
         _plain[model] = _try_out(model)
-        torch.clear_autocast_cache()  # of casts that carry no gradient
+        torch.clear_autocast_cache()  # its casts were made without gradients
     return _plain[model]
 
 
@@ -75,14 +75,14 @@ def score(
     """
     logprobs_N, logprobs_NV = _Choose.apply(logits_NV, ids_N, temperature)
     entropy_N = torch.zeros_like(logprobs_N)
-    if entropy:  # last: recomputing a chunk ends when all that a gradient needs is there again
+    if entropy:  # last, since a chunk is recomputed only as far as its gradient needs it
         with torch.no_grad():
             entropy_N = -logprobs_NV.exp().mul_(logprobs_NV).sum(dim=-1)
     return logprobs_N, entropy_N
 
 
 class _Choose(torch.autograd.Function):
-    """Log-probs of the tokens, and of all; autograd's own would hold two more [N, V]."""
+    """Log-probs of the chosen tokens, and of all. Autograd's own would hold two more [N, V]."""
 
     @staticmethod
     def forward(
@@ -92,7 +92,7 @@ class _Choose(torch.autograd.Function):
         logprobs_NV = scaled_NV.log_softmax(dim=-1, dtype=torch.float32)
         ctx.save_for_backward(logprobs_NV, ids_N)
         ctx.mark_non_differentiable(logprobs_NV)
-        ctx.set_materialize_grads(False)  # it would be zeros for all
+        ctx.set_materialize_grads(False)  # else zeros are made for the log-probs of all tokens
         ctx.temperature, ctx.dtype = temperature, logits_NV.dtype
         return logprobs_NV.gather(-1, ids_N[:, None]).squeeze(-1), logprobs_NV
 
@@ -120,10 +120,11 @@ def _try_out(model: Any) -> bool:
 
 
 def _passes_on(model: Any, ids: Tensor) -> bool:
-    """Whether a model hands hidden states and logits on as they are, be they small or large.
+    """Whether hidden states reach the output layer, and its logits the caller, unchanged.
 
-    Small logits show no cap, and weights of zero no scale. So what the decoder and the output layer
-    return is overwritten, and looked for where it has to arrive.
+    Comparing results is not enough: small logits do not show a cap, and weights of zero do not show
+    a scale. So what the decoder and the output layer return is overwritten by values up to
+    `_LARGE`, which then have to arrive.
     """
     written: dict[str, Tensor] = {}
     arrived: dict[str, Tensor] = {}

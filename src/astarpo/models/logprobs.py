@@ -13,7 +13,7 @@ from astarpo.models.ways import Way, before_responses, fitting_way
 
 
 class TokenLogprobs(NamedTuple):
-    """What a model says of a batch's response tokens; 0 on padding.
+    """A model's log-probs of a batch's response tokens, and its entropies; 0 on padding.
 
     Attributes:
         logprobs_BT: [B, T] log-probability of each token, in nats.
@@ -37,7 +37,7 @@ def token_logprobs(
         entropy: Whether to compute the entropies too.
 
     Raises:
-        UserError: The model is none to sample from: it sees the tokens that it is to predict.
+        UserError: The model cannot be sampled from: it sees the tokens that it is to predict.
     """
     way = fitting_way(
         model, batch, lambda part, way: _score(model, part, 1.0, way, entropy=False)[0]
@@ -48,7 +48,7 @@ def token_logprobs(
 
 
 def logprobs_alone(model: Any, batch: TokenBatch, temperature: float) -> Tensor:
-    """Log-probs of response tokens, each sequence going through the model alone: [R]."""
+    """Log-probs of response tokens, [R], where each sequence goes through the model alone."""
     return _score(model, batch, temperature, "alone", entropy=False)[0]
 
 

@@ -3,8 +3,9 @@
     y = W x + (alpha / rank) B A x,     A [rank, in] random, B [out, rank] zero at first
 
 The policy is the model with the term, the reference the same model without it: one copy of the
-weights serves both, and to begin with they agree to the bit. All linear layers have it but the
-output layer (arXiv 2106.09685 has it in attention only). PPO's critic is trained whole.
+weights serves both, and before training they agree to the bit. All linear layers but the output
+layer have the term (in arXiv 2106.09685 those of attention only). PPO's critic has none: all of it
+is trained.
 """
 
 import importlib
@@ -15,17 +16,18 @@ from typing import Any
 import torch
 
 from astarpo.config import TrainConfig
-from astarpo.models.policy import Policy, load_policy, quiet_transformers, save_model
+from astarpo.models.folder import quiet_transformers
+from astarpo.models.policy import Policy, load_policy, save_model
 from astarpo.runtime.files import atomic_directory
 from astarpo.runtime.seeding import derive_seed
 from astarpo.types import UserError
 
 _SCALE = 2
-"""alpha / rank where alpha is not given: the same for every rank."""
+"""alpha / rank where alpha is not given."""
 
 
 def require_lora(config: TrainConfig) -> None:
-    """Checks that LoRA can be had as asked for, before anything long begins.
+    """Checks that LoRA is possible with these settings, before anything long begins.
 
     Raises:
         UserError: Its library is not installed, or settings contradict each other.
@@ -76,13 +78,13 @@ def save_adapter(path: Path, policy: Policy) -> None:
     """Saves the adapter alone, in peft's layout."""
     # By default peft asks the hub whether the vocabulary of the model has grown.
     policy.model.save_pretrained(str(path), save_embedding_layers=False)
-    (path / "README.md").unlink()  # a form for a model card, not filled in
+    (path / "README.md").unlink()  # peft's template of a model card, with nothing filled in
 
 
 def save_merged(run_path: Path, policy: Policy, name: str) -> None:
-    """Writes `adapter/`, and `model/` as if all of the model had been trained.
+    """Writes `adapter/`, and `model/` with the adapter merged into the weights.
 
-    The model is read anew, in fp32: the one that was trained may hold its weights in bf16.
+    The model is read again, in fp32: the one that was trained may hold its weights in bf16.
 
     Args:
         run_path: The run directory.
@@ -91,7 +93,7 @@ def save_merged(run_path: Path, policy: Policy, name: str) -> None:
     """
     with atomic_directory(run_path / "adapter") as path:
         save_adapter(path, policy)
-    plain = load_policy(name, torch.device("cpu"))
+    plain = load_policy(name, torch.device("cpu"), policy.vocabulary)
     adapted = _peft().PeftModel.from_pretrained(plain.model, run_path / "adapter")
     with atomic_directory(run_path / "model") as path:
         save_model(path, replace(plain, model=adapted.merge_and_unload()))

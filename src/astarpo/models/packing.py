@@ -1,22 +1,19 @@
-"""Sequences of unlike length through a model side by side, padded in attention alone.
+"""Sends sequences of different lengths through a model side by side, padded in attention alone.
 
-All else in a model looks at one token at a time, so there no work goes into padding. In attention
-each sequence has a row of its own from column 0 on; the causal order keeps what it attends to clear
-of the padding behind it, so that no mask is needed.
+Everything else in a model looks at one token at a time, so no work there goes into padding. In
+attention each sequence has a row of its own, which it fills from column 0 on. Padding comes behind
+it, where causal attention never looks, so that no mask is needed.
 
 Shapes: _N tokens of all sequences, _R their response tokens, _B sequences, _W the longest of them,
 _K places in all rows, _H heads, _D size of a head, _X size of an output.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from transformers import AttentionInterface
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
-from transformers.modeling_layers import GradientCheckpointingLayer
 
 from astarpo.models.attention import attending, refuse_states, refuse_unknown
 from astarpo.models.batch import Packed, TokenBatch
@@ -37,9 +34,10 @@ def run_packed(module: Any, batch: TokenBatch) -> Tensor:
     refuse_states(module)
     packed = batch.packed
     position_ids: Any = packed.positions_N[None]
-    # Models hand it to each layer's attention as it is, also when they compute a layer again.
+    # Models pass this very tensor to each layer's attention, also when they recompute a layer, so
+    # that it can carry the layout there.
     position_ids.packed = packed
-    with attending(module, NAME), _asked_alone(module, packed):
+    with attending(module, NAME):
         out = module(input_ids=packed.ids_N[None], position_ids=position_ids, use_cache=False)
     return _Collect.apply(out[0][0], packed.before_R)
 
@@ -65,8 +63,8 @@ def attend(
         value: [1, H, N, D] likewise.
         attention_mask: None; a mask that a model makes by itself is refused.
         scaling: Of the scores; 1 / sqrt(D) unless given.
-        position_ids: Carries the layout.
-        kwargs: What else a model passes.
+        position_ids: Carries the layout as its attribute `packed`.
+        kwargs: Whatever else the model passes.
 
     Returns:
         [1, N, H, D], and no weights.
@@ -76,7 +74,8 @@ def attend(
     """
     refuse_unknown(kwargs | {"attention_mask": attention_mask})
     packed: Packed = position_ids.packed
-    # Under autocast rotary embeddings are in fp32, which attention would round after the spreading.
+    # Under autocast rotary embeddings leave queries and keys in fp32. Rounding them here, as
+    # attention would do, halves what is spread.
     rows_BHWD = [
         _Spread.apply(states[0].transpose(0, 1).to(value.dtype), packed.slot_N, packed.token_K)
         .unflatten(0, (packed.num_rows, -1))
@@ -93,9 +92,9 @@ AttentionInterface.register(NAME, attend)
 
 
 class _Spread(torch.autograd.Function):
-    """Puts rows at their slots.
+    """Puts the N tokens at their places among the K.
 
-    What else stands at the others does not matter: no token attends to it, and it gets no gradient.
+    The other places repeat a token: no token attends to them, and they get no gradient.
     """
 
     @staticmethod
@@ -110,7 +109,7 @@ class _Spread(torch.autograd.Function):
 
 
 class _Collect(torch.autograd.Function):
-    """Takes rows from their slots; indexing would do, but its gradient is slow."""
+    """Takes rows by their index. Plain indexing gives the same, but its gradient is slow."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor, slot_N: Tensor) -> Tensor:
@@ -123,31 +122,3 @@ class _Collect(torch.autograd.Function):
         (slot_N,) = ctx.saved_tensors
         spread = grads[0].new_zeros(ctx.num_slots, *grads[0].shape[1:])
         return spread.index_copy_(0, slot_N, grads[0]), None
-
-
-@contextmanager
-def _asked_alone(module: Any, packed: Packed) -> Iterator[None]:
-    """Spares the last layer's feed-forward network the tokens whose outputs nobody asks for.
-
-    Attention is done with them by then. All the network adds to them is 0.
-    """
-    layers = [layer for layer in module.modules() if isinstance(layer, GradientCheckpointingLayer)]
-    network = getattr(layers[-1], "mlp", None) if layers else None
-    if network is None or layers[-1].training:  # then computed again when the hooks are gone
-        yield
-        return
-    num_tokens, asked_R = len(packed.ids_N), packed.before_R
-
-    def take(_module: nn.Module, args: tuple[Tensor]) -> Tensor:
-        return _Collect.apply(args[0][0], asked_R)[None]
-
-    def put_back(_module: nn.Module, _args: Any, out_1RH: Tensor) -> Tensor:
-        zeros_1NH = out_1RH.new_zeros(1, num_tokens, out_1RH.shape[-1])
-        return zeros_1NH.index_copy(1, asked_R, out_1RH)
-
-    hooks = [network.register_forward_pre_hook(take), network.register_forward_hook(put_back)]
-    try:
-        yield
-    finally:
-        for hook in hooks:
-            hook.remove()

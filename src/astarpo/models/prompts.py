@@ -1,17 +1,18 @@
 """The prompts that a verb starts from: rendered, and short enough for the model."""
 
+import logging
 import sys
 from collections.abc import Sequence
 
-from transformers import AutoConfig
-
-from astarpo.models.policy import PromptFormat, fit_prompts, load_part, load_tokenizer
+from astarpo.models.vocabulary import PromptFormat, Vocabulary
 from astarpo.types import Problem, Prompt, UserError
+
+logger = logging.getLogger("astarpo")
 
 
 def open_prompts(
     problems: Sequence[Problem],
-    model: str,
+    vocabulary: Vocabulary,
     prompt_format: PromptFormat,
     max_prompt_tokens: int | None,
     max_new_tokens: int,
@@ -20,19 +21,18 @@ def open_prompts(
 
     Args:
         problems: In the order wanted.
-        model: A folder or a hub name. Its tokenizer and its config are loaded.
-        prompt_format: See `policy.render_prompt`.
+        vocabulary: The model's.
+        prompt_format: See `Vocabulary.render`.
         max_prompt_tokens: Longer prompts are set aside, with a word in the log; None: none is.
         max_new_tokens: Limit of a response, for which there has to be room as well.
 
     Raises:
-        UserError: The model cannot be found, no prompt is short enough, or the longest leaves no
-            room for a response in the model's context.
+        UserError: No prompt is short enough, or the longest leaves no room for a response in the
+            model's context.
     """
-    tokenizer = load_tokenizer(model)
     limit = sys.maxsize if max_prompt_tokens is None else max_prompt_tokens
-    prompts = fit_prompts(problems, tokenizer, prompt_format, limit)
-    context = context_length(model)
+    prompts = fit_prompts(problems, vocabulary, prompt_format, limit)
+    context = vocabulary.context
     longest = max(len(prompt.token_ids) for prompt in prompts)
     if context is not None and longest + max_new_tokens > context:
         remedies = []
@@ -42,16 +42,35 @@ def open_prompts(
             remedies.append("set longer prompts aside by a smaller max_prompt_tokens")
         raise UserError(
             f"a prompt of {longest} tokens and max_new_tokens={max_new_tokens} do not fit the "
-            f"context of {model}, {context} tokens; {', or '.join(remedies) or 'it is too long'}"
+            f"context of {vocabulary.name}, {context} tokens; "
+            f"{', or '.join(remedies) or 'it is too long'}"
         )
     return prompts
 
 
-def context_length(model: str) -> int | None:
-    """The most tokens that a model was made for, None where its config does not say.
+def fit_prompts(
+    problems: Sequence[Problem],
+    vocabulary: Vocabulary,
+    prompt_format: PromptFormat,
+    max_tokens: int,
+) -> list[Prompt]:
+    """Renders problems, setting aside those whose prompt is too long. None is ever cut.
+
+    Returns:
+        The prompts that fit, in order; the log says how many did not.
 
     Raises:
-        UserError: The model cannot be found, or its config cannot be read.
+        UserError: None fits, or one is empty: no token would predict the first of a response.
     """
-    config = load_part(model, "config", AutoConfig)
-    return getattr(config.get_text_config(), "max_position_embeddings", None)
+    prompts = [Prompt(p, tuple(vocabulary.render(p, prompt_format))) for p in problems]
+    if empty := [prompt.problem.id for prompt in prompts if not prompt.token_ids]:
+        raise UserError(f"{empty[0]}: its prompt has no token; give it a text")
+    fitting = [prompt for prompt in prompts if len(prompt.token_ids) <= max_tokens]
+    if not fitting:
+        shortest = min(len(prompt.token_ids) for prompt in prompts)
+        raise UserError(
+            f"every prompt is longer than max_prompt_tokens={max_tokens} (shortest: {shortest})"
+        )
+    if num_set_aside := len(prompts) - len(fitting):
+        logger.warning(f"set aside: {num_set_aside} prompts of more than {max_tokens} tokens")
+    return fitting

@@ -1,11 +1,11 @@
-"""Ways to bring sequences through a model, and the fastest that gives what each alone would give.
+"""Ways to send sequences through a model, and which is the fastest that gives the right results.
 
     packed   side by side, padded in attention alone (packing.py)
     padded   as rows of one length
-    alone    one after the other, without padding: what the others are measured against
+    alone    one after the other, without padding: what the others are compared with
 
-Models differ in more than can be foreseen: windows, states, positions, masks of their own. So the
-first sequences that a model meets are tried out, and those of each new order of length again.
+Models differ in more than can be foreseen: windows, states, positions, masks of their own. So each
+model is tried out on the first sequences it meets, and again when they become twice as long.
 
 Shapes: _B sequences, _R their response tokens, _X size of an output.
 """
@@ -18,7 +18,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from astarpo.models.agreement import gap, reach, tolerance
+from astarpo.models.agreement import gap, reach, tell_failure, tolerance
 from astarpo.models.batch import TokenBatch, collate
 from astarpo.models.packing import run_packed
 from astarpo.types import UserError
@@ -36,6 +36,7 @@ _GOES_ON = {
 }
 
 _ways: WeakKeyDictionary[nn.Module, dict[int, Way]] = WeakKeyDictionary()
+_latest: WeakKeyDictionary[nn.Module, Way] = WeakKeyDictionary()
 
 
 def before_responses(module: Any, batch: TokenBatch, way: Way) -> Tensor:
@@ -44,7 +45,7 @@ def before_responses(module: Any, batch: TokenBatch, way: Way) -> Tensor:
     Args:
         module: A transformers model: a decoder, or one with a head of its own.
         batch: The sequences.
-        way: How they go through it.
+        way: How to send them through it.
     """
     return _RUNS[way](module, batch)
 
@@ -53,9 +54,9 @@ def fitting_way(model: Any, batch: TokenBatch, outputs: Callable[[TokenBatch, Wa
     """The fastest way that gives each sequence what it would get alone.
 
     Args:
-        model: Remembers what was found, for sequences as long as these.
+        model: What is found is remembered for it, and for sequences as long as these.
         batch: The sequences.
-        outputs: What has to agree, [R] or [R, X], by any way.
+        outputs: Computes what has to agree, [R] or [R, X], in a given way.
 
     Raises:
         UserError: What the model says of a token depends on tokens after it.
@@ -65,8 +66,14 @@ def fitting_way(model: Any, batch: TokenBatch, outputs: Callable[[TokenBatch, Wa
     if length not in found:
         with torch.no_grad():
             found[length] = _try_out(model, _pick(batch, length), outputs)
-        torch.clear_autocast_cache()  # of casts that carry no gradient
+        torch.clear_autocast_cache()  # its casts were made without gradients
+    _latest[model] = found[length]
     return found[length]
+
+
+def latest_way(model: Any) -> Way | None:
+    """How the last sequences went through a model; None before the first."""
+    return _latest.get(model)
 
 
 def _try_out(model: Any, sequences: Sequences, outputs: Callable[[TokenBatch, Way], Tensor]) -> Way:
@@ -82,19 +89,15 @@ def _try_out(model: Any, sequences: Sequences, outputs: Callable[[TokenBatch, Wa
         except torch.OutOfMemoryError:
             raise
         except Exception as error:  # Models differ in too many ways to foresee how one fails.
-            logger.debug(f"{type(model).__name__}: not {way} ({error})")
-            apart = None
-        if apart is not None and apart <= tolerance(model):
-            break
-        next_way = _AFTER[way]
-        if apart is None:
-            logger.info(f"{type(model).__name__}: {_GOES_ON[next_way]}")
+            tell_failure(model, f"{way} sequences", error, _GOES_ON[_AFTER[way]])
         else:
+            if apart <= tolerance(model):
+                break
             logger.warning(
                 f"{type(model).__name__}: {way} sequences are {apart:.2g} nats a token from each "
-                f"alone; {_GOES_ON[next_way]}"
+                f"alone; {_GOES_ON[_AFTER[way]]}"
             )
-        way = next_way
+        way = _AFTER[way]
     return way
 
 
@@ -115,7 +118,11 @@ def _refuse_foresight(
     alone_R: Tensor,
     outputs: Callable[[TokenBatch, Way], Tensor],
 ) -> None:
-    """Sees to it that no token's output depends on those after it."""
+    """Refuses a model in which a token's output depends on those after it.
+
+    Raises:
+        UserError: It does.
+    """
     prompt, response = sequence
     half = response[: len(response) // 2]
     half_R = outputs(_collate([(prompt, half)], model), "alone")
@@ -129,7 +136,7 @@ def _refuse_foresight(
 
 
 def _pick(batch: TokenBatch, length: int) -> Sequences:
-    """The longest sequence, repeated up to a length, the shortest, and one between."""
+    """Sequences to try: the longest, repeated up to a length, the shortest, and a middle one."""
     order = sorted(range(len(batch.sequences)), key=lambda i: len(batch.sequences[i]))
     longest = batch.sequences[order[-1]]
     tokens = (longest * (length // len(longest) + 1))[:length]

@@ -14,14 +14,15 @@ from typing import Any, NamedTuple
 import torch
 
 from astarpo.config import EstimateConfig, ImportValuesConfig
-from astarpo.engines import open_engine
-from astarpo.engines.base import Sampling
+from astarpo.engines import load_engine
+from astarpo.engines.base import Engine, Sampling
 from astarpo.grading.fingerprint import verifier_fingerprint
 from astarpo.grading.grader import Grader
 from astarpo.grading.reward import reward_file
 from astarpo.grading.verdicts import warn_of_verdicts
-from astarpo.models.policy import Policy, load_policy, pick_device
+from astarpo.models.policy import pick_device
 from astarpo.models.prompts import open_prompts
+from astarpo.models.vocabulary import Vocabulary, load_vocabulary
 from astarpo.reports.plots import plot_values
 from astarpo.rollout import roll_out
 from astarpo.runtime.locks import folder_lock
@@ -58,20 +59,23 @@ def estimate(config: EstimateConfig) -> ValueTable:
     Raises:
         UserError: An input is wrong, the table there does not fit, or most samples are truncated.
     """
-    problems, prompts, device = prepare(config)
+    problems, prompts, vocabulary, device = prepare(config)
     fingerprint = sampling_fingerprint(config, problems, config.seed)
     where = OneProcess(device)
-    with folder_lock(config.out):
-        # The policy comes first: a table is not bound to a model that cannot be loaded.
-        policy = load_policy(config.model, where.device)
+    with (
+        folder_lock(config.out),
+        # The engine comes first: a table is not bound to a model that cannot be loaded.
+        load_engine(config, config.model, vocabulary, where.device) as engine,
+    ):
         facts = {"model": config.model, "package_version": package_version()}
+        facts |= {"engine": dict(engine.facts)}
         table = ValueTable.start(config.out, fingerprint, facts, any_verifier=config.rejudge)
         with Grader(config.grade_workers, config.grade_timeout, config.reward) as grader:
             if config.rejudge:
                 rejudge(table, problems, grader)
             shards = missing_shards(table, prompts, config.samples, config.shard_problems)
             mine = [shards[i] for i in where.share([len(shard) for shard in shards])]
-            _sample_missing(config, policy, grader, table, mine)
+            _sample_missing(config, vocabulary, engine, grader, table, mine)
         if where.is_first:
             set_aside = len(problems) - len(prompts)
             kept = [prompt.problem for prompt in prompts]
@@ -85,11 +89,13 @@ class Prepared(NamedTuple):
     Attributes:
         problems: As read.
         prompts: Of the problems whose prompts are not too long.
+        vocabulary: The model's.
         device: Where the model will be.
     """
 
     problems: list[Problem]
     prompts: list[Prompt]
+    vocabulary: Vocabulary
     device: torch.device
 
 
@@ -110,9 +116,10 @@ def prepare(config: EstimateConfig, problems: list[Problem] | None = None) -> Pr
     problems = problems[: config.limit]
     device = pick_device(config.device)
     verifier_fingerprint(problems, config.reward)
+    vocabulary = load_vocabulary(config.model)
     prompts = open_prompts(
         problems,
-        config.model,
+        vocabulary,
         config.prompt_format,
         config.max_prompt_tokens,
         config.max_new_tokens,
@@ -121,12 +128,13 @@ def prepare(config: EstimateConfig, problems: list[Problem] | None = None) -> Pr
         wanted = sampling_fingerprint(config, problems, config.seed)
         misfit = f"{config.out}: the value table does not fit"
         require_fit(held, wanted, misfit, any_verifier=config.rejudge)
-    return Prepared(problems, prompts, device)
+    return Prepared(problems, prompts, vocabulary, device)
 
 
 def _sample_missing(
     config: EstimateConfig,
-    policy: Policy,
+    vocabulary: Vocabulary,
+    engine: Engine,
     grader: Grader,
     table: ValueTable,
     shards: Sequence[Sequence[tuple[Prompt, int]]],
@@ -136,20 +144,19 @@ def _sample_missing(
     Raises:
         UserError: Most samples are truncated.
     """
-    engine = open_engine(config, policy)
     sampling = Sampling(config.max_new_tokens, config.temperature)
     stopwatch = Stopwatch(dict(table.manifest.get("seconds", {})))
     reasons = column_counts(table.samples(["finish_reason"])["finish_reason"])
     with (
         Progress("stage 1: samples", sum(map(len, shards))) as progress,
-        StepProfiler(config.out, [policy.model], len(shards), enabled=config.profile) as profiler,
+        StepProfiler(config.out, engine.modules, len(shards), enabled=config.profile) as profiler,
     ):
         for shard in shards:
             prompts = [prompt for prompt, _ in shard]
             seeds = [derive_seed(config.seed, "stage1", p.problem.id, n) for p, n in shard]
             clock = profiler.step(stopwatch)
             answers = roll_out(
-                policy, engine, grader, prompts, seeds, sampling, clock, progress.advance
+                vocabulary, engine, grader, prompts, seeds, sampling, clock, progress.advance
             )
             table.append([Sample.of(a, n) for a, (_, n) in zip(answers, shard, strict=True)])
             peak = max(table.manifest.get("peak_memory_gib", 0.0), peak_memory_gib())

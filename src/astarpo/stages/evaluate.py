@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 
 from astarpo.config import EvaluateConfig
+from astarpo.engines import open_engine
 from astarpo.evaluation.choices import MICRO_BATCH_TOKENS
 from astarpo.evaluation.measure import answered_by_choice, holds_answers, measure, write_answers
 from astarpo.evaluation.scores import Score, mean_score
@@ -18,8 +19,9 @@ from astarpo.grading.reward import reward_file
 from astarpo.grading.verdicts import tell_verdicts
 from astarpo.models.batch import collate, masked_sum, micro_batches
 from astarpo.models.logprobs import token_logprobs
-from astarpo.models.policy import Policy, load_policy, load_tokenizer, pick_device
+from astarpo.models.policy import Policy, load_policy, pick_device
 from astarpo.models.prompts import open_prompts
+from astarpo.models.vocabulary import Vocabulary, load_vocabulary
 from astarpo.runtime.files import write_json
 from astarpo.runtime.outputs import check_file
 from astarpo.runtime.stopwatch import Stopwatch
@@ -44,12 +46,17 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     """
     if config.suite:
         return evaluate_suite(config)
-    problems, prompts, verifiers, device = prepare(config)
-    policy = load_policy(config.model, device)
-    reference = load_policy(config.reference, device) if config.reference else None
+    problems, prompts, verifiers, vocabulary, device = prepare(config)
+    policy = load_policy(config.model, device, vocabulary)
+    reference = None
+    if config.reference:  # whose token ids are known to mean the same
+        reference = load_policy(config.reference, device, vocabulary)
     stopwatch = Stopwatch()
-    with Grader(config.grade_workers, config.grade_timeout, config.reward) as grader:
-        measured = measure(policy, prompts, config, grader, stopwatch)
+    with (
+        open_engine(config, policy) as engine,
+        Grader(config.grade_workers, config.grade_timeout, config.reward) as grader,
+    ):
+        measured = measure(policy, engine, prompts, config, grader, stopwatch)
     if reference and measured.sampled_PK:
         with stopwatch.phase("reference"):
             kl = kl_scores(policy, reference, measured.sampled_PK, config.temperature)
@@ -66,6 +73,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
         "prompt_format": config.prompt_format,
         "seed": config.seed,
         "package_version": package_version(),
+        "engine": dict(engine.facts),
         "verifiers": verifiers,
         **measured.summary(),
         "seconds": stopwatch.seconds,
@@ -85,12 +93,14 @@ class Prepared(NamedTuple):
         problems: As read.
         prompts: Of those that are not set aside.
         verifiers: What judges them, with versions.
+        vocabulary: The model's.
         device: Where the models will be.
     """
 
     problems: list[Problem]
     prompts: list[Prompt]
     verifiers: dict[str, str]
+    vocabulary: Vocabulary
     device: torch.device
 
 
@@ -122,16 +132,17 @@ def prepare(config: EvaluateConfig, problems: list[Problem] | None = None) -> Pr
     device = pick_device(config.device)
     verifiers = verifier_fingerprint(problems, config.reward)
     answered_by_choice(problems)
+    vocabulary = load_vocabulary(config.model)
     if config.reference:
-        _require_one_vocabulary(config.model, config.reference)
+        _require_one_vocabulary(vocabulary, config.reference)
     prompts = open_prompts(
         problems,
-        config.model,
+        vocabulary,
         config.prompt_format,
         config.max_prompt_tokens,
         config.max_new_tokens,
     )
-    return Prepared(problems, prompts, verifiers, device)
+    return Prepared(problems, prompts, verifiers, vocabulary, device)
 
 
 def answers_file(config: EvaluateConfig) -> Path:
@@ -139,9 +150,9 @@ def answers_file(config: EvaluateConfig) -> Path:
     return config.out.with_suffix(".parquet")
 
 
-def _require_one_vocabulary(model: str, reference: str) -> None:
-    if load_tokenizer(reference).get_vocab() != load_tokenizer(model).get_vocab():
-        raise UserError(f"{reference}: has another vocabulary than {model}")
+def _require_one_vocabulary(vocabulary: Vocabulary, reference: str) -> None:
+    if load_vocabulary(reference).tokenizer.get_vocab() != vocabulary.tokenizer.get_vocab():
+        raise UserError(f"{reference}: has another vocabulary than {vocabulary.name}")
 
 
 @torch.no_grad()
@@ -163,7 +174,7 @@ def kl_scores(
         batch = collate(
             [answers[i].prompt.token_ids for i in indices],
             [answers[i].completion.token_ids for i in indices],
-            policy.pad_id,
+            policy.vocabulary.pad_id,
             policy.device,
         )
         totals = []

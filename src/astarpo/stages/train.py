@@ -11,11 +11,13 @@ from typing import Any
 
 from astarpo.config import TrainConfig
 from astarpo.engines import open_engine
+from astarpo.engines.base import Engine
 from astarpo.grading.grader import Grader
 from astarpo.grading.reward import reward_file
 from astarpo.grading.verdicts import tell_verdicts
 from astarpo.models.lora import require_lora, save_merged
 from astarpo.models.policy import pick_device, save_model
+from astarpo.models.ways import latest_way
 from astarpo.reports.plots import plot_run
 from astarpo.rollout import roll_out
 from astarpo.rundir.trackers import open_tracker, require_tracker
@@ -56,15 +58,15 @@ def train(config: TrainConfig) -> dict[str, Any]:
     with folder_lock(config.out):
         run = RunLog(config.out, config, resume=config.resume)
         training = Training(config, inputs, run)
-        with StopSignal():
+        with open_engine(config, training.policy) as engine, StopSignal():
             try:
-                training.go()
+                training.go(engine)
             except StopRequested:
-                return training.stop()
+                return training.stop(engine)
             except TrainingStopped as error:
-                training.summarize(completed=False, reason=str(error))
+                training.summarize(engine, completed=False, reason=str(error))
                 raise
-        return training.finish()
+        return training.finish(engine)
 
 
 def prepare(config: TrainConfig) -> Inputs:
@@ -94,7 +96,11 @@ def require_parts(config: TrainConfig) -> None:
 
 
 class Training:
-    """A run between its first step and its last."""
+    """A run between its first step and its last.
+
+    Attributes:
+        policy: What is trained.
+    """
 
     def __init__(self, config: TrainConfig, inputs: Inputs, run: RunLog) -> None:
         """Opens models and optimiser, new or as the last checkpoint has them.
@@ -105,17 +111,20 @@ class Training:
         self._config, self._inputs, self._run = config, inputs, run
         self._where = OneProcess(pick_device(config.device))
         self._learner, self._step = open_learner(config, inputs, run, self._where.device)
+        self.policy = self._learner.policy
         run.require_steps(inputs.num_steps)
         run.require_inputs(input_digests(config, inputs))
-        self._engine = open_engine(config, self._learner.policy)
         history = run.begin(self._step)
         self._checkpoints = Checkpoints(run, self._learner, config, self._step)
         self._watch = HealthWatch(config.prompts_per_step, config.health, history)
         self._held_out = HeldOut(inputs.held_out, config, inputs.text.sampling)
         self._evaluated = {row["step"] for row in run.evaluations()}
 
-    def go(self) -> None:
+    def go(self, engine: Engine) -> None:
         """Trains to the end, and saves what is trained.
+
+        Args:
+            engine: Samples from the policy; the caller closes it.
 
         Raises:
             TrainingStopped: Training went wrong.
@@ -129,30 +138,30 @@ class Training:
             Progress("training: steps", wanted, done) as progress,
             StepProfiler(config.out, models, wanted - done, enabled=config.profile) as profiler,
         ):
-            self._evaluate_if_due(grader)
+            self._evaluate_if_due(engine, grader)
             while not self._is_over():
                 if self._where.any(stop_requested()):
                     raise StopRequested
                 clock = profiler.step(Stopwatch())
-                answers = self._roll_out(grader, clock)
-                row = self._update(answers, clock)
+                answers = self._roll_out(engine, grader, clock)
+                row = self._update(engine, answers, clock)
                 tracker.log(self._step, row)
                 self._watch.check(row)
                 if self._where.agree(self._checkpoints.is_due(self._step)):
                     tracker.log_samples(self._step, answers)
                     self._checkpoints.save(self._step)
-                self._evaluate_if_due(grader)
+                self._evaluate_if_due(engine, grader)
                 progress.advance(1, f"reward {row['reward']:.3f}  KL {row['kl']:.3f}")
             self._checkpoints.save(self._step)
 
-    def _roll_out(self, grader: Grader, clock: Stopwatch) -> list[Answer]:
+    def _roll_out(self, engine: Engine, grader: Grader, clock: Stopwatch) -> list[Answer]:
         """Answers of the current policy to the next step's prompts."""
         inputs, step = self._inputs, self._step + 1
         prompts, seeds = step_prompts(inputs.prompts, inputs.algorithm, self._config, step)
         mine = self._where.share([len(prompt.token_ids) for prompt in prompts])
         answers = roll_out(
-            self._learner.policy,
-            self._engine,
+            inputs.vocabulary,
+            engine,
             grader,
             [prompts[i] for i in mine],
             [seeds[i] for i in mine],
@@ -164,25 +173,27 @@ class Training:
             self._run.log_samples(step, answers)
         return answers
 
-    def _update(self, answers: list[Answer], clock: Stopwatch) -> dict[str, Any]:
+    def _update(self, engine: Engine, answers: list[Answer], clock: Stopwatch) -> dict[str, Any]:
         """Updates the policy from a rollout, which ends the step; returns its metrics."""
         config, step = self._config, self._step + 1
         scale = lr_scale(step, self._inputs.num_steps, config)
         critic_only = step <= config.critic_warmup_steps and self._inputs.algorithm.needs_critic
         losses = self._learner.update(answers, scale, clock, critic_only=critic_only)
+        engine.sync(self.policy)
         counts = answer_metrics(answers)
         row = {"step": step, "lr": config.lr * scale, **losses, **counts}
         row |= cost_metrics(clock, counts["tokens"])
+        row |= {"decoding": engine.facts.get("decoding"), "forward": latest_way(self.policy.model)}
         self._run.log_metrics(row)
         self._step = step
         return row
 
-    def _evaluate_if_due(self, grader: Grader) -> None:
+    def _evaluate_if_due(self, engine: Engine, grader: Grader) -> None:
         """Answers the held-out problems, unless they were answered at this step before a stop."""
         step = self._step
         due = step % self._config.eval_every == 0 or self._is_over()
         if self._inputs.held_out and due and step not in self._evaluated:
-            scores = self._held_out.evaluate(self._learner.policy, self._engine, grader)
+            scores = self._held_out.evaluate(self._inputs.vocabulary, engine, grader)
             self._run.log_evaluation(step, scores)
             self._evaluated.add(step)
 
@@ -191,15 +202,15 @@ class Training:
         limit_s, seconds = self._config.max_seconds, self._where.agree(self._run.seconds)
         return self._step >= self._inputs.num_steps or (limit_s is not None and seconds >= limit_s)
 
-    def stop(self) -> dict[str, Any]:
+    def stop(self, engine: Engine) -> dict[str, Any]:
         """Saves a run that a signal has stopped; returns its summary."""
         self._checkpoints.save(self._step)
         logger.warning(f"stopped after {self._checkpoints.saved_step} steps; --resume goes on")
-        return self.summarize(completed=False)
+        return self.summarize(engine, completed=False)
 
-    def finish(self) -> dict[str, Any]:
+    def finish(self, engine: Engine) -> dict[str, Any]:
         """Writes curves, the policy and the summary, which it returns."""
-        run, policy = self._run, self._learner.policy
+        run, policy = self._run, self.policy
         if rows := run.metrics():
             plot_run(run.path / "curves.png", rows)
         if policy.adapter:
@@ -209,10 +220,10 @@ class Training:
                 save_model(path, policy)
         if rows:
             tell_verdicts("training", *run_verdicts(rows))
-        return self.summarize(completed=True)
+        return self.summarize(engine, completed=True)
 
-    def summarize(self, *, completed: bool, **more: str) -> dict[str, Any]:
+    def summarize(self, engine: Engine, *, completed: bool, **more: str) -> dict[str, Any]:
         """Writes the summary of the steps so far, which it returns."""
-        summary = run_summary(self._run.metrics(), completed=completed) | more
+        summary = run_summary(self._run.metrics(), engine.facts, completed=completed) | more
         self._run.write_summary(summary)
         return summary

@@ -14,7 +14,8 @@ import torch
 from astarpo.config import WarmStartConfig
 from astarpo.models.batch import collate, masked_sum
 from astarpo.models.logprobs import token_logprobs
-from astarpo.models.policy import Policy, make_policy, render_prompt, save_model
+from astarpo.models.policy import Policy, make_policy, save_model
+from astarpo.models.vocabulary import Vocabulary, make_vocabulary
 from astarpo.runtime.files import atomic_directory
 from astarpo.runtime.outputs import check_folder
 from astarpo.runtime.progress import Progress
@@ -75,7 +76,7 @@ def prepare(
         problems = read_problems(config.problems)
     policy = build_policy(config.hidden_size, config.layers, config.heads, config.seed)
     solved = [p for p in problems if p.extra.get("solution")]
-    examples = [make_example(policy, p, p.extra["solution"]) for p in solved]
+    examples = [make_example(policy.vocabulary, p, p.extra["solution"]) for p in solved]
     examples = [e for e in examples if len(e[0]) + len(e[1]) <= config.max_tokens]
     if not examples:
         raise UserError(
@@ -89,10 +90,11 @@ def prepare(
     return policy, examples
 
 
-def make_example(policy: Policy, problem: Problem, solution: str) -> Example:
+def make_example(vocabulary: Vocabulary, problem: Problem, solution: str) -> Example:
     """A problem's raw prompt and a solution to it, as token ids."""
-    prompt_ids = render_prompt(problem, policy.tokenizer, "raw")
-    return prompt_ids, [*policy.tokenizer(solution)["input_ids"], policy.tokenizer.eos_token_id]
+    tokenizer = vocabulary.tokenizer
+    solution_ids = [*tokenizer(solution)["input_ids"], tokenizer.eos_token_id]
+    return vocabulary.render(problem, "raw"), solution_ids
 
 
 def fit(
@@ -125,7 +127,7 @@ def fit(
             batch = collate(
                 [examples[i][0] for i in chosen],
                 [examples[i][1] for i in chosen],
-                policy.pad_id,
+                policy.vocabulary.pad_id,
                 policy.device,
             )
             logprobs_BT, _ = token_logprobs(policy.model, batch, temperature=1.0)
@@ -174,7 +176,8 @@ def build_policy(hidden_size: int, layers: int, heads: int, seed: int) -> Policy
                 pad_token_id=tokenizer.pad_token_id,
             )
         )
-    return make_policy(model, tokenizer, trainable=True)
+    vocabulary = make_vocabulary(tokenizer, model.config, model.generation_config)
+    return make_policy(model, vocabulary, trainable=True)
 
 
 def byte_tokenizer() -> Any:

@@ -6,7 +6,7 @@ from astarpo.config import TrainConfig
 from astarpo.engines.base import Engine, Sampling
 from astarpo.evaluation.scores import mean_score
 from astarpo.grading.grader import Grader
-from astarpo.models.policy import Policy
+from astarpo.models.vocabulary import Vocabulary
 from astarpo.rollout import roll_out
 from astarpo.runtime.seeding import derive_seed
 from astarpo.runtime.stopwatch import Stopwatch
@@ -26,10 +26,10 @@ class HeldOut:
         ]
         self._sampling = sampling
 
-    def evaluate(self, policy: Policy, engine: Engine, grader: Grader) -> dict[str, float]:
+    def evaluate(self, vocabulary: Vocabulary, engine: Engine, grader: Grader) -> dict[str, float]:
         """Mean reward over problems, and half the width of its 95% interval."""
         answers = roll_out(
-            policy, engine, grader, self._prompts, self._seeds, self._sampling, Stopwatch()
+            vocabulary, engine, grader, self._prompts, self._seeds, self._sampling, Stopwatch()
         )
         rewards = [answer.verdict.reward for answer in answers]
         k = self._samples

@@ -6,7 +6,7 @@ from typing import Any
 
 from astarpo.config import TrainConfig
 from astarpo.grading.fingerprint import verifier_fingerprint
-from astarpo.models.policy import fingerprint
+from astarpo.models.folder import fingerprint
 from astarpo.training.inputs import Inputs
 
 

@@ -13,8 +13,9 @@ from astarpo.algorithms.base import Algorithm
 from astarpo.config import TrainConfig
 from astarpo.engines.base import Sampling
 from astarpo.grading.fingerprint import verifier_fingerprint
-from astarpo.models.policy import PromptFormat, fingerprint
+from astarpo.models.folder import fingerprint
 from astarpo.models.prompts import open_prompts
+from astarpo.models.vocabulary import PromptFormat, Vocabulary, load_vocabulary
 from astarpo.tasks.overlap import refuse_overlap
 from astarpo.tasks.problem_set import read_problems
 from astarpo.types import Problem, Prompt, UserError
@@ -46,6 +47,7 @@ class Inputs:
     """Everything that a run is given, except for its models.
 
     Attributes:
+        vocabulary: The model's.
         problems: As read.
         table: What stage 1 found, where the run uses it.
         text: Settings of prompts and responses.
@@ -55,6 +57,7 @@ class Inputs:
         num_steps: Of the whole run.
     """
 
+    vocabulary: Vocabulary
     problems: list[Problem]
     table: ValueTable | None
     text: TextSettings
@@ -95,7 +98,8 @@ def open_inputs(config: TrainConfig) -> Inputs:
         raise UserError(
             f"filter {config.filter} goes by stage-1 samples: give --values (astarpo estimate)"
         )
-    prompts = _prompts(config.model, problems, text)
+    vocabulary = load_vocabulary(config.model)
+    prompts = _prompts(vocabulary, problems, text)
     if table is not None:
         prompts = valued_prompts(prompts, table, config)
     held_out = []
@@ -103,14 +107,16 @@ def open_inputs(config: TrainConfig) -> Inputs:
         held_out = read_problems(config.eval_problems)
         verifier_fingerprint(held_out, config.reward)
         refuse_overlap(problems, held_out, (str(config.problems), str(config.eval_problems)))
-        held_out = _prompts(config.model, held_out, text)
+        held_out = _prompts(vocabulary, held_out, text)
     num_steps = config.steps or math.ceil(config.epochs * len(prompts) / config.prompts_per_step)
-    return Inputs(problems, table, text, algorithm, prompts, held_out, num_steps)
+    return Inputs(vocabulary, problems, table, text, algorithm, prompts, held_out, num_steps)
 
 
-def _prompts(model: str, problems: Sequence[Problem], text: TextSettings) -> list[Prompt]:
+def _prompts(
+    vocabulary: Vocabulary, problems: Sequence[Problem], text: TextSettings
+) -> list[Prompt]:
     return open_prompts(
-        problems, model, text.prompt_format, text.max_prompt_tokens, text.max_new_tokens
+        problems, vocabulary, text.prompt_format, text.max_prompt_tokens, text.max_new_tokens
     )
 
 

@@ -87,7 +87,11 @@ class Learner:
         if config.gradient_checkpointing:
             for model in self._trained:
                 model.gradient_checkpointing_enable(
-                    {"use_reentrant": False, "context_fn": partial(same_again, model)}
+                    {
+                        "use_reentrant": False,
+                        "preserve_rng_state": False,  # a layer draws no random numbers
+                        "context_fn": partial(same_again, model),
+                    }
                 )
                 self._recomputed += [
                     layer for layer in model.modules() if isinstance(layer, _checkpointing_layer())

@@ -58,11 +58,14 @@ def cost_metrics(stopwatch: Stopwatch, num_tokens: float) -> dict[str, float]:
     }
 
 
-def run_summary(rows: Sequence[Mapping[str, Any]], *, completed: bool) -> dict[str, Any]:
+def run_summary(
+    rows: Sequence[Mapping[str, Any]], engine: Mapping[str, Any], *, completed: bool
+) -> dict[str, Any]:
     """A run in a few numbers: what `summary.json` holds.
 
     Args:
         rows: Metrics of its steps; there may be none.
+        engine: Facts of what sampled.
         completed: Whether it came to its end.
     """
     last = rows[-1] if rows else {"step": 0}
@@ -73,6 +76,7 @@ def run_summary(rows: Sequence[Mapping[str, Any]], *, completed: bool) -> dict[s
         "kl": last.get("kl"),
         "tokens": sum(row["tokens"] for row in rows),
         "seconds": {phase: sum(row[f"seconds_{phase}"] for row in rows) for phase in PHASES},
+        "engine": {**engine, **{name: last.get(name) for name in ("decoding", "forward")}},
         "peak_memory_gib": max((row["peak_memory_gib"] for row in rows), default=peak_memory_gib()),
     }
 

@@ -1,7 +1,6 @@
 """Models and optimiser of a run, new or as its last checkpoint has them."""
 
 import logging
-from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -10,6 +9,7 @@ from astarpo.config import TrainConfig
 from astarpo.models.critic import load_critic
 from astarpo.models.lora import adapt
 from astarpo.models.policy import Policy, load_policy
+from astarpo.models.vocabulary import Vocabulary
 from astarpo.rundir.writer import RunLog
 from astarpo.training.checkpoint import latest_checkpoint, restore
 from astarpo.training.inputs import Inputs
@@ -34,7 +34,7 @@ def open_learner(
         UserError: There were checkpoints, and none is left.
     """
     checkpoint, steps_done = _find_checkpoint(run)
-    policy, reference = _open_policies(config, checkpoint, device)
+    policy, reference = _open_policies(config, checkpoint, device, inputs.vocabulary)
     critic = load_critic(config.model, device) if inputs.algorithm.needs_critic else None
     learner = Learner(policy, reference, inputs.algorithm, config, inputs.text.temperature, critic)
     if checkpoint:
@@ -65,15 +65,14 @@ def _find_checkpoint(run: RunLog) -> tuple[Path | None, int]:
 
 
 def _open_policies(
-    config: TrainConfig, checkpoint: Path | None, device: torch.device
+    config: TrainConfig, checkpoint: Path | None, device: torch.device, vocabulary: Vocabulary
 ) -> tuple[Policy, Policy]:
     """The policy, new or from a checkpoint, and its reference."""
     if config.lora_rank is not None:
-        base = load_policy(config.model, device)
+        base = load_policy(config.model, device, vocabulary)
         return adapt(base, config, checkpoint / "adapter" if checkpoint else None)
-    reference = load_policy(config.model, device)
+    reference = load_policy(config.model, device, vocabulary)
     start_from = str(checkpoint / "model") if checkpoint else config.model
-    policy = load_policy(start_from, device, trainable=True)
-    # Both use the reference's tokenizer, so that a resumed run saves the same bytes: a tokenizer
+    # Both have the reference's vocabulary, so that a resumed run saves the same bytes: a tokenizer
     # that was saved and loaded is not saved as the original was.
-    return replace(policy, tokenizer=reference.tokenizer), reference
+    return load_policy(start_from, device, vocabulary, trainable=True), reference

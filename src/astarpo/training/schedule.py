@@ -101,7 +101,7 @@ def plan_minibatches(
             tokens = collate(
                 [answers[i].prompt.token_ids for i in indices],
                 [answers[i].completion.token_ids for i in indices],
-                policy.pad_id,
+                policy.vocabulary.pad_id,
                 policy.device,
             )
             part.append(MicroBatch(torch.tensor(indices, device=policy.device), tokens))

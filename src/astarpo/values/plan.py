@@ -9,7 +9,7 @@ from typing import Any
 
 from astarpo.config import EstimateConfig, ImportValuesConfig
 from astarpo.grading.fingerprint import verifier_fingerprint
-from astarpo.models.policy import fingerprint
+from astarpo.models.folder import fingerprint
 from astarpo.types import Problem, Prompt
 from astarpo.values.table import ValueTable
 

@@ -44,9 +44,9 @@ def make_demo_policy(out: Path, clean_steps: int = 800, slip_steps: int = 400) -
     def with_slips(label: str) -> str:
         return worked_solution([int(term) for term in re.findall(r"[+-]?\d+", label)], slip)
 
-    clean = [make_example(policy, p, p.extra["solution"]) for p in problems]
+    clean = [make_example(policy.vocabulary, p, p.extra["solution"]) for p in problems]
     slipped = [
-        make_example(policy, p, with_slips(p.id.rpartition("/")[2]))
+        make_example(policy.vocabulary, p, with_slips(p.id.rpartition("/")[2]))
         for p in problems
         for _ in range(SLIPPED_COPIES)
     ]

@@ -63,7 +63,7 @@ def _estimate(config: EstimateConfig) -> list[str]:
         left = sum(map(len, missing))
     return [
         f"{wanted} samples ({config.samples} each), {wanted - left} already there",
-        *_prompts(config.model, prompts, len(prepared.problems)),
+        *_prompts(prepared.vocabulary.tokenizer, prompts, len(prepared.problems)),
     ]
 
 
@@ -78,7 +78,7 @@ def _train(config: TrainConfig) -> list[str]:
         f"{len(prompts)} problems after filter {config.filter}{mean}",
         f"{inputs.num_steps} steps of {config.prompts_per_step} prompts, "
         f"{inputs.algorithm.samples_per_prompt} samples each, {config.minibatches} updates a step",
-        *_prompts(config.model, prompts, len(inputs.problems)),
+        *_prompts(inputs.vocabulary.tokenizer, prompts, len(inputs.problems)),
     ]
 
 
@@ -97,7 +97,7 @@ def _evaluate(config: EvaluateConfig) -> list[str]:
     count = len(prepared.prompts)
     return [
         f"{count} greedy answers and {count * config.samples} samples",
-        *_prompts(config.model, prepared.prompts, len(prepared.problems)),
+        *_prompts(prepared.vocabulary.tokenizer, prepared.prompts, len(prepared.problems)),
     ]
 
 
@@ -178,16 +178,14 @@ _DETAILS: dict[type[Config], Callable[[Any], list[str]]] = {
 }
 
 
-def _prompts(model: str, prompts: Sequence[Prompt], num_problems: int) -> list[str]:
+def _prompts(tokenizer: Any, prompts: Sequence[Prompt], num_problems: int) -> list[str]:
     """Lines that tell of the prompts that are used."""
-    from astarpo.models.policy import load_tokenizer
-
     first, lengths = prompts[0], [len(prompt.token_ids) for prompt in prompts]
     return [
         f"{len(prompts)} of {num_problems} problems are used ({min(lengths)} to {max(lengths)} "
         "tokens each)",
         f"the first prompt, {first.problem.id}, {len(first.token_ids)} tokens:",
-        load_tokenizer(model).decode(first.token_ids),
+        tokenizer.decode(first.token_ids),
         f"token ids: {list(first.token_ids)}",
     ]
 

@@ -18,7 +18,7 @@ from astarpo.config import ImportValuesConfig
 from astarpo.grading.fingerprint import verifier_fingerprint
 from astarpo.grading.grader import Grader
 from astarpo.grading.reward import reward_file
-from astarpo.models.policy import load_tokenizer
+from astarpo.models.vocabulary import load_vocabulary
 from astarpo.runtime.locks import folder_lock
 from astarpo.runtime.outputs import check_folder
 from astarpo.runtime.progress import Progress
@@ -112,7 +112,7 @@ def prepare(config: ImportValuesConfig) -> tuple[list[Published], Any]:
     published = read_published(config.source, config.split, config.limit)
     problems = [row.problem for row in published]
     verifier_fingerprint(problems, config.reward)
-    tokenizer = load_tokenizer(config.model)
+    tokenizer = load_vocabulary(config.model).tokenizer
     if held := started_manifest(config.out)["fingerprint"]:
         wanted = sampling_fingerprint(config, problems, seed=None)
         require_fit(held, wanted, f"{config.out}: the value table does not fit")

@@ -1,1 +1,1 @@
-"""The decoder that reads and holds a prompt once for all its completions."""
+"""Decoding in which a prompt is read, and its keys and values held, once for all completions."""

@@ -1,14 +1,14 @@
 """A cache for many completions of few prompts: a prompt's keys and values are held once.
 
-Each completion branches off its prompt. What a prompt gave is stored once for all its branches;
-each branch adds keys and values of its own, in a buffer with columns to spare, so that writing a
-token does not copy those before it.
+Each completion is a branch of its prompt. The keys and values of a prompt are stored once for all
+its branches. Each branch stores those of its own tokens in a buffer with columns to spare, so that
+writing a token does not copy the ones before it.
 
 Shapes: _B branches being decoded, _P prompts, _K key-value heads, _L columns of prompts, _C columns
 of a buffer, _D size of a head.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,60 +16,42 @@ from torch import Tensor
 from transformers import DynamicCache
 from transformers.cache_utils import Cache, DynamicLayer
 
-# Prompts without a branch are dropped several at once, since the others have to move.
+# Prompts whose branches have all ended are dropped once less than this share is left: dropping them
+# moves others, so it is done for several at once.
 _DROP_BELOW = 0.9
-# Added to the scores of what must not be seen. Finite: a block of nothing else would give nan.
+# Added to the scores of padding. Finite, since a softmax over nothing but -inf would give nan.
 _HIDDEN = -1e30
-# CUDA's kernel wants biases whose rows begin at a multiple of 16.
-_ALIGNED = 16
+# Columns that a branch's buffer grows by at least.
+_LEAST_GROWTH = 16
 
 
 @dataclass
 class BranchPlan:
-    """What is the same in all layers.
+    """The part of the cache that is the same in all layers.
 
     Attributes:
-        fanout: F, most branches of one prompt. With one, prompts are in the order of branches.
+        fanout: F, the most branches that a prompt has. With one each, prompts are in the order of
+            their branches.
         prompt_B: [B] each branch's prompt.
         number_B: [B] its number among those of its prompt.
-        prompt_bias_P11L: [P, 1, 1, L or more] what hides the padding of prompts.
-        fixed: Whether shapes stay the same from token to token, see `BranchingCache`.
-        length: Columns that branches have of their own, the newest token's included.
-        capacity: C, columns that there is memory for.
-        column_1: [1] the newest token's column.
-        own_bias_111C: [1, 1, 1, C] what hides columns that are not written yet.
+        prompt_bias_P11L: [P, 1, 1, L] added to scores, so that the padding of prompts is not seen.
+        length: Columns of the branches' own tokens, the newest included.
+        capacity: C, the columns that the buffers have.
     """
 
     fanout: int
     prompt_B: Tensor
     number_B: Tensor
     prompt_bias_P11L: Tensor
-    fixed: bool
     length: int = 0
     capacity: int = 0
-    column_1: Tensor = field(init=False)
-    own_bias_111C: Tensor = field(init=False)
-
-    def __post_init__(self) -> None:
-        self.column_1 = torch.zeros_like(self.prompt_B[:1])
-        self.own_bias_111C = self.prompt_bias_P11L.new_empty(0)
 
     def open_column(self) -> bool:
         """Counts one more column; returns whether the capacity had to grow."""
         self.length += 1
         grows = self.length > self.capacity
-        if grows:
-            # By a quarter: memory follows what is generated, not the limit. Where shapes are
-            # fixed, each growth costs a recording.
-            least = 4 * _ALIGNED if self.fixed else _ALIGNED
-            self.capacity = _aligned(self.length + max(least - 1, self.length // 4))
-            if self.fixed:
-                bias_C = self.prompt_bias_P11L.new_full((self.capacity,), _HIDDEN)
-                bias_C[: self.length] = 0
-                self.own_bias_111C = bias_C[None, None, None]
-        if self.fixed:
-            self.column_1.fill_(self.length - 1)
-            self.own_bias_111C[..., self.length - 1] = 0
+        if grows:  # by a quarter: memory follows what is generated, not the limit
+            self.capacity = self.length + max(_LEAST_GROWTH, self.length // 4)
         return grows
 
 
@@ -90,18 +72,14 @@ class _BranchLayer(DynamicLayer):
     def update(
         self, key_states: Tensor, value_states: Tensor, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, Tensor]:
-        """Writes a token's [B, K, 1, D]; returns those of all the branches' own tokens."""
+        """Stores a token's keys and values, [B, K, 1, D]; returns those of all own tokens."""
         plan, seen = self.plan, []
         for buffer, states_BK1D in zip(self._buffers, (key_states, value_states), strict=True):
-            own_BKCD = buffer[: self._rows]
-            if plan.fixed:
-                own_BKCD.index_copy_(2, plan.column_1, states_BK1D.to(buffer.dtype))
-            else:
-                own_BKCD = own_BKCD[:, :, : plan.length]
-                own_BKCD[:, :, -1:] = states_BK1D
-            seen.append(own_BKCD)
+            own_BKLD = buffer[: self._rows, :, : plan.length]
+            own_BKLD[:, :, -1:] = states_BK1D
+            seen.append(own_BKLD)
         keys, values = seen
-        keys.branches = self  # `attend` is told nothing else of the cache  # pyrefly: ignore
+        keys.branches = self  # the only way to `attend`, which gets no cache  # pyrefly: ignore
         return keys, values
 
     def get_seq_length(self) -> int:
@@ -120,8 +98,7 @@ class _BranchLayer(DynamicLayer):
     def _columns(self, prompt_PKLD: Tensor, count: int) -> Tensor:
         """Columns for every branch, [B, K, C, D]."""
         _, heads, _, size = prompt_PKLD.shape
-        # Zeros: what is hidden has no weight, but nan times no weight is nan.
-        return prompt_PKLD.new_zeros(self._rows, heads, count, size)
+        return prompt_PKLD.new_empty(self._rows, heads, count, size)
 
     def keep_branches(self, place: Tensor, source: Tensor, rows: int) -> None:
         """Moves these branches, and keeps so many from the front."""
@@ -144,8 +121,6 @@ class BranchingCache(Cache):
         mask_PL: [P, L] 1 on what is not padding.
         prompt_B: [B] which prompt each completion continues.
         dtype: To store keys and values in, that of attention under autocast; None keeps theirs.
-        fixed: Whether attention always spans all columns there is memory for, in fused kernels, so
-            that a CUDA graph can hold it: the same shapes from token to token.
     """
 
     def __init__(
@@ -154,27 +129,19 @@ class BranchingCache(Cache):
         mask_PL: Tensor,
         prompt_B: Tensor,
         dtype: torch.dtype | None,
-        *,
-        fixed: bool,
     ) -> None:
         first: Any = prompts.layers[0]
-        self._plan = _make_plan(mask_PL, prompt_B, dtype or first.keys.dtype, fixed=fixed)
+        self._plan = _make_plan(mask_PL, prompt_B, dtype or first.keys.dtype)
         super().__init__(layers=[_BranchLayer(p, self._plan, dtype) for p in prompts.layers])
 
-    def open_column(self) -> bool:
-        """Makes room for each branch's next token.
-
-        Returns:
-            Whether memory moved for it: what was recorded over the old one is void.
-        """
-        grows = self._plan.open_column()
-        if grows:
+    def open_column(self) -> None:
+        """Makes room for each branch's next token."""
+        if self._plan.open_column():
             for layer in self._branch_layers():
                 layer.grow()
-        return grows
 
     def batch_select_indices(self, indices: Tensor) -> None:
-        """Keeps these completions, in this order; one already at its place costs nothing."""
+        """Keeps these completions, in this order; one that is at its place already is not moved."""
         plan = self._plan
         moves = _moves(indices)
         for layer in self._branch_layers():
@@ -203,36 +170,31 @@ class BranchingCache(Cache):
 
 
 def survivors(live_B: Tensor, num_live: int) -> Tensor:
-    """Indices of the live rows; all but those that fill the gaps of finished ones stay in place."""
+    """Indices of the live rows, of which only those move that fill the gaps of finished ones."""
     keep = torch.arange(num_live, device=live_B.device)
     keep[~live_B[:num_live]] = num_live + live_B[num_live:].nonzero().squeeze(-1)
     return keep
 
 
-def _make_plan(mask_PL: Tensor, prompt_B: Tensor, dtype: torch.dtype, *, fixed: bool) -> BranchPlan:
+def _make_plan(mask_PL: Tensor, prompt_B: Tensor, dtype: torch.dtype) -> BranchPlan:
     sorted_B, order_B = prompt_B.sort(stable=True)
     number_B = torch.empty_like(prompt_B)
     place_B = torch.arange(len(prompt_B), device=prompt_B.device)
     number_B[order_B] = place_B - torch.searchsorted(sorted_B, sorted_B)
     fanout = int(number_B.max()) + 1
     assert fanout > 1 or torch.equal(prompt_B, place_B), "one branch each, in another order"
-    prompts, length = mask_PL.shape
-    bias_PL = torch.zeros(prompts, _aligned(length), dtype=dtype, device=mask_PL.device)
-    bias_PL[:, :length].masked_fill_(mask_PL == 0, _HIDDEN)
-    return BranchPlan(fanout, prompt_B, number_B, bias_PL[:, None, None, :], fixed)
-
-
-def _aligned(columns: int) -> int:
-    return -(-columns // _ALIGNED) * _ALIGNED
+    bias_PL = torch.zeros(mask_PL.shape, dtype=dtype, device=mask_PL.device)
+    bias_PL.masked_fill_(mask_PL == 0, _HIDDEN)
+    return BranchPlan(fanout, prompt_B, number_B, bias_PL[:, None, None, :])
 
 
 def _moves(keep: Tensor) -> tuple[Tensor, Tensor]:
-    """Places whose row is not theirs yet, and where it is now."""
+    """The places whose row has to be moved there, and where that row is now."""
     place = (keep != torch.arange(len(keep), device=keep.device)).nonzero().squeeze(-1)
     return place, keep[place]
 
 
 def _move(buffers: list[Tensor], place: Tensor, source: Tensor, length: int) -> None:
-    """Brings rows to their places in buffers."""
+    """Moves rows to their places in buffers."""
     for buffer in buffers:
         buffer[place, :, :length] = buffer[source, :, :length]
