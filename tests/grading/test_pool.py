@@ -248,6 +248,16 @@ def test_a_hoarder_meets_the_memory_limit(pool):
     assert time.monotonic() - start < 10
 
 
+def test_workers_may_parse_text_that_they_do_not_run(pool):
+    """`verify.expressions` reads arithmetic by `ast.parse`, which makes a tree and no code."""
+    gold = '{"target": 24, "numbers": [3, 8, 1]}'
+    responses = ["#### 3*8/1", "#### 3*8+1", "#### __import__('os')"]
+    verdicts = pool.grade([("countdown", response, gold) for response in responses])
+    assert [(v.reward, v.status) for v in verdicts] == [
+        *((1.0, "ok"), (0.0, "ok"), (0.0, "unparsable")),
+    ]
+
+
 # This comes last of those that share the pool: it ends its workers.
 def test_a_verifier_that_does_not_load_is_one_clear_error(pool):
     with pytest.raises(UserError, match=r"no such task cannot be loaded.*unknown task"):
