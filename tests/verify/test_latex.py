@@ -50,9 +50,9 @@ def test_last_boxed(text, content):
     ],
 )
 def test_last_boxed_takes_linear_time(text):
-    start = time.monotonic()
+    start = time.process_time()
     last_boxed(text)
-    assert time.monotonic() - start < 3
+    assert time.process_time() - start < 3
 
 
 SAME = [
