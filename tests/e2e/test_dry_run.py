@@ -1,11 +1,22 @@
+import sys
+
 import pytest
 
+import astarpo
 from astarpo.cli import main
+from astarpo.config.documents import VERBS
 
 
 def dry(capsys, *words) -> str:
     assert main([*map(str, words), "--dry-run"]) == 0
     return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_what_a_dry_run_reads_beside_it(verb):
+    home = sys.modules[getattr(astarpo, verb.replace("-", "_")).__module__]
+    assert callable(home.prepare)
+    assert callable(home.preview)
 
 
 def test_data(capsys, tmp_path):

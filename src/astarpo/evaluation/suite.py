@@ -131,6 +131,17 @@ def prepare(config: EvaluateConfig) -> Prepared:
     return Prepared(problems, prompts, result, device)
 
 
+def preview_suite(config: EvaluateConfig) -> list[str]:
+    """What a dry run says of it: the benchmarks that have no result yet.
+
+    Raises:
+        UserError: As `evaluate_suite` says.
+    """
+    prompts = prepare(config).prompts
+    left = [f"{name} ({len(of_benchmark)} problems)" for name, of_benchmark in prompts.items()]
+    return [f"suite {config.suite}: {', '.join(left) or 'done'}"]
+
+
 def _answers_file(config: EvaluateConfig, name: str) -> Path:
     return config.out.with_suffix("") / f"{name}.parquet"
 

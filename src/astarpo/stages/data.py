@@ -65,6 +65,20 @@ def prepare(config: DataConfig) -> list[Problem]:
     return gather_problems(config)
 
 
+def preview(config: DataConfig) -> list[str]:
+    """What a dry run says of it, in lines.
+
+    Raises:
+        UserError: As `prepare` says.
+    """
+    problems = prepare(config)
+    first = problems[0]
+    return [
+        f"{len(problems)} problems; the first, {first.id}:",
+        *(f"{message['role']}: {message['content']}" for message in first.prompt),
+    ]
+
+
 def gather_problems(config: DataConfig, held_out: Sequence[Problem] | None = None) -> list[Problem]:
     """The problems that a config asks for, checked; see `data`.
 

@@ -35,6 +35,7 @@ from astarpo.runtime.progress import Progress
 from astarpo.runtime.seeding import derive_seed
 from astarpo.runtime.stopwatch import Stopwatch
 from astarpo.runtime.version import package_version
+from astarpo.stages.preview import preview_prompts
 from astarpo.tasks.problem_set import read_problems
 from astarpo.types import Answer, Problem, Prompt, UserError
 from astarpo.values.manifest import TABLE_MARKS, require_fit, started_manifest
@@ -274,3 +275,22 @@ def _refuse_truncation(reasons: Counter[str], config: EstimateConfig) -> None:
             f"{config.max_new_tokens}, so their reward says little; raise it with a new --out, or "
             "go on with --allow-truncated (what is sampled is kept)"
         )
+
+
+def preview(config: EstimateConfig) -> list[str]:
+    """What a dry run says of it, in lines.
+
+    Raises:
+        UserError: As `prepare` says.
+    """
+    prepared = prepare(config)
+    prompts = prepared.prompts
+    wanted = left = len(prompts) * config.samples
+    if (config.out / "manifest.json").exists():
+        problems = [prompt.problem for prompt in prompts]
+        missing = ValueTable(config.out).missing_samples(problems, config.samples)
+        left = sum(map(len, missing))
+    return [
+        f"{wanted} samples ({config.samples} each), {wanted - left} already there",
+        *preview_prompts(config.model, prompts, len(prepared.problems)),
+    ]

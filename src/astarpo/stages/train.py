@@ -37,6 +37,7 @@ from astarpo.runtime.progress import Progress
 from astarpo.runtime.seeding import derive_seed, epoch_stream
 from astarpo.runtime.stopping import StopRequested, StopSignal
 from astarpo.runtime.stopwatch import Stopwatch
+from astarpo.stages.preview import preview_prompts
 from astarpo.training.checkpoint import (
     CheckpointClock,
     latest_checkpoint,
@@ -323,3 +324,20 @@ def _summary(rows: Sequence[dict[str, Any]], *, completed: bool) -> dict[str, An
         "seconds": {phase: sum(row[f"seconds_{phase}"] for row in rows) for phase in PHASES},
         "peak_memory_gib": max((row["peak_memory_gib"] for row in rows), default=peak_memory_gib()),
     }
+
+
+def preview(config: TrainConfig) -> list[str]:
+    """What a dry run says of it, in lines.
+
+    Raises:
+        UserError: As `prepare` says.
+    """
+    inputs = prepare(config)
+    prompts, values = inputs.prompts, inputs.values
+    mean = f", mean V* {sum(values) / len(values):.3f}" if values else ""
+    return [
+        f"{len(prompts)} problems after filter {config.filter}{mean}",
+        f"{inputs.num_steps} steps of {config.prompts_per_step} prompts, "
+        f"{inputs.algorithm.samples_per_prompt} samples each, {config.minibatches} updates a step",
+        *preview_prompts(config.model, prompts, len(inputs.problems)),
+    ]

@@ -89,6 +89,16 @@ def prepare(
     return policy, examples
 
 
+def preview(config: WarmStartConfig) -> list[str]:
+    """What a dry run says of it, in lines.
+
+    Raises:
+        UserError: As `prepare` says.
+    """
+    _, examples = prepare(config)
+    return [f"{config.steps} updates on {len(examples)} worked solutions"]
+
+
 def make_example(policy: Policy, problem: Problem, solution: str) -> Example:
     """A problem's raw prompt and a solution to it, as token ids."""
     prompt_ids = render_prompt(problem, policy.tokenizer, "raw")

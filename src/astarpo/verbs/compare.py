@@ -4,6 +4,7 @@ from typing import Any
 
 from astarpo.config import CompareConfig
 from astarpo.experiments.plan import Experiment
+from astarpo.experiments.preview import preview as preview_experiment
 from astarpo.experiments.request import (
     parse_algorithms,
     parse_seeds,
@@ -34,6 +35,15 @@ def prepare(config: CompareConfig) -> Experiment:
         UserError: As `compare` says.
     """
     return prepare_experiment(plan_comparison(config))
+
+
+def preview(config: CompareConfig) -> list[str]:
+    """What a dry run says of it, in lines.
+
+    Raises:
+        UserError: As `prepare` says.
+    """
+    return preview_experiment(prepare(config))
 
 
 def plan_comparison(config: CompareConfig) -> Experiment:

@@ -7,6 +7,8 @@ from typing import Any
 
 from astarpo.config import DemoConfig, RunConfig
 from astarpo.config.documents import shipped_policy
+from astarpo.verbs.run import prepare as prepare_run
+from astarpo.verbs.run import preview as preview_run
 from astarpo.verbs.run import run
 
 
@@ -17,6 +19,24 @@ def demo(config: DemoConfig) -> dict[str, Any]:
         What `summary.json` in `config.out` says; see `run.run_document`.
     """
     return run(recipe_of(config))
+
+
+def prepare(config: DemoConfig) -> dict[str, Any]:
+    """The config of every stage; see `run.prepare`.
+
+    Raises:
+        UserError: The folder holds something else.
+    """
+    return prepare_run(recipe_of(config))
+
+
+def preview(config: DemoConfig) -> list[str]:
+    """What a dry run says of it, in lines.
+
+    Raises:
+        UserError: As `prepare` says.
+    """
+    return preview_run(recipe_of(config))
 
 
 def recipe_of(config: DemoConfig) -> RunConfig:

@@ -95,3 +95,13 @@ def _trl_rows(problems: Sequence[Problem], values: Sequence[float]) -> list[dict
         }
         rows.append(columns | own)
     return rows
+
+
+def preview(config: ExportConfig) -> list[str]:
+    """What a dry run says of it, in lines.
+
+    Raises:
+        UserError: As `prepare` says.
+    """
+    _, problems, kept = prepare(config)
+    return [f"{len(kept)} of {len(problems)} problems have samples"]

@@ -191,3 +191,13 @@ def _finish(table: ValueTable, published: Sequence[Published], config: ImportVal
     warn_of_samples("import", table)
     if agreement is not None:
         logger.info(f"our verifier agrees with {agreement:.1%} of {len(pairs)} published verdicts")
+
+
+def preview(config: ImportValuesConfig) -> list[str]:
+    """What a dry run says of it, in lines.
+
+    Raises:
+        UserError: As `prepare` says.
+    """
+    published, _ = prepare(config)
+    return [f"{len(published)} problems with {len(published[0].responses)} samples each"]

@@ -139,3 +139,12 @@ def _answers(
         for truth, problem in zip(answers["truths"], known, strict=True)
     ]
     return clean(answers)
+
+
+def preview(config: ReportConfig) -> list[str]:
+    """What a dry run says of it, in lines.
+
+    Raises:
+        UserError: As `prepare` says.
+    """
+    return [f"would be written: {prepare(config)}"]

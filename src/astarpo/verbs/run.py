@@ -300,3 +300,12 @@ def _render(
             f"value table: {out / 'values'}    scores: {out / 'summary.json'}",
         ]
     )
+
+
+def preview(config: RunConfig) -> list[str]:
+    """What a dry run says of it: every stage with its settings.
+
+    Raises:
+        UserError: As `prepare` says.
+    """
+    return [f"{name}: {stage.model_dump_json()}" for name, stage in prepare(config).items()]

@@ -96,3 +96,12 @@ def _render(rows: Sequence[tuple[str, ...]]) -> list[str]:
         ).rstrip()
         for row in (_COLUMNS, *rows)
     ]
+
+
+def preview(config: RunsConfig) -> list[str]:
+    """What a dry run says of it, in lines.
+
+    Raises:
+        UserError: As `prepare` says.
+    """
+    return [f"{len(prepare(config))} runs"]

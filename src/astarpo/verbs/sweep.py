@@ -5,6 +5,7 @@ from typing import Any
 
 from astarpo.config import SweepConfig
 from astarpo.experiments.plan import Experiment
+from astarpo.experiments.preview import preview as preview_experiment
 from astarpo.experiments.request import (
     parse_algorithms,
     parse_seeds,
@@ -37,6 +38,15 @@ def prepare(config: SweepConfig) -> Experiment:
         UserError: As `sweep` says.
     """
     return prepare_experiment(plan_sweep(config))
+
+
+def preview(config: SweepConfig) -> list[str]:
+    """What a dry run says of it, in lines.
+
+    Raises:
+        UserError: As `prepare` says.
+    """
+    return preview_experiment(prepare(config))
 
 
 def plan_sweep(config: SweepConfig) -> Experiment:
