@@ -75,3 +75,9 @@ def test_evaluate_and_warm_start(capsys, tmp_path, policy_path, problems_path):
 def test_mistakes_are_found_dry_too(capsys, tmp_path):
     assert main(["estimate", "--model", "m", "--problems", "none", "--out", "o", "--dry-run"]) == 2
     assert "no such file" in capsys.readouterr().err
+
+
+def test_export(capsys, tmp_path, problems_path, table_path):
+    words = ["export", table_path, "--problems", problems_path, "--out", tmp_path / "x.parquet"]
+    assert "24 of 24 problems have samples" in dry(capsys, *words)
+    assert not list(tmp_path.iterdir())
