@@ -219,7 +219,7 @@ def _refuse_unjudgeable(problems: Sequence[Problem]) -> None:
     """Sees to it that a right answer would be judged right, where nobody has before.
 
     That is: own rows judged by a task, and reasoning-gym's problems, since some of its scorers run
-    answers as code, which is refused here (see `verify/worker.py`).
+    answers as code, which is refused here (see `grading/worker.py`).
     """
     stated = [(problem, _right_response(problem)) for problem in problems]
     checked = [(problem, response) for problem, response in stated if response is not None]

@@ -16,7 +16,7 @@ from astarpo.types import UserError
 
 
 def compare(config: CompareConfig) -> dict[str, Any]:
-    """Trains every algorithm with every seed and measures cost and result; see `experiment/`.
+    """Trains every algorithm with every seed and measures cost and result; see `experiments/`.
 
     Returns:
         What `results.json` says, of the runs that are finished.

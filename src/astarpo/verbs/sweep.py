@@ -17,7 +17,7 @@ from astarpo.experiments.runner import run_experiment
 
 
 def sweep(config: SweepConfig) -> dict[str, Any]:
-    """Trains with every value of a setting and every seed; see `experiment/`.
+    """Trains with every value of a setting and every seed; see `experiments/`.
 
     All values of `samples` use one value table a seed: the first samples of it.
 
