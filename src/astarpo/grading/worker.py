@@ -24,7 +24,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from types import CodeType
 from typing import Any
 
-from astarpo.grading.reward import PREFIX, RewardFunction, search_also
+from astarpo.grading.reward import REWARD_PREFIX, RewardFunction, search_also
 from astarpo.grading.verifiers import Verifier, get_verifier
 from astarpo.tasks import get_task
 from astarpo.tasks.gym import ReasoningGym
@@ -34,16 +34,16 @@ from astarpo.verify import latex
 MEMORY_LIMIT_BYTES = 4 * 2**30
 
 CODE_GENERATORS = {"sympy.polys.monomials"}
-"""Modules that may run code they made: their text depends on the number of variables alone."""
+"""Modules that may run code made from text: theirs depends on the number of variables alone."""
 
 REASON_CHARS = 200
-"""How much is told of what a verifier raised."""
+"""At most so many characters of what a verifier raised are passed on."""
 
 SHIPPED_CPU_LIMIT_S = 1.0
 """No verifier that ships needs more for one answer: `benchmarks/pool.py --math` measures."""
 
 ORPHAN_GRACE_S = 10.0
-"""How far past the pool's limit a worker ends itself, in case the pool was killed meanwhile."""
+"""Seconds after the pool's limit at which a worker ends itself, should the pool be killed."""
 
 
 def main(cpu_limit_s: float, wall_limit_s: float) -> None:
@@ -140,7 +140,7 @@ def _serve(
 
 
 def _loads_own(request: dict[str, Any]) -> bool:
-    return request["own_rewards"] and request["load"].startswith(PREFIX)
+    return request["own_rewards"] and request["load"].startswith(REWARD_PREFIX)
 
 
 def _load(verifiers: dict[str, Any], request: dict[str, Any]) -> dict[str, Any]:
@@ -158,7 +158,11 @@ def _load(verifiers: dict[str, Any], request: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check(verifier: ReasoningGym) -> None:
-    """Sees to it that a library's scorer works under the guard."""
+    """Checks that a scorer of reasoning-gym works where code made from text is refused.
+
+    Raises:
+        UserError: It does not.
+    """
     global _refused
     _refused = False
     with _code_from_text_allowed():
@@ -207,7 +211,10 @@ def _receive(control: socket.socket) -> tuple[dict[str, Any], socket.socket | No
 
 
 def _take_standard_streams() -> socket.socket:
-    """Keeps the socket to itself: what libraries print or read must not mix with the protocol."""
+    """Moves the socket away from standard input, and standard output to standard error.
+
+    What libraries read or print must not mix with the protocol.
+    """
     control = socket.socket(fileno=os.dup(0))
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)

@@ -70,14 +70,10 @@ def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
     Raises:
         UserError: The disk refuses.
     """
-    with disk_errors(path):
-        place = path.resolve()
-        place.parent.mkdir(parents=True, exist_ok=True)
-        with _temporary(place, is_folder=False) as temporary:
-            write(temporary)
-            _fsync(temporary)
-            os.replace(temporary, place)
-        _fsync(place.parent)
+    with _replacement(path, is_folder=False) as (temporary, place):
+        write(temporary)
+        _fsync(temporary)
+        os.replace(temporary, place)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -151,17 +147,13 @@ def atomic_directory(path: Path) -> Iterator[Path]:
     Raises:
         UserError: The disk refuses.
     """
-    with disk_errors(path):
-        place = path.resolve()
-        place.parent.mkdir(parents=True, exist_ok=True)
-        with _temporary(place, is_folder=True) as temporary:
-            yield temporary
-            for file in sorted(temporary.rglob("*")):
-                _fsync(file)
-            _fsync(temporary)
-            with _moved_away(place):
-                os.replace(temporary, place)
-        _fsync(place.parent)
+    with _replacement(path, is_folder=True) as (temporary, place):
+        yield temporary
+        for file in sorted(temporary.rglob("*")):
+            _fsync(file)
+        _fsync(temporary)
+        with _moved_away(place):
+            os.replace(temporary, place)
 
 
 def remove_directory(path: Path) -> None:
@@ -196,15 +188,24 @@ def _error_number(error: Exception) -> int | None:
 
 
 @contextmanager
-def _temporary(path: Path, *, is_folder: bool) -> Iterator[Path]:
-    """Makes a file or folder beside `path`, locked while the block runs, gone when it ends."""
-    remove_leftovers(path.parent)
-    temporary, descriptor = _make_temporary(path, is_folder=is_folder)
-    try:
-        yield temporary
-    finally:
-        _remove(temporary)
-        os.close(descriptor)
+def _replacement(path: Path, *, is_folder: bool) -> Iterator[tuple[Path, Path]]:
+    """Makes what is to replace `path`, locked while the block runs, gone if it is still there then.
+
+    Yields:
+        The temporary file or folder, and the place that the block moves it to: where `path` is a
+        link, what it points to.
+    """
+    with disk_errors(path):
+        place = path.resolve()
+        place.parent.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(place.parent)
+        temporary, descriptor = _make_temporary(place, is_folder=is_folder)
+        try:
+            yield temporary, place
+        finally:
+            _remove(temporary)
+            os.close(descriptor)
+        _fsync(place.parent)
 
 
 def _make_temporary(path: Path, *, is_folder: bool) -> tuple[Path, int]:

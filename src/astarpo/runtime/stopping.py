@@ -8,7 +8,7 @@ import logging
 import signal
 import threading
 import time
-from types import FrameType, TracebackType
+from types import FrameType
 
 logger = logging.getLogger("astarpo")
 
@@ -73,12 +73,7 @@ class StopSignal:
             _active.append(self)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._restore()
         if self in _active:
             _active.remove(self)

@@ -9,14 +9,12 @@ from typing import NamedTuple
 
 from astarpo.config import DataConfig
 from astarpo.grading.fingerprint import verifier_fingerprint
+from astarpo.grading.grade import GRADE_TIMEOUT_S
 from astarpo.grading.grader import Grader
-from astarpo.grading.one import GRADE_TIMEOUT_S
-from astarpo.grading.reward import PREFIX as REWARD_PREFIX
-from astarpo.grading.reward import reward_file
+from astarpo.grading.reward import REWARD_PREFIX, reward_file
 from astarpo.runtime.outputs import check_file
 from astarpo.tasks import get_task
-from astarpo.tasks.gym import PREFIX as GYM_PREFIX
-from astarpo.tasks.gym import ReasoningGym, right_response
+from astarpo.tasks.gym import GYM_PREFIX, ReasoningGym, right_response
 from astarpo.tasks.made import MadeTask
 from astarpo.tasks.overlap import is_held_out, question, refuse_overlap, without
 from astarpo.tasks.own import PROMPT_IS_TEXT, Columns, own_problems

@@ -72,8 +72,6 @@ class BoxedBenchmark:
         self, *, source: str | None, split: str, size: int | None, seed: int
     ) -> Iterator[Problem]:
         """Yields the problems of a source in its order; see `Task.problems`."""
-        if size is not None:
-            raise UserError(f"{self.name} has no sizes: they belong to made problems")
         refuse_other_split(self.name, split)
         named = [copy for copy in self.copies if copy.name == source]
         copy = named[0] if named else self.copies[0]
@@ -84,7 +82,7 @@ class BoxedBenchmark:
             convert=self._problem,
             readable=self.can_judge,
             published_split=copy.split if named or source is None else None,
-        ).problems(source, split)
+        ).problems(source, split, size)
 
     def can_judge(self, ground_truth: str) -> bool:
         """See `Task.can_judge`."""

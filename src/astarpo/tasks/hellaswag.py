@@ -35,8 +35,6 @@ class HellaSwag:
         self, *, source: str | None, split: str, size: int | None, seed: int
     ) -> Iterator[Problem]:
         """Yields the problems of a source in its order; see `Task.problems`."""
-        if size is not None:
-            raise UserError(f"{self.name} has no sizes: they belong to made problems")
         refuse_other_split(self.name, split)
         return PublishedData(
             data_sources=(self.name, *self.aliases),
@@ -45,7 +43,7 @@ class HellaSwag:
             convert=_problem,
             readable=self.can_judge,
             published_split="validation",
-        ).problems(source, split)
+        ).problems(source, split, size)
 
     def can_judge(self, ground_truth: str) -> bool:
         """See `Task.can_judge`."""

@@ -44,15 +44,13 @@ class Math:
         self, *, source: str | None, split: str, size: int | None, seed: int
     ) -> Iterator[Problem]:
         """Yields the problems of a source in its order; see `Task.problems`."""
-        if size is not None:
-            raise UserError(f"{self.name} has no sizes: they belong to made problems")
         return PublishedData(
             data_sources=(self.name, *self.aliases),
             hub_name="DigitalLearningGmbH/MATH-lighteval",
             hub_config=None,
             convert=_problem,
             readable=self.can_judge,
-        ).problems(source, split)
+        ).problems(source, split, size)
 
     def can_judge(self, ground_truth: str) -> bool:
         """See `Task.can_judge`."""

@@ -50,7 +50,7 @@ class PublishedData:
     """How one task's published data are read.
 
     Attributes:
-        data_sources: Names that rows in verl's layout may carry.
+        data_sources: The task's name, then further ones that rows in verl's layout may carry.
         hub_name: The hub data set that is used where no source is given.
         hub_config: Its configuration.
         convert: Makes a problem of a row in the authors' layout and a split.
@@ -65,12 +65,20 @@ class PublishedData:
     readable: Callable[[str], bool]
     published_split: str | None = None
 
-    def problems(self, source: str | None, split: str) -> Iterator[Problem]:
+    def problems(self, source: str | None, split: str, size: int | None) -> Iterator[Problem]:
         """Yields the problems of a local file or a hub data set, in its order.
 
+        Args:
+            source: See `Task.problems`.
+            split: See `Task.problems`.
+            size: None: published problems have no sizes.
+
         Raises:
-            UserError: The source cannot be read, lacks a column, or has an unreadable gold answer.
+            UserError: The source cannot be read, lacks a column, or has an unreadable reference
+                answer; or a size is given.
         """
+        if size is not None:
+            raise UserError(f"{self.data_sources[0]} has no sizes: they belong to made problems")
         path = None if source is None else _local_file(source)
         if path is None:
             name = source or self.hub_name

@@ -119,11 +119,7 @@ def _same_link(answer: Any, gold: Any) -> bool:
     from sympy import Eq, Expr
 
     if not all(isinstance(s, Expr) for s in (*answer.args, *gold.args)):
-        return (
-            type(answer) is type(gold)
-            and _same(answer.lhs, gold.lhs)
-            and _same(answer.rhs, gold.rhs)
-        )
+        return type(answer) is type(gold) and all(map(_same, answer.args, gold.args))
     if type(answer) is not type(gold):
         answer = answer.reversed
     if type(answer) is not type(gold):
