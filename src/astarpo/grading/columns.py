@@ -1,4 +1,4 @@
-"""The columns of judged answers: value tables, samples of runs and answers of evaluations have some.
+"""The columns of judged answers: value tables, runs and evaluations have some of them.
 
 It imports no torch, since reports read these columns too.
 """

@@ -29,7 +29,7 @@ GradingRequest = tuple[str, str, str]
 
 # The parent decides what Ctrl-C and SIGTERM mean, which terminals and schedulers send to every
 # process: an answer or an import under way must not end by them. SIGTERM gets a handler that does
-# nothing instead of being ignored, because programs that are executed inherit the latter alone.
+# nothing instead of being ignored, because a program that is executed would go on ignoring it.
 # `-P` keeps the working directory off the path, and the check keeps a second copy of the package
 # off it: the server imports what this process would, plus the folder that this package came from.
 _PACKAGE_ROOT = str(Path(__file__).resolve().parents[2])

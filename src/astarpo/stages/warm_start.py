@@ -1,4 +1,4 @@
-"""A small policy from scratch, so that everything here runs where no pretrained one can be had.
+"""The verb `warm-start`: a small policy from scratch, for where no pretrained model can be had.
 
 A Qwen2-architecture model of about a million parameters over bytes, trained on worked solutions:
 any text is in its vocabulary, and its folder loads with `from_pretrained` like any other.
@@ -61,7 +61,7 @@ def warm_start(config: WarmStartConfig) -> Path:
 def prepare(
     config: WarmStartConfig, problems: list[Problem] | None = None
 ) -> tuple[Policy, list[Example]]:
-    """The untrained policy, and the worked solutions as it reads them.
+    """The untrained policy, and prompts and worked solutions as its token ids.
 
     Args:
         config: Settings of `warm_start`.

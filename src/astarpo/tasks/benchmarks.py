@@ -1,7 +1,7 @@
-r"""Competition benchmarks answered in `\boxed{}`: one implementation, the facts of each below it.
+r"""Competition benchmarks answered in `\boxed{}`: one implementation, then the facts of each.
 
-They are there to evaluate on, so each has the split `test` alone, and their problems carry no
-worked solution. Prompt and verifier are those of MATH. What differs is where the problems lie, how
+They serve evaluation alone, so each has only the split `test`, and their problems carry no worked
+solution. Prompt and verifier are those of MATH. What differs is where the problems lie, how
 the public copies lay them out, and what an answer may be.
 """
 
@@ -45,7 +45,7 @@ class HubCopy:
 
 
 class BoxedBenchmark:
-    """A task of the facts that a subclass states.
+    """A benchmark; a subclass states its facts.
 
     Attributes:
         copies: Hub copies, the usual one first.

@@ -1,4 +1,4 @@
-"""The main job, embedded: both stages on a small policy, in minutes on a laptop.
+"""The verb `demo`: both stages on a small policy, in minutes on a laptop.
 
 Everything is in the shipped recipe `recipes/demo.toml`; the policy it starts from is shipped too.
 """

@@ -1,8 +1,8 @@
 r"""Equality of two answers in LaTeX, as a mathematician would judge it.
 
 Asked in this order: the same text once style and spacing are gone; the same words, digits of one
-base, or plain number; the same mathematics, in a form as finished as the gold's. How text becomes
-a tree safely is told in `reading.py`, what is finished in `finished.py`.
+base, or plain number; the same mathematics, in a form as finished as the gold's. `reading.py`
+tells how text becomes a tree safely, `finished.py` what makes a form finished.
 
 Comparison may still take for ever: call `equal` on model output in a worker only.
 """
@@ -99,5 +99,5 @@ def _same_value(answer: str, gold: str) -> bool:
     return same(reading, gold_reading)
 
 
-# The golds of a problem come again with each of its samples.
+# Each sample of a problem is compared with the same golds.
 _read_gold = lru_cache(maxsize=256)(read)
