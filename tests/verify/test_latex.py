@@ -5,7 +5,9 @@ from contextlib import suppress
 
 import pytest
 
-from astarpo.verify.latex import UnreadableLatexError, equal, last_boxed, last_boxes
+from astarpo.verify.boxes import last_boxed, last_boxes
+from astarpo.verify.latex import equal
+from astarpo.verify.notation import UnreadableLatexError
 
 
 @pytest.mark.parametrize(

@@ -132,11 +132,7 @@ def prepare(config: EvaluateConfig) -> Prepared:
 
 
 def preview_suite(config: EvaluateConfig) -> list[str]:
-    """What a dry run says of it: the benchmarks that have no result yet.
-
-    Raises:
-        UserError: As `evaluate_suite` says.
-    """
+    """The line of a dry run: which benchmarks have no result yet; raises what `prepare` raises."""
     prompts = prepare(config).prompts
     left = [f"{name} ({len(of_benchmark)} problems)" for name, of_benchmark in prompts.items()]
     return [f"suite {config.suite}: {', '.join(left) or 'done'}"]

@@ -22,7 +22,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from types import CodeType
-from typing import Any
+from typing import Any, NamedTuple
 
 from astarpo.grading.reward import REWARD_PREFIX, RewardFunction, search_also
 from astarpo.grading.verifiers import Verifier, get_verifier
@@ -46,6 +46,13 @@ ORPHAN_GRACE_S = 10.0
 """Seconds after the pool's limit at which a worker ends itself, should the pool be killed."""
 
 
+class _Limits(NamedTuple):
+    """What one answer may take of CPU time, and of time by the clock, in seconds."""
+
+    cpu_s: float
+    wall_s: float
+
+
 def main(cpu_limit_s: float, wall_limit_s: float) -> None:
     """Serves requests for workers that come over standard input, a socket, until it is closed.
 
@@ -53,6 +60,7 @@ def main(cpu_limit_s: float, wall_limit_s: float) -> None:
         cpu_limit_s: CPU time of a worker for one answer.
         wall_limit_s: The pool's limit for one answer by the clock.
     """
+    limits = _Limits(cpu_limit_s, wall_limit_s)
     control = _take_standard_streams()
     _limit_memory()
     logging.disable(logging.CRITICAL)
@@ -68,9 +76,7 @@ def main(cpu_limit_s: float, wall_limit_s: float) -> None:
         try:
             if connection is not None:
                 with connection:
-                    reply = {
-                        "pid": _fork(control, connection, verifiers, cpu_limit_s, wall_limit_s)
-                    }
+                    reply = {"pid": _fork(control, connection, verifiers, limits)}
                 children.add(reply["pid"])
             elif "end" in request:
                 children.remove(request["end"])
@@ -90,15 +96,14 @@ def _fork(
     control: socket.socket,
     connection: socket.socket,
     verifiers: dict[str, Any],
-    cpu_limit_s: float,
-    wall_limit_s: float,
+    limits: _Limits,
 ) -> int:
     pid = os.fork()
     if pid == 0:
         try:
             os.setpgid(0, 0)
             control.close()
-            _serve(connection, verifiers, cpu_limit_s, wall_limit_s)
+            _serve(connection, verifiers, limits)
         finally:
             os._exit(1)
     with suppress(OSError):  # set on both sides, so that it is set before anybody ends the group
@@ -113,21 +118,16 @@ def _end(pid: int) -> int:
     return os.waitpid(pid, 0)[1]
 
 
-def _serve(
-    connection: socket.socket,
-    verifiers: dict[str, Any],
-    cpu_limit_s: float,
-    wall_limit_s: float,
-) -> None:
+def _serve(connection: socket.socket, verifiers: dict[str, Any], limits: _Limits) -> None:
     """Judges one answer after another until the connection is closed."""
     for line in connection.makefile("rb"):
         request = json.loads(line)
         loads = "load" in request
         is_own = loads or _is_own(verifiers[request["verifier"]])
-        limit_s = cpu_limit_s if is_own else min(cpu_limit_s, SHIPPED_CPU_LIMIT_S)
+        cpu_s = limits.cpu_s if is_own else min(limits.cpu_s, SHIPPED_CPU_LIMIT_S)
         # Nobody handles these signals, so they end the process even inside a C call.
-        signal.setitimer(signal.ITIMER_PROF, 0 if loads else limit_s)
-        signal.setitimer(signal.ITIMER_REAL, request.get("limit_s", wall_limit_s) + ORPHAN_GRACE_S)
+        signal.setitimer(signal.ITIMER_PROF, 0 if loads else cpu_s)
+        signal.setitimer(signal.ITIMER_REAL, request.get("limit_s", limits.wall_s) + ORPHAN_GRACE_S)
         try:
             reply = _load(verifiers, request) if loads else _judge(verifiers, request)
         except MemoryError:

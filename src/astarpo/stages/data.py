@@ -64,11 +64,7 @@ def prepare(config: DataConfig) -> list[Problem]:
 
 
 def preview(config: DataConfig) -> list[str]:
-    """What a dry run says of it, in lines.
-
-    Raises:
-        UserError: As `prepare` says.
-    """
+    """The lines of a dry run; raises what `prepare` raises."""
     problems = prepare(config)
     first = problems[0]
     return [

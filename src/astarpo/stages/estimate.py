@@ -278,11 +278,7 @@ def _refuse_truncation(reasons: Counter[str], config: EstimateConfig) -> None:
 
 
 def preview(config: EstimateConfig) -> list[str]:
-    """What a dry run says of it, in lines.
-
-    Raises:
-        UserError: As `prepare` says.
-    """
+    """The lines of a dry run; raises what `prepare` raises."""
     prepared = prepare(config)
     prompts = prepared.prompts
     wanted = left = len(prompts) * config.samples

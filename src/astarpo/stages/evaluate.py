@@ -182,11 +182,7 @@ def kl_scores(
 
 
 def preview(config: EvaluateConfig) -> list[str]:
-    """What a dry run says of it, in lines.
-
-    Raises:
-        UserError: As `prepare` says.
-    """
+    """The lines of a dry run; raises what `prepare` raises."""
     if config.suite:
         return preview_suite(config)
     prepared = prepare(config)

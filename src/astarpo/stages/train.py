@@ -327,11 +327,7 @@ def _summary(rows: Sequence[dict[str, Any]], *, completed: bool) -> dict[str, An
 
 
 def preview(config: TrainConfig) -> list[str]:
-    """What a dry run says of it, in lines.
-
-    Raises:
-        UserError: As `prepare` says.
-    """
+    """The lines of a dry run; raises what `prepare` raises."""
     inputs = prepare(config)
     prompts, values = inputs.prompts, inputs.values
     mean = f", mean V* {sum(values) / len(values):.3f}" if values else ""

@@ -90,11 +90,7 @@ def prepare(
 
 
 def preview(config: WarmStartConfig) -> list[str]:
-    """What a dry run says of it, in lines.
-
-    Raises:
-        UserError: As `prepare` says.
-    """
+    """The lines of a dry run; raises what `prepare` raises."""
     _, examples = prepare(config)
     return [f"{config.steps} updates on {len(examples)} worked solutions"]
 

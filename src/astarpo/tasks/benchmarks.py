@@ -14,7 +14,8 @@ from typing import Any, ClassVar
 from astarpo.tasks.math import INSTRUCTION, Math, judge_answers, stated_answers
 from astarpo.tasks.sources import PublishedData, Row
 from astarpo.types import Message, Problem, UserError, Verdict
-from astarpo.verify.latex import MAX_LATEX_CHARS, last_boxed
+from astarpo.verify.boxes import last_boxed
+from astarpo.verify.latex import MAX_LATEX_CHARS
 from astarpo.verify.numbers import parse_number
 
 SPLIT = "test"

@@ -7,7 +7,9 @@ from typing import ClassVar
 
 from astarpo.tasks.sources import PublishedData, Row
 from astarpo.types import Message, Problem, UserError, Verdict
-from astarpo.verify.latex import UnreadableLatexError, equal, last_boxes
+from astarpo.verify.boxes import last_boxes
+from astarpo.verify.latex import equal
+from astarpo.verify.notation import UnreadableLatexError
 from astarpo.verify.numbers import NUMBER
 
 INSTRUCTION = r"Let's think step by step and output the final answer within \boxed{}."

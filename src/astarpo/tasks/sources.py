@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -157,8 +157,7 @@ def _hub_rows(name: str, config: str | None, split: str) -> Iterator[Row]:
             "--source FILE (a copy in the cache is used with HF_HUB_OFFLINE=1)"
         ) from error
     assert isinstance(rows, datasets.Dataset)
-    for index, fields in enumerate(map(dict, rows)):
-        yield Row(f"{name}, {split} row {index}", index, fields)
+    yield from _numbered(f"{name}, {split}", map(dict, rows))
 
 
 def _saved_rows(folder: Path, split: str) -> Iterator[Row]:
@@ -171,8 +170,7 @@ def _saved_rows(folder: Path, split: str) -> Iterator[Row]:
         raise UserError(
             f"{folder}: no data set that save_to_disk wrote, or it has no split {split!r}"
         ) from error
-    for index, fields in enumerate(map(dict, rows)):
-        yield Row(f"{folder}, row {index}", index, fields)
+    yield from _numbered(f"{folder},", map(dict, rows))
 
 
 def _local_file(source: str) -> Path | None:
@@ -215,11 +213,7 @@ def _array_rows(path: Path) -> Iterator[Row]:
         rows = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not JSON ({error})") from error
-    for index, fields in enumerate(rows):
-        where = f"{path}, row {index}"
-        if not isinstance(fields, dict):
-            raise UserError(f"{where}: expected a JSON object")
-        yield Row(where, index, fields)
+    yield from _numbered(f"{path},", rows)
 
 
 def _csv_rows(path: Path) -> Iterator[Row]:
@@ -245,5 +239,11 @@ def _column_names(path: Path) -> list[str]:
 def _parquet_rows(path: Path) -> Iterator[Row]:
     with open_parquet(path) as file:
         rows = (fields for batch in file.iter_batches() for fields in batch.to_pylist())
-        for index, fields in enumerate(rows):
-            yield Row(f"{path}, row {index}", index, fields)
+        yield from _numbered(f"{path},", rows)
+
+
+def _numbered(where: str, rows: Iterable[Any]) -> Iterator[Row]:
+    for index, fields in enumerate(rows):
+        if not isinstance(fields, dict):
+            raise UserError(f"{where} row {index}: expected a JSON object")
+        yield Row(f"{where} row {index}", index, fields)

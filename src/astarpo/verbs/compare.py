@@ -38,11 +38,7 @@ def prepare(config: CompareConfig) -> Experiment:
 
 
 def preview(config: CompareConfig) -> list[str]:
-    """What a dry run says of it, in lines.
-
-    Raises:
-        UserError: As `prepare` says.
-    """
+    """The lines of a dry run; raises what `prepare` raises."""
     return preview_experiment(prepare(config))
 
 

@@ -31,11 +31,7 @@ def prepare(config: DemoConfig) -> dict[str, Any]:
 
 
 def preview(config: DemoConfig) -> list[str]:
-    """What a dry run says of it, in lines.
-
-    Raises:
-        UserError: As `prepare` says.
-    """
+    """The lines of a dry run; raises what `prepare` raises."""
     return preview_run(recipe_of(config))
 
 

@@ -98,10 +98,6 @@ def _trl_rows(problems: Sequence[Problem], values: Sequence[float]) -> list[dict
 
 
 def preview(config: ExportConfig) -> list[str]:
-    """What a dry run says of it, in lines.
-
-    Raises:
-        UserError: As `prepare` says.
-    """
+    """The lines of a dry run; raises what `prepare` raises."""
     _, problems, kept = prepare(config)
     return [f"{len(kept)} of {len(problems)} problems have samples"]

@@ -194,10 +194,6 @@ def _finish(table: ValueTable, published: Sequence[Published], config: ImportVal
 
 
 def preview(config: ImportValuesConfig) -> list[str]:
-    """What a dry run says of it, in lines.
-
-    Raises:
-        UserError: As `prepare` says.
-    """
+    """The lines of a dry run; raises what `prepare` raises."""
     published, _ = prepare(config)
     return [f"{len(published)} problems with {len(published[0].responses)} samples each"]

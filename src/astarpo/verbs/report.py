@@ -142,9 +142,5 @@ def _answers(
 
 
 def preview(config: ReportConfig) -> list[str]:
-    """What a dry run says of it, in lines.
-
-    Raises:
-        UserError: As `prepare` says.
-    """
+    """The lines of a dry run; raises what `prepare` raises."""
     return [f"would be written: {prepare(config)}"]

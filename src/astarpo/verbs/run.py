@@ -303,9 +303,5 @@ def _render(
 
 
 def preview(config: RunConfig) -> list[str]:
-    """What a dry run says of it: every stage with its settings.
-
-    Raises:
-        UserError: As `prepare` says.
-    """
+    """The lines of a dry run, one a stage; raises what `prepare` raises."""
     return [f"{name}: {stage.model_dump_json()}" for name, stage in prepare(config).items()]

@@ -99,9 +99,5 @@ def _render(rows: Sequence[tuple[str, ...]]) -> list[str]:
 
 
 def preview(config: RunsConfig) -> list[str]:
-    """What a dry run says of it, in lines.
-
-    Raises:
-        UserError: As `prepare` says.
-    """
+    """The lines of a dry run; raises what `prepare` raises."""
     return [f"{len(prepare(config))} runs"]

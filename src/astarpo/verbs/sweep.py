@@ -41,11 +41,7 @@ def prepare(config: SweepConfig) -> Experiment:
 
 
 def preview(config: SweepConfig) -> list[str]:
-    """What a dry run says of it, in lines.
-
-    Raises:
-        UserError: As `prepare` says.
-    """
+    """The lines of a dry run; raises what `prepare` raises."""
     return preview_experiment(prepare(config))
 
 

@@ -10,7 +10,6 @@ Comparison may still take for ever: call `equal` on model output in a worker onl
 import re
 from functools import lru_cache
 
-from astarpo.verify.boxes import last_boxed, last_boxes
 from astarpo.verify.notation import (
     UnreadableLatexError,
     compact,
@@ -24,8 +23,6 @@ from astarpo.verify.notation import (
 from astarpo.verify.numbers import parse_number
 from astarpo.verify.reading import read
 from astarpo.verify.sameness import same
-
-__all__ = ["MAX_LATEX_CHARS", "UnreadableLatexError", "equal", "last_boxed", "last_boxes"]
 
 MAX_LATEX_CHARS = 2000
 
