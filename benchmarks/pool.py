@@ -20,7 +20,7 @@ from pathlib import Path
 from astarpo.grading.pool import GradingPool
 from astarpo.tasks import get_task
 from astarpo.verify.boxes import last_boxed
-from astarpo.verify.latex import equal
+from astarpo.verify.latex import equal, warm_up
 
 VERIFIER = f"reward:{Path(__file__).resolve()}:score"
 HANGS = "hang"
@@ -90,7 +90,7 @@ def costs(source: str) -> dict[str, object]:
     problems = list(task.problems(source=source, split="test", size=None, seed=0))
     golds = [problem.ground_truth for problem in problems]
     others = random.Random(0).sample(golds, len(golds))
-    latex.warm_up()
+    warm_up()
     taken = []
     for gold, other in zip(golds, others, strict=True):
         for answer in (gold + "+0", other):
