@@ -19,7 +19,8 @@ from pathlib import Path
 
 from astarpo.grading.pool import GradingPool
 from astarpo.tasks import get_task
-from astarpo.verify import latex
+from astarpo.verify.boxes import last_boxed
+from astarpo.verify.latex import equal, warm_up
 
 VERIFIER = f"reward:{Path(__file__).resolve()}:score"
 HANGS = "hang"
@@ -27,11 +28,11 @@ HANGS = "hang"
 
 def score(completions: list[str], ground_truth: list[str]) -> list[float]:
     """The reward function that the workers load: never returns where it is asked to hang."""
-    answer = latex.last_boxed(completions[0])
+    answer = last_boxed(completions[0])
     assert answer is not None
     while answer.startswith(HANGS):
         pass
-    return [float(latex.equal(answer, ground_truth[0]))]
+    return [float(equal(answer, ground_truth[0]))]
 
 
 def requests_of(count: int, share: float, kind: str) -> list[tuple[str, str, str]]:
@@ -89,7 +90,7 @@ def costs(source: str) -> dict[str, object]:
     problems = list(task.problems(source=source, split="test", size=None, seed=0))
     golds = [problem.ground_truth for problem in problems]
     others = random.Random(0).sample(golds, len(golds))
-    latex.warm_up()
+    warm_up()
     taken = []
     for gold, other in zip(golds, others, strict=True):
         for answer in (gold + "+0", other):

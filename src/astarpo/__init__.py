@@ -8,7 +8,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from astarpo.grading.one import grade
+    from astarpo.grading.grade import grade
     from astarpo.stages.data import data
     from astarpo.stages.estimate import estimate
     from astarpo.stages.evaluate import evaluate
@@ -35,7 +35,7 @@ _HOMES = {
     "estimate": "stages.estimate",
     "evaluate": "stages.evaluate",
     "export": "verbs.export",
-    "grade": "grading.one",
+    "grade": "grading.grade",
     "import_values": "verbs.import_values",
     "optimal_values": "values.estimators",
     "report": "verbs.report",

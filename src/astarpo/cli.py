@@ -86,13 +86,14 @@ def _show_log() -> None:
 
 
 def _run(verb: str, config: Config, *, dry: bool) -> int:
+    function = getattr(astarpo, verb.replace("-", "_"))
     if dry:
-        from astarpo.verbs.dry_run import dry_run
-
-        print(dry_run(verb, config))
+        # Every verb has a `preview` beside it, which reads the same `prepare` as the verb itself.
+        details = sys.modules[function.__module__].preview(config)
+        print(f"astarpo {verb} would run with", config.model_dump_json(indent=2), sep="\n")
+        print(*details, sep="\n")
         return 0
-    name = verb.replace("-", "_")
-    result = getattr(astarpo, name)(config)
+    result = function(config)
     if isinstance(result, str):
         print(result)
     stopped = isinstance(result, dict) and result.get("completed") is False

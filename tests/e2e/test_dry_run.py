@@ -1,11 +1,22 @@
+import sys
+
 import pytest
 
+import astarpo
 from astarpo.cli import main
+from astarpo.config.documents import VERBS
 
 
 def dry(capsys, *words) -> str:
     assert main([*map(str, words), "--dry-run"]) == 0
     return capsys.readouterr().out
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_what_a_dry_run_reads_beside_it(verb):
+    home = sys.modules[getattr(astarpo, verb.replace("-", "_")).__module__]
+    assert callable(home.prepare)
+    assert callable(home.preview)
 
 
 def test_data(capsys, tmp_path):
@@ -64,3 +75,9 @@ def test_evaluate_and_warm_start(capsys, tmp_path, policy_path, problems_path):
 def test_mistakes_are_found_dry_too(capsys, tmp_path):
     assert main(["estimate", "--model", "m", "--problems", "none", "--out", "o", "--dry-run"]) == 2
     assert "no such file" in capsys.readouterr().err
+
+
+def test_export(capsys, tmp_path, problems_path, table_path):
+    words = ["export", table_path, "--problems", problems_path, "--out", tmp_path / "x.parquet"]
+    assert "24 of 24 problems have samples" in dry(capsys, *words)
+    assert not list(tmp_path.iterdir())

@@ -6,7 +6,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from astarpo.grading.one import grade
+from astarpo.grading.grade import grade
 from astarpo.tasks import get_task
 from astarpo.tasks.problem_set import write_problems
 from astarpo.types import UserError

@@ -10,7 +10,7 @@ from reasoning_gym.factory import DATASETS
 
 from astarpo.config import DataConfig
 from astarpo.grading.fingerprint import verifier_fingerprint
-from astarpo.grading.one import grade
+from astarpo.grading.grade import grade
 from astarpo.stages.data import data
 from astarpo.tasks import get_task
 from astarpo.tasks.gym import right_response
@@ -75,7 +75,7 @@ sys.addaudithook(worker._refuse_code_from_text)
 outcomes = {}
 for name in sorted(DATASETS):
     try:
-        outcomes[name] = worker._load({}, {"load": gym.PREFIX + name, "own_rewards": False})
+        outcomes[name] = worker._load({}, {"load": gym.GYM_PREFIX + name, "own_rewards": False})
     except gym.UserError as error:
         outcomes[name] = str(error)
 print("\\n" + json.dumps(outcomes))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from astarpo.grading.one import grade
+from astarpo.grading.grade import grade
 from astarpo.grading.pool import GradingPool
 from astarpo.tasks import TASKS, get_task
 from astarpo.tasks.made import new_of_split
@@ -231,7 +231,7 @@ def test_hostile_responses_hurt_nobody(task, tmp_path):
 
 def test_judging_imports_neither_torch_nor_transformers():
     check = (
-        "import sys; from astarpo.grading.one import grade; grade('gsm8k', '#### 1', '1'); "
+        "import sys; from astarpo.grading.grade import grade; grade('gsm8k', '#### 1', '1'); "
         "print({'torch', 'transformers', 'datasets'} & set(sys.modules))"
     )
     done = subprocess.run([sys.executable, "-c", check], capture_output=True, text=True, check=True)
@@ -240,7 +240,7 @@ def test_judging_imports_neither_torch_nor_transformers():
 
 def test_grade_leaves_no_process_behind():
     script = (
-        "from astarpo.grading.one import _pool_of_one, grade\n"
+        "from astarpo.grading.grade import _pool_of_one, grade\n"
         r"assert grade('math', r'\boxed{x/2}', r'\frac{x}{2}').reward == 1.0"
         "\nprint(_pool_of_one()._workers[0].pid)"
     )

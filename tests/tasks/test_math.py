@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from astarpo.grading.one import grade
+from astarpo.grading.grade import grade
 from astarpo.grading.pool import GradingPool
 from astarpo.tasks import get_task
 from astarpo.tasks.math import announced_answer

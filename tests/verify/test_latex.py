@@ -5,7 +5,9 @@ from contextlib import suppress
 
 import pytest
 
-from astarpo.verify.latex import UnreadableLatexError, equal, last_boxed, last_boxes
+from astarpo.verify.boxes import last_boxed, last_boxes
+from astarpo.verify.latex import equal
+from astarpo.verify.notation import UnreadableLatexError
 
 
 @pytest.mark.parametrize(
@@ -50,9 +52,9 @@ def test_last_boxed(text, content):
     ],
 )
 def test_last_boxed_takes_linear_time(text):
-    start = time.monotonic()
+    start = time.process_time()
     last_boxed(text)
-    assert time.monotonic() - start < 3
+    assert time.process_time() - start < 3
 
 
 SAME = [

@@ -100,7 +100,7 @@ PIECES += ["1 000 ", "10^3", "1=", "1 or ", r"\frac{1", r"\text{", "\u00b3", "1 
 @pytest.mark.parametrize("piece", PIECES)
 def test_long_texts_take_linear_time(piece):
     text = piece * (400_000 // len(piece))
-    start = time.monotonic()
+    start = time.process_time()
     for find in (stated_number, last_number, parse_number):
         find(text)
-    assert time.monotonic() - start < 3
+    assert time.process_time() - start < 3

@@ -142,6 +142,13 @@ def prepare(config: EvaluateConfig) -> Prepared:
     return Prepared(problems, prompts, result, vocabulary, device)
 
 
+def preview_suite(config: EvaluateConfig) -> list[str]:
+    """The line of a dry run: which benchmarks have no result yet; raises what `prepare` raises."""
+    prompts = prepare(config).prompts
+    left = [f"{name} ({len(of_benchmark)} problems)" for name, of_benchmark in prompts.items()]
+    return [f"suite {config.suite}: {', '.join(left) or 'done'}"]
+
+
 def _answers_file(config: EvaluateConfig, name: str) -> Path:
     return config.out.with_suffix("") / f"{name}.parquet"
 

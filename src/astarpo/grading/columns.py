@@ -1,6 +1,6 @@
-"""The columns of judged answers, in whichever file they stand. Imports no torch: reports read them.
+"""The columns of judged answers: value tables, runs and evaluations have some of them.
 
-The value table, a run's samples and the answers of an evaluation each have some of these columns.
+It imports no torch, since reports read these columns too.
 """
 
 from collections.abc import Container
@@ -36,7 +36,15 @@ def answer_schema(names: Container[str]) -> pa.Schema:
 
 
 def answer_row(answer: Answer, **more: Any) -> dict[str, Any]:
-    """A judged answer by column, with further columns given by name, in the schema's order."""
+    """A judged answer as a row.
+
+    Args:
+        answer: What most columns are taken from.
+        more: The other columns, by name.
+
+    Returns:
+        Values by column, in the order of the schema.
+    """
     problem, completion, verdict = answer.prompt.problem, answer.completion, answer.verdict
     row = more | {
         "problem_id": problem.id,

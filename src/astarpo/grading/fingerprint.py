@@ -1,10 +1,14 @@
-"""Which verifiers judge a problem set, and their versions: a value table depends on both."""
+"""Which verifiers judge a problem set, and their versions, for the value table's fingerprint.
+
+Every verb asks for it before any work, so this is also where problems that cannot be judged are
+refused.
+"""
 
 from collections.abc import Sequence
 
-from astarpo.grading.one import check_scorer
-from astarpo.grading.reward import PREFIX, RewardFunction
-from astarpo.grading.verifiers import get_verifier, not_named, permitted_sources
+from astarpo.grading.grade import check_scorer
+from astarpo.grading.reward import RewardFunction
+from astarpo.grading.verifiers import get_verifier, permitted_sources, refuse_unnamed
 from astarpo.tasks.base import Task
 from astarpo.tasks.gym import ReasoningGym
 from astarpo.types import Problem, UserError
@@ -18,18 +22,18 @@ def verifier_fingerprint(problems: Sequence[Problem], reward: str | None = None)
 
     Args:
         problems: What is to be judged.
-        reward: The function that the user named. Anything else in it counts as none.
+        reward: What the user gave as `--reward`: the one function that may run. A task's name
+            there permits nothing, since the problems themselves say which task judges them.
 
     Raises:
-        UserError: A problem asks for a function that the user did not name, nothing judges one of
-            them, a function cannot (it does not load, or lacks a column that it asks for), a task
-            cannot judge against a reference answer, or the scorer of a data set of reasoning-gym
-            does not work here.
+        UserError: A problem asks for a function that the user did not name, or for a task that does
+            not exist; a function does not load, or a problem lacks a column that it asks for; a
+            task cannot judge against a reference answer; or a scorer of reasoning-gym does not
+            work in a worker process.
     """
     sources = {problem.data_source for problem in problems}
     for source in sorted(sources):
-        if source.startswith(PREFIX) and source not in permitted_sources(reward):
-            raise not_named(source)
+        refuse_unnamed(source, permitted_sources(reward))
     verifiers = {source: get_verifier(source) for source in sources}
     for source, verifier in verifiers.items():
         if isinstance(verifier, RewardFunction):

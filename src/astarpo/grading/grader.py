@@ -1,27 +1,42 @@
-"""Judging responses: one way for stage 1, stage 2 and evaluation."""
+"""Judging many responses: the one way for stage 1, stage 2 and evaluation."""
 
 from collections.abc import Callable, Sequence
-from types import TracebackType
 
 from astarpo.grading.pool import GradingPool
-from astarpo.grading.reward import PREFIX, RewardFunction
-from astarpo.grading.verifiers import Verifier, get_verifier, not_named, permitted_sources
+from astarpo.grading.reward import RewardFunction
+from astarpo.grading.verifiers import (
+    Verifier,
+    get_verifier,
+    permitted_sources,
+    refuse_unnamed,
+)
 from astarpo.types import Problem, Verdict
 
 
 class Grader:
-    """Judges responses by their problems' tasks, in killable processes where a task asks for it.
+    r"""Judges each response by its problem's verifier.
 
-    Use as a context manager: leaving it ends the processes.
+    Verifiers that could hang, and reward functions, run in worker processes with a time limit; the
+    others run here. Use it as a context manager: leaving it ends the processes.
+
+    Example:
+        >>> from astarpo.grading.grader import Grader
+        >>> from astarpo.types import Problem
+        >>> prompt = ({"role": "user", "content": "What is half of x?"},)
+        >>> problem = Problem("1", data_source="math", prompt=prompt, ground_truth=r"\frac{x}{2}")
+        >>> with Grader(num_workers=2, timeout_s=5.0) as grader:
+        ...     verdicts = grader.grade([problem] * 2, [r"\boxed{0.5 x}", r"\boxed{2x}"])
+        >>> [verdict.reward for verdict in verdicts]
+        [1.0, 0.0]
     """
 
     def __init__(self, num_workers: int, timeout_s: float, reward: str | None = None) -> None:
-        """Makes a grader; processes start when first needed.
+        """Makes a grader; processes start when they are first needed.
 
         Args:
-            num_workers: Processes.
-            timeout_s: Limit for one answer, in seconds.
-            reward: The reward function that the user named: no other is run.
+            num_workers: How many answers are judged at once.
+            timeout_s: CPU time for one answer, in seconds; see `GradingPool`.
+            reward: The reward function that the user named, `FILE.py:NAME`; no other is run.
         """
         self._permitted = permitted_sources(reward)
         self._pool = GradingPool(num_workers, timeout_s, own_rewards=True)
@@ -30,12 +45,7 @@ class Grader:
     def __enter__(self) -> "Grader":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._pool.close()
 
     def grade(
@@ -47,35 +57,33 @@ class Grader:
         """Judges each response against its problem, in order.
 
         Args:
-            problems: What was asked.
-            responses: What was answered.
-            should_stop: Asked a few times a second; where it says so, the call is given up.
+            problems: What was asked, one for each response.
+            responses: What the model wrote, without the prompts.
+            should_stop: Asked a few times a second; once it says yes, the call is given up.
 
         Raises:
-            GradingStopped: `should_stop` said so.
+            GradingStopped: `should_stop` said yes.
             UserError: A problem asks for another reward function than the grader's, or its verifier
                 cannot be loaded.
         """
         verdicts: list[Verdict | None] = [None] * len(problems)
-        pooled = []
+        for_pool = []
         for i, (problem, response) in enumerate(zip(problems, responses, strict=True)):
             verifier = self._verifier(problem.data_source)
             if isinstance(verifier, RewardFunction):
-                pooled.append((i, (verifier.name, response, verifier.request(problem))))
+                for_pool.append((i, (verifier.name, response, verifier.request(problem))))
             elif verifier.isolated:
-                pooled.append((i, (verifier.name, response, problem.ground_truth)))
+                for_pool.append((i, (verifier.name, response, problem.ground_truth)))
             else:
                 verdicts[i] = verifier.grade(response, problem.ground_truth)
-        for (i, _), verdict in zip(
-            pooled, self._pool.grade([request for _, request in pooled], should_stop), strict=True
-        ):
+        judged = self._pool.grade([request for _, request in for_pool], should_stop)
+        for (i, _), verdict in zip(for_pool, judged, strict=True):
             verdicts[i] = verdict
         assert None not in verdicts
         return [v for v in verdicts if v is not None]
 
     def _verifier(self, data_source: str) -> Verifier:
         if data_source not in self._verifiers:
-            if data_source.startswith(PREFIX) and data_source not in self._permitted:
-                raise not_named(data_source)
+            refuse_unnamed(data_source, self._permitted)
             self._verifiers[data_source] = get_verifier(data_source)
         return self._verifiers[data_source]

@@ -10,7 +10,6 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
-from types import TracebackType
 from typing import Any, Self
 
 from astarpo.grading.processes import (
@@ -26,25 +25,27 @@ from astarpo.types import UserError, Verdict
 
 WALL_LIMIT_S = 30.0
 WALL_FACTOR = 6
-"""What sleeps uses no CPU time, so there is a limit by the clock as well: the larger of these
-seconds and of this multiple of the CPU limit, since a busy machine stretches every answer."""
+"""A verifier that sleeps uses no CPU time, so there is a limit by the clock as well: the larger of
+`WALL_LIMIT_S` seconds and `WALL_FACTOR` times the CPU limit, since a busy machine stretches every
+answer."""
 
 PATIENCE_S = 0.25
-"""A worker that takes longer is set aside: it goes on, and another takes its place."""
+"""A worker that takes more seconds than this is set aside: it goes on with its answer, and another
+worker takes its place."""
 
 MAX_ASIDE = 4
-"""So many workers may be set aside for each in its place."""
+"""How many workers may be set aside for each one of `num_workers`."""
 
 POLL_S = 0.05
 
 MAX_REMEMBERED = 1000
-"""So many answers that used up their CPU time are not tried again."""
+"""How many answers that used up their CPU time are remembered, so as not to be tried again."""
 
 logger = logging.getLogger("astarpo")
 
 
 class GradingStopped(RuntimeError):
-    """The caller's `should_stop` said so before all answers were judged."""
+    """The caller's `should_stop` said yes before all answers were judged."""
 
 
 class GradingPool:
@@ -55,14 +56,14 @@ class GradingPool:
     """
 
     def __init__(self, num_workers: int, timeout_s: float, *, own_rewards: bool = False) -> None:
-        """Starts nothing yet.
+        """Makes a pool; no process is started yet.
 
         Args:
-            num_workers: How many answers are judged at once. Those that take long do not count:
-                others go on beside them.
+            num_workers: How many answers are judged at once. Answers that take long do not count
+                towards it: others are judged beside them.
             timeout_s: CPU time for one answer, in seconds; verifiers that ship get 1 at most.
-                Starting a worker and importing a verifier do not count. By the clock there are at
-                least 30 seconds, and 6 times the CPU time.
+                Starting a worker and importing a verifier do not count towards it. By the clock an
+                answer may take 6 times as long, and never less than 30 seconds.
             own_rewards: Whether requests may name reward functions (`reward:FILE.py:NAME`), which
                 are then imported. The caller has to know that the user wants each of them to run.
         """
@@ -80,7 +81,7 @@ class GradingPool:
         self._complained: set[str] = set()
 
     def load(self, verifier: str) -> None:
-        """Starts what judges by a verifier that ships, ahead of the first answer.
+        """Starts the processes for a verifier that ships, ahead of the first answer.
 
         Raises:
             UserError: It does not start, or the verifier cannot be loaded or judge here.
@@ -93,17 +94,17 @@ class GradingPool:
     ) -> list[Verdict]:
         """Judges every request; the verdicts come in the order of the requests.
 
-        Equal requests are judged once. A request that outlasts the limit gets status `timeout`, one
-        whose worker dies or whose verifier raises `error`, all with reward 0. None affects the
-        others. What was raised first is logged, once a verifier.
+        Equal requests are judged once. A request that outlasts the limit gets status `timeout`; one
+        whose worker dies, or whose verifier raises, gets `error`; both have reward 0, and neither
+        affects the others. The first error of each verifier is logged.
 
         Args:
             requests: What to judge.
-            should_stop: Asked a few times a second; where it says so, the call is given up.
+            should_stop: Asked a few times a second; once it says yes, the call is given up.
 
         Raises:
             UserError: A worker does not start, or a verifier cannot be loaded or has changed.
-            GradingStopped: `should_stop` said so. The pool may be used again.
+            GradingStopped: `should_stop` said yes. The pool may be used again.
         """
         with self._lock:
             different = dict.fromkeys(requests)
@@ -112,7 +113,7 @@ class GradingPool:
             try:
                 self._judge(waiting, verdicts, should_stop)
             except BaseException:
-                # Ctrl-C, or no worker starts: answers under way would meet the next call.
+                # After Ctrl-C, say: replies to this call's answers must not meet the next call.
                 self._stop()
                 raise
             return [verdicts[request] for request in requests]
@@ -126,12 +127,7 @@ class GradingPool:
         """Returns the pool itself."""
         return self
 
-    def __exit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         """Closes the pool."""
         self.close()
 
@@ -187,7 +183,11 @@ class GradingPool:
         return self._server, version is not None
 
     def _reply(self, worker: Worker, *, is_late: bool) -> dict[str, Any] | None:
-        """What a worker says of its answer, or what is said for it where it has ended."""
+        """A worker's reply; where its process has ended or is late, the reply that stands for it.
+
+        Returns:
+            None while the reply is not whole.
+        """
         assert worker.request is not None, "it is busy"
         verifier = worker.request[0]
         if not is_late:

@@ -24,13 +24,14 @@ START_LIMIT_S = 600.0
 """Imports may be slow on a network disk or a busy machine; beyond this something is broken."""
 
 GradingRequest = tuple[str, str, str]
-"""The verifier's name, the response, and the ground truth or what else the verifier asks for."""
+"""The verifier's name, the response, and the ground truth (for a reward function what
+`RewardFunction.request` gives)."""
 
-# Ctrl-C belongs to the parent, which closes the pool. SIGTERM, which schedulers send to every
-# process, too: an answer under way must not end as an error, nor an import. What is executed from
-# here gets the usual handler again.
-# `-P` and the check keep the working directory and a second copy of the package out of it: the
-# server imports what this process would, plus the folder that this package came from.
+# The parent decides what Ctrl-C and SIGTERM mean, which terminals and schedulers send to every
+# process: an answer or an import under way must not end by them. SIGTERM gets a handler that does
+# nothing instead of being ignored, because a program that is executed would go on ignoring it.
+# `-P` keeps the working directory off the path, and the check keeps a second copy of the package
+# off it: the server imports what this process would, plus the folder that this package came from.
 _PACKAGE_ROOT = str(Path(__file__).resolve().parents[2])
 _BOOTSTRAP = """\
 import signal, sys
@@ -45,7 +46,7 @@ main(float(cpu_limit_s), float(wall_limit_s))
 
 
 class Server:
-    """The process that workers are forked from, ready once constructed."""
+    """The process that workers are forked from. It is ready once this object is made."""
 
     def __init__(self, cpu_limit_s: float, wall_limit_s: float) -> None:
         self._errors = tempfile.TemporaryFile()  # noqa: SIM115 (closed by stop)
@@ -79,7 +80,7 @@ class Server:
         return self._process.poll() is None
 
     def load(self, verifier: str, *, own_rewards: bool) -> str | None:
-        """Has a verifier imported for workers to come, unless it is already.
+        """Imports a verifier in the server, for all workers forked from now on, if it is not there.
 
         Returns:
             Its version; None for a user's function, which workers load themselves.
@@ -251,7 +252,7 @@ def used_up(status: int | None) -> bool:
 
 
 def how_ended(status: int | None) -> str:
-    """A few words on an end."""
+    """How a process ended, in a few words for a message."""
     return "ended" if status is None else f"exit code {os.waitstatus_to_exitcode(status)}"
 
 
@@ -267,5 +268,5 @@ def version_of(verifier: str, reply: dict[str, Any]) -> Any:
 
 
 def line_of(message: dict[str, Any]) -> bytes:
-    """A message of the protocol."""
+    """A message as server and workers read it: one line of JSON."""
     return json.dumps(message).encode("ascii") + b"\n"

@@ -26,11 +26,27 @@ from typing import Any
 from astarpo.tasks.own import PROMPT_IS_TEXT
 from astarpo.types import Problem, UserError, Verdict
 
-PREFIX = "reward:"
+REWARD_PREFIX = "reward:"
 
 
 class RewardFunction:
     """A verifier that calls a user's function. It is the user's code: making one imports it.
+
+    Example:
+        In `rewards.py` of the working directory:
+
+            def score(prompts, completions, ground_truth, **columns):
+                return [float(truth in text) for truth, text in zip(ground_truth, completions)]
+
+        A problem names it as its `data_source`; `request` is what crosses into a worker process:
+
+        >>> from astarpo.grading.reward import RewardFunction
+        >>> from astarpo.types import Problem
+        >>> function = RewardFunction("reward:rewards.py:score")
+        >>> prompt = ({"role": "user", "content": "How many?"},)
+        >>> problem = Problem("1", function.name, prompt, "18", extra={"prompt_is_text": True})
+        >>> function.grade("There are 18.", function.request(problem))
+        Verdict(reward=1.0, answer=None, status='ok')
 
     Attributes:
         name: The `data_source` it judges.
@@ -47,7 +63,7 @@ class RewardFunction:
             UserError: There is no such file, module or function, or importing it fails.
         """
         self.name = data_source
-        self._reference = data_source.removeprefix(PREFIX)
+        self._reference = data_source.removeprefix(REWARD_PREFIX)
         where, _, attribute = self._reference.rpartition(":")
         if not where or not attribute:
             raise UserError(
@@ -68,7 +84,7 @@ class RewardFunction:
         self._needs = {p.name for p in named if p.default is p.empty} - {"prompts", "completions"}
 
     def check_columns(self, problems: Iterable[Problem]) -> None:
-        """Checks that every problem has what the function's parameters ask for.
+        """Checks that every problem has the columns that the function's parameters name.
 
         Raises:
             UserError: One lacks a column.

@@ -1,4 +1,4 @@
-"""What became of answers beside right and wrong; much that was cut or not judged is warned of."""
+"""Counts of verdicts for the log, with warnings where many answers were cut off or not judged."""
 
 import logging
 from collections.abc import Mapping
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 logger = logging.getLogger("astarpo")
 
 WARN_FROM = 0.1
-"""From this share on, rewards say too little of the policy to pass in silence."""
+"""From this share of answers on there is a warning: rewards then say too little of the policy."""
 
 _NOT_JUDGED = {
     "timeout": "the verifier did not finish in time; to a reward function give a larger "
@@ -19,7 +19,7 @@ def tell_verdicts(what: str, statuses: Mapping[str, int], truncated_share: float
     """Logs how many answers have each status and how many were cut off, and warns of many.
 
     Args:
-        what: Whose answers, to begin the lines with.
+        what: Whose answers they are; the lines begin with it.
         statuses: Answers by status; statuses without answers may be there or not.
         truncated_share: Share of answers that the token limit cut off.
     """

@@ -1,6 +1,12 @@
-"""What judges the problems of a data source: a task, or a user's reward function."""
+"""What judges the problems of a data source: a task, or a user's reward function.
 
-from astarpo.grading.reward import PREFIX, RewardFunction
+A problem file may come from anyone, and it says by its `data_source` what judges it. A reward
+function is code, so it runs only where the user has named the same function: `refuse_unnamed`.
+"""
+
+from collections.abc import Container
+
+from astarpo.grading.reward import REWARD_PREFIX, RewardFunction
 from astarpo.tasks import get_task
 from astarpo.tasks.base import Task
 from astarpo.tasks.gym import ReasoningGym
@@ -18,20 +24,30 @@ def get_verifier(data_source: str) -> Verifier:
     Raises:
         UserError: There is none, or the user's function cannot be loaded.
     """
-    if data_source.startswith(PREFIX):
+    if data_source.startswith(REWARD_PREFIX):
         return RewardFunction(data_source)
     return get_task(data_source)
 
 
 def permitted_sources(reward: str | None) -> set[str]:
-    """The data source that a reward function named by the user opens, if one is."""
-    return {f"{PREFIX}{reward}"} if reward else set()
+    """The `data_source` of the reward function that the user named; nothing where none is."""
+    return {f"{REWARD_PREFIX}{reward}"} if reward else set()
 
 
-def not_named(data_source: str) -> UserError:
-    """The error for a problem file that asks to run a function which the user did not name."""
-    function = data_source.removeprefix(PREFIX)
-    return UserError(
+def refuse_unnamed(data_source: str, permitted: Container[str]) -> None:
+    """Refuses to run a function that a problem file asks for and the user did not name.
+
+    Args:
+        data_source: What a problem says judges it.
+        permitted: What `permitted_sources` gave for the function that the user named.
+
+    Raises:
+        UserError: It is a reward function and not among those.
+    """
+    if not data_source.startswith(REWARD_PREFIX) or data_source in permitted:
+        return
+    function = data_source.removeprefix(REWARD_PREFIX)
+    raise UserError(
         f"the problem file asks to run the function {function!r:.200} to judge its answers: if it "
         "is yours, give --reward FILE.py:NAME, written as it is there; else do not use the file"
     )

@@ -22,9 +22,9 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext, suppress
 from types import CodeType
-from typing import Any
+from typing import Any, NamedTuple
 
-from astarpo.grading.reward import PREFIX, RewardFunction, search_also
+from astarpo.grading.reward import REWARD_PREFIX, RewardFunction, search_also
 from astarpo.grading.verifiers import Verifier, get_verifier
 from astarpo.tasks import get_task
 from astarpo.tasks.gym import ReasoningGym
@@ -34,16 +34,23 @@ from astarpo.verify import latex
 MEMORY_LIMIT_BYTES = 4 * 2**30
 
 CODE_GENERATORS = {"sympy.polys.monomials"}
-"""Modules that may run code they made: their text depends on the number of variables alone."""
+"""Modules that may run code made from text: theirs depends on the number of variables alone."""
 
 REASON_CHARS = 200
-"""How much is told of what a verifier raised."""
+"""At most so many characters of what a verifier raised are passed on."""
 
 SHIPPED_CPU_LIMIT_S = 1.0
 """No verifier that ships needs more for one answer: `benchmarks/pool.py --math` measures."""
 
 ORPHAN_GRACE_S = 10.0
-"""How far past the pool's limit a worker ends itself, in case the pool was killed meanwhile."""
+"""Seconds after the pool's limit at which a worker ends itself, should the pool be killed."""
+
+
+class _Limits(NamedTuple):
+    """What one answer may take of CPU time, and of time by the clock, in seconds."""
+
+    cpu_s: float
+    wall_s: float
 
 
 def main(cpu_limit_s: float, wall_limit_s: float) -> None:
@@ -53,6 +60,7 @@ def main(cpu_limit_s: float, wall_limit_s: float) -> None:
         cpu_limit_s: CPU time of a worker for one answer.
         wall_limit_s: The pool's limit for one answer by the clock.
     """
+    limits = _Limits(cpu_limit_s, wall_limit_s)
     control = _take_standard_streams()
     _limit_memory()
     logging.disable(logging.CRITICAL)
@@ -68,9 +76,7 @@ def main(cpu_limit_s: float, wall_limit_s: float) -> None:
         try:
             if connection is not None:
                 with connection:
-                    reply = {
-                        "pid": _fork(control, connection, verifiers, cpu_limit_s, wall_limit_s)
-                    }
+                    reply = {"pid": _fork(control, connection, verifiers, limits)}
                 children.add(reply["pid"])
             elif "end" in request:
                 children.remove(request["end"])
@@ -90,15 +96,14 @@ def _fork(
     control: socket.socket,
     connection: socket.socket,
     verifiers: dict[str, Any],
-    cpu_limit_s: float,
-    wall_limit_s: float,
+    limits: _Limits,
 ) -> int:
     pid = os.fork()
     if pid == 0:
         try:
             os.setpgid(0, 0)
             control.close()
-            _serve(connection, verifiers, cpu_limit_s, wall_limit_s)
+            _serve(connection, verifiers, limits)
         finally:
             os._exit(1)
     with suppress(OSError):  # set on both sides, so that it is set before anybody ends the group
@@ -113,21 +118,16 @@ def _end(pid: int) -> int:
     return os.waitpid(pid, 0)[1]
 
 
-def _serve(
-    connection: socket.socket,
-    verifiers: dict[str, Any],
-    cpu_limit_s: float,
-    wall_limit_s: float,
-) -> None:
+def _serve(connection: socket.socket, verifiers: dict[str, Any], limits: _Limits) -> None:
     """Judges one answer after another until the connection is closed."""
     for line in connection.makefile("rb"):
         request = json.loads(line)
         loads = "load" in request
         is_own = loads or _is_own(verifiers[request["verifier"]])
-        limit_s = cpu_limit_s if is_own else min(cpu_limit_s, SHIPPED_CPU_LIMIT_S)
+        cpu_s = limits.cpu_s if is_own else min(limits.cpu_s, SHIPPED_CPU_LIMIT_S)
         # Nobody handles these signals, so they end the process even inside a C call.
-        signal.setitimer(signal.ITIMER_PROF, 0 if loads else limit_s)
-        signal.setitimer(signal.ITIMER_REAL, request.get("limit_s", wall_limit_s) + ORPHAN_GRACE_S)
+        signal.setitimer(signal.ITIMER_PROF, 0 if loads else cpu_s)
+        signal.setitimer(signal.ITIMER_REAL, request.get("limit_s", limits.wall_s) + ORPHAN_GRACE_S)
         try:
             reply = _load(verifiers, request) if loads else _judge(verifiers, request)
         except MemoryError:
@@ -140,7 +140,7 @@ def _serve(
 
 
 def _loads_own(request: dict[str, Any]) -> bool:
-    return request["own_rewards"] and request["load"].startswith(PREFIX)
+    return request["own_rewards"] and request["load"].startswith(REWARD_PREFIX)
 
 
 def _load(verifiers: dict[str, Any], request: dict[str, Any]) -> dict[str, Any]:
@@ -158,7 +158,11 @@ def _load(verifiers: dict[str, Any], request: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check(verifier: ReasoningGym) -> None:
-    """Sees to it that a library's scorer works under the guard."""
+    """Checks that a scorer of reasoning-gym works where code made from text is refused.
+
+    Raises:
+        UserError: It does not.
+    """
     global _refused
     _refused = False
     with _code_from_text_allowed():
@@ -207,7 +211,10 @@ def _receive(control: socket.socket) -> tuple[dict[str, Any], socket.socket | No
 
 
 def _take_standard_streams() -> socket.socket:
-    """Keeps the socket to itself: what libraries print or read must not mix with the protocol."""
+    """Moves the socket away from standard input, and standard output to standard error.
+
+    What libraries read or print must not mix with the protocol.
+    """
     control = socket.socket(fileno=os.dup(0))
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)

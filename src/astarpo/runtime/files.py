@@ -1,8 +1,9 @@
 """Artefacts are written whole or not at all: a temporary file, fsync, rename.
 
-What the disk refuses becomes one line for the user here, and nowhere else. A temporary file has a
-name that nobody can foresee, so that no link can lie in wait for it, and is locked while its writer
-lives: what a killed process left behind can be told from what another is writing, and is removed.
+Errors of the disk become one line for the user here, and nowhere else. A temporary file has a name
+that nobody can foresee, so that nobody can put a link in its place beforehand. It is locked while
+its writer lives: so what a killed process left behind can be told from what another process is
+writing, and is removed.
 """
 
 import errno
@@ -42,7 +43,7 @@ class DamagedFileError(UserError):
 
 @contextmanager
 def disk_errors(path: Path, doing: str = "write") -> Iterator[None]:
-    """Says in one line what the disk refused.
+    """Turns an error of the disk into one line for the user.
 
     Args:
         path: The file or folder that the user knows.
@@ -70,14 +71,10 @@ def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
     Raises:
         UserError: The disk refuses.
     """
-    with disk_errors(path):
-        place = path.resolve()
-        place.parent.mkdir(parents=True, exist_ok=True)
-        with _temporary(place, is_folder=False) as temporary:
-            write(temporary)
-            _fsync(temporary)
-            os.replace(temporary, place)
-        _fsync(place.parent)
+    with _replacement(path, is_folder=False) as (temporary, place):
+        write(temporary)
+        _fsync(temporary)
+        os.replace(temporary, place)
 
 
 def write_json(path: Path, value: Any) -> None:
@@ -120,7 +117,11 @@ def read_json_object(path: Path) -> dict[str, Any]:
 
 
 def unseal(path: Path, value: Mapping[str, Any]) -> dict[str, Any]:
-    """What was sealed, once its digest is known to be right; `path` is for the message.
+    """The contents of a sealed object, once its digest is known to be right.
+
+    Args:
+        path: Its file, for messages.
+        value: The object with its digest.
 
     Raises:
         DamagedFileError: It is not, or there is none.
@@ -151,21 +152,17 @@ def atomic_directory(path: Path) -> Iterator[Path]:
     Raises:
         UserError: The disk refuses.
     """
-    with disk_errors(path):
-        place = path.resolve()
-        place.parent.mkdir(parents=True, exist_ok=True)
-        with _temporary(place, is_folder=True) as temporary:
-            yield temporary
-            for file in sorted(temporary.rglob("*")):
-                _fsync(file)
-            _fsync(temporary)
-            with _moved_away(place):
-                os.replace(temporary, place)
-        _fsync(place.parent)
+    with _replacement(path, is_folder=True) as (temporary, place):
+        yield temporary
+        for file in sorted(temporary.rglob("*")):
+            _fsync(file)
+        _fsync(temporary)
+        with _moved_away(place):
+            os.replace(temporary, place)
 
 
 def remove_directory(path: Path) -> None:
-    """Removes a folder, if there is one, such that a kill never leaves half of it in its place.
+    """Removes a folder, if there is one; a kill never leaves half of it in its place.
 
     Raises:
         UserError: The disk refuses.
@@ -196,15 +193,24 @@ def _error_number(error: Exception) -> int | None:
 
 
 @contextmanager
-def _temporary(path: Path, *, is_folder: bool) -> Iterator[Path]:
-    """Makes a file or folder beside `path`, locked while the block runs, gone when it ends."""
-    remove_leftovers(path.parent)
-    temporary, descriptor = _make_temporary(path, is_folder=is_folder)
-    try:
-        yield temporary
-    finally:
-        _remove(temporary)
-        os.close(descriptor)
+def _replacement(path: Path, *, is_folder: bool) -> Iterator[tuple[Path, Path]]:
+    """Makes what is to replace `path`, locked while the block runs, gone if it is still there then.
+
+    Yields:
+        The temporary file or folder, and the place that the block moves it to: where `path` is a
+        link, what it points to.
+    """
+    with disk_errors(path):
+        place = path.resolve()
+        place.parent.mkdir(parents=True, exist_ok=True)
+        remove_leftovers(place.parent)
+        temporary, descriptor = _make_temporary(place, is_folder=is_folder)
+        try:
+            yield temporary, place
+        finally:
+            _remove(temporary)
+            os.close(descriptor)
+        _fsync(place.parent)
 
 
 def _make_temporary(path: Path, *, is_folder: bool) -> tuple[Path, int]:
@@ -229,7 +235,7 @@ def _temporary_name(path: Path) -> Path:
 
 @contextmanager
 def _moved_away(path: Path) -> Iterator[None]:
-    """Gives the place of a folder free for a block, and removes the folder if that succeeds."""
+    """Moves a folder away for a block; removes it if the block succeeds, else puts it back."""
     if not os.path.lexists(path):
         yield
         return

@@ -1,7 +1,7 @@
 """Where a verb may write: checked at its start, before any work.
 
-Nothing that the call reads is written over, and nothing that is there already unless the user asks
-for it with `--overwrite`. A folder is gone on with where an earlier call of the same verb left it.
+No input of the call is overwritten, and no other file that exists unless the user asks for it with
+`--overwrite`. Where an earlier call of the same verb left its folder unfinished, the verb goes on.
 """
 
 import os
@@ -25,7 +25,7 @@ def check_file(
 
     Args:
         out: The file.
-        inputs: What the call reads: paths, or names that are none; None where it reads nothing.
+        inputs: What the call reads: paths, or names that are no paths; None for what is not given.
         overwrite: Whether a file that is there may be replaced.
         suffix: What its name has to end in, where other files are named after it.
 
@@ -51,16 +51,16 @@ def check_folder(
     kind: str = "",
     marks: tuple[str, ...] = (),
 ) -> None:
-    """Checks that a folder can be made, or that it is this verb's to go on with.
+    """Checks that a folder can be made, or that it is one that this verb can go on with.
 
-    An empty one will do where it is filled file by file, but not where it would be replaced whole.
+    An empty folder will do where it is filled file by file, but not where it is written as a whole.
 
     Args:
         out: The folder.
-        inputs: What the call reads: paths, or names that are none; None where it reads nothing.
+        inputs: What the call reads: paths, or names that are no paths; None for what is not given.
         kind: What the verb makes of the folder, for messages: `a value table`.
-        marks: Patterns of files by which an earlier call's folder is known; none where it is not
-            gone on with, and is written as a whole.
+        marks: Patterns of files by which an earlier call's folder is known; none where the folder
+            is written as a whole, so that there is nothing to go on with.
 
     Raises:
         UserError: It cannot be made, holds something else, or is one of the inputs.

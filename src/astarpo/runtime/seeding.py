@@ -22,7 +22,7 @@ def derive_seed(*parts: str | int) -> int:
 
 
 def uniforms(seed: int, count: int) -> NDArray[np.float32]:
-    """The first `count` numbers in [0, 1) of a seed's stream; a longer call begins as a shorter."""
+    """The first `count` numbers in [0, 1) of a seed's stream, whatever `count` is."""
     return np.random.Generator(np.random.Philox(key=seed)).random(count, dtype=np.float32)
 
 
@@ -32,10 +32,10 @@ def permutation(seed: int, count: int) -> NDArray[np.int64]:
 
 
 def epoch_stream(seed: int, block: int, count: int, size: int) -> list[int]:
-    """One block of an endless row of shuffled epochs, so every item comes up equally often.
+    """One block of an endless sequence of shuffled epochs: every item comes up equally often.
 
     Args:
-        seed: Of the order.
+        seed: Decides the order.
         block: Which block, from 0.
         count: Items in an epoch.
         size: Items in a block; it may be larger than an epoch.

@@ -1,20 +1,20 @@
-"""Stopping cleanly: SIGTERM and Ctrl-C ask, long work looks often whether they have.
+"""Stopping cleanly: SIGTERM or Ctrl-C asks for it, and long work often looks whether one has.
 
-Signals belong to the process, and so does the request: whatever takes long calls `check_stop`
-wherever it may be given up, and needs to be handed nothing for it.
+Signals belong to the process, and so does the request to stop. So long work needs no argument for
+it: it calls `check_stop` wherever it may be given up.
 """
 
 import logging
 import signal
 import threading
 import time
-from types import FrameType, TracebackType
+from types import FrameType
 
 logger = logging.getLogger("astarpo")
 
 STOPPED_STATUS = 3
-"""Exit status of a command that a signal has stopped, once what is done is saved: the same command,
-of `train` with `--resume`, goes on."""
+"""Exit status of a command that a signal has stopped, its work saved: the same command goes on
+(`train` with `--resume`)."""
 
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
@@ -73,12 +73,7 @@ class StopSignal:
             _active.append(self)
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self._restore()
         if self in _active:
             _active.remove(self)

@@ -9,14 +9,12 @@ from typing import NamedTuple
 
 from astarpo.config import DataConfig
 from astarpo.grading.fingerprint import verifier_fingerprint
+from astarpo.grading.grade import GRADE_TIMEOUT_S
 from astarpo.grading.grader import Grader
-from astarpo.grading.one import GRADE_TIMEOUT_S
-from astarpo.grading.reward import PREFIX as REWARD_PREFIX
-from astarpo.grading.reward import reward_file
+from astarpo.grading.reward import REWARD_PREFIX, reward_file
 from astarpo.runtime.outputs import check_file
 from astarpo.tasks import get_task
-from astarpo.tasks.gym import PREFIX as GYM_PREFIX
-from astarpo.tasks.gym import ReasoningGym, right_response
+from astarpo.tasks.gym import GYM_PREFIX, ReasoningGym, right_response
 from astarpo.tasks.made import MadeTask
 from astarpo.tasks.overlap import is_held_out, question, refuse_overlap, without
 from astarpo.tasks.own import PROMPT_IS_TEXT, Columns, own_problems
@@ -26,7 +24,7 @@ from astarpo.types import Problem, UserError
 OWN = "own"
 
 DEFAULT_NUM_MADE = 1000
-"""How many problems are made where no limit is given: there is no natural end to them."""
+"""How many problems are made up where no limit is given, since there is no end of them."""
 
 logger = logging.getLogger("astarpo")
 
@@ -65,6 +63,16 @@ def prepare(config: DataConfig) -> list[Problem]:
     return gather_problems(config)
 
 
+def preview(config: DataConfig) -> list[str]:
+    """The lines of a dry run; raises what `prepare` raises."""
+    problems = prepare(config)
+    first = problems[0]
+    return [
+        f"{len(problems)} problems; the first, {first.id}:",
+        *(f"{message['role']}: {message['content']}" for message in first.prompt),
+    ]
+
+
 def gather_problems(config: DataConfig, held_out: Sequence[Problem] | None = None) -> list[Problem]:
     """The problems that a config asks for, checked; see `data`.
 
@@ -101,14 +109,14 @@ def gather_problems(config: DataConfig, held_out: Sequence[Problem] | None = Non
 
 
 TEST_SHARE = 1 / 8
-"""What is held out of a source that has nothing held out of its own."""
+"""The share that is held out of a source that has no problems for tests of its own."""
 
 
 class Apart(NamedTuple):
-    """Problem files of which none asks what a held-out one asks.
+    """Two problem files that share no problem: one to train on, one held out.
 
     Attributes:
-        train: Settings of those to train on.
+        train: Settings of the problems to train on.
         test: Settings of those that are held out.
         problems: What `train` holds, or will.
         held_out: What `test` holds, or will.
@@ -121,11 +129,11 @@ class Apart(NamedTuple):
 
 
 def keep_apart(train: DataConfig, test: DataConfig) -> Apart:
-    """Sees to it that no problem is both trained on and held out.
+    """Makes sure that no problem is both trained on and held out.
 
     A source that has no split for tests gives the same problems for both: then a share of it is
-    held out. What two sources have in common is left out of training. Files that are there already
-    are taken as they are.
+    held out. Problems that two sources have in common are left out of training. Files that exist
+    already are taken as they are.
 
     Raises:
         UserError: As `data` says, of either; or files that are there overlap.
@@ -151,12 +159,12 @@ def keep_apart(train: DataConfig, test: DataConfig) -> Apart:
 
 
 def _source_split(config: DataConfig) -> str:
-    """The split that is read: what shares are taken of is the training split."""
+    """The split that is read: the training split where a share of it makes the splits."""
     return config.split if config.test_share is None else "train"
 
 
 def _of_share(problems: Iterator[Problem], config: DataConfig) -> Iterator[Problem]:
-    """The problems of a split that is a share of the source, where it is one."""
+    """The problems of a split; where the config has a share, those in it or outside it."""
     if config.test_share is None:
         yield from problems
         return
@@ -168,7 +176,7 @@ def _of_share(problems: Iterator[Problem], config: DataConfig) -> Iterator[Probl
 
 
 def _data_source(reward: str) -> str:
-    """What problems carry so that `reward` judges them: a task's name, or that of a function."""
+    """The `data_source` of problems that `reward`, a task's name or a function's, is to judge."""
     try:
         return get_task(reward).name
     except UserError:
@@ -202,10 +210,13 @@ def _task_problems(config: DataConfig) -> list[Problem]:
 
 
 def _refuse_unjudgeable(problems: Sequence[Problem]) -> None:
-    """Sees to it that a right answer would be judged right, where nobody has before.
+    """Checks that reference answers would be judged right, where their task has not made sure.
 
-    That is: own rows judged by a task, and reasoning-gym's problems, since some of its scorers run
-    answers as code, which is refused here (see `verify/worker.py`).
+    Those are a user's own rows that a task judges, and the problems of reasoning-gym, since some of
+    its scorers run answers as code, which is refused here (see `grading/worker.py`).
+
+    Raises:
+        UserError: One would be judged wrong.
     """
     stated = [(problem, _right_response(problem)) for problem in problems]
     checked = [(problem, response) for problem, response in stated if response is not None]

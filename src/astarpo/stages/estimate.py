@@ -33,6 +33,7 @@ from astarpo.runtime.progress import Progress
 from astarpo.runtime.seeding import derive_seed
 from astarpo.runtime.stopwatch import Stopwatch
 from astarpo.runtime.version import package_version
+from astarpo.stages.preview import preview_prompts
 from astarpo.tasks.problem_set import read_problems
 from astarpo.training.sharding import OneProcess
 from astarpo.types import Problem, Prompt, UserError
@@ -207,3 +208,18 @@ def finish_table(
     logger.info(describe(summarize_values(found), samples, config.max_new_tokens))
     what = "import" if isinstance(config, ImportValuesConfig) else "stage 1"
     warn_of_verdicts(what, samples.statuses, samples.truncated_share)
+
+
+def preview(config: EstimateConfig) -> list[str]:
+    """The lines of a dry run; raises what `prepare` raises."""
+    prepared = prepare(config)
+    prompts = prepared.prompts
+    wanted = left = len(prompts) * config.samples
+    if (config.out / "manifest.json").exists():
+        problems = [prompt.problem for prompt in prompts]
+        missing = ValueTable(config.out).missing_samples(problems, config.samples)
+        left = sum(map(len, missing))
+    return [
+        f"{wanted} samples ({config.samples} each), {wanted - left} already there",
+        *preview_prompts(prepared.vocabulary, prompts, len(prepared.problems)),
+    ]

@@ -12,7 +12,7 @@ from astarpo.engines import open_engine
 from astarpo.evaluation.choices import MICRO_BATCH_TOKENS
 from astarpo.evaluation.measure import answered_by_choice, holds_answers, measure, write_answers
 from astarpo.evaluation.scores import Score, mean_score
-from astarpo.evaluation.suite import evaluate_suite
+from astarpo.evaluation.suite import evaluate_suite, preview_suite
 from astarpo.grading.fingerprint import verifier_fingerprint
 from astarpo.grading.grader import Grader
 from astarpo.grading.reward import reward_file
@@ -26,6 +26,7 @@ from astarpo.runtime.files import write_json
 from astarpo.runtime.outputs import check_file
 from astarpo.runtime.stopwatch import Stopwatch
 from astarpo.runtime.version import package_version
+from astarpo.stages.preview import preview_prompts
 from astarpo.tasks.problem_set import read_problems
 from astarpo.types import Answer, Problem, Prompt, UserError
 
@@ -189,3 +190,15 @@ def kl_scores(
     mean_tokens = sum(len(a.completion.token_ids) for a in answers) / len(answers)
     kl = mean_score(per_problem)
     return {"kl": kl, "kl_per_token": Score(*(value / mean_tokens for value in kl))}
+
+
+def preview(config: EvaluateConfig) -> list[str]:
+    """The lines of a dry run; raises what `prepare` raises."""
+    if config.suite:
+        return preview_suite(config)
+    prepared = prepare(config)
+    count = len(prepared.prompts)
+    return [
+        f"{count} greedy answers and {count * config.samples} samples",
+        *preview_prompts(prepared.vocabulary, prepared.prompts, len(prepared.problems)),
+    ]

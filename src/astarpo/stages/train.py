@@ -29,6 +29,7 @@ from astarpo.runtime.profiling import StepProfiler
 from astarpo.runtime.progress import Progress
 from astarpo.runtime.stopping import StopRequested, StopSignal, stop_requested
 from astarpo.runtime.stopwatch import Stopwatch
+from astarpo.stages.preview import preview_prompts
 from astarpo.training.checkpoint import Checkpoints
 from astarpo.training.health import HealthWatch
 from astarpo.training.held_out import HeldOut
@@ -227,3 +228,17 @@ class Training:
         summary = run_summary(self._run.metrics(), engine.facts, completed=completed) | more
         self._run.write_summary(summary)
         return summary
+
+
+def preview(config: TrainConfig) -> list[str]:
+    """The lines of a dry run; raises what `prepare` raises."""
+    inputs = prepare(config)
+    prompts = inputs.prompts
+    values = [prompt.value for prompt in prompts if prompt.value is not None]
+    mean = f", mean V* {sum(values) / len(values):.3f}" if values else ""
+    return [
+        f"{len(prompts)} problems after filter {config.filter}{mean}",
+        f"{inputs.num_steps} steps of {config.prompts_per_step} prompts, "
+        f"{inputs.algorithm.samples_per_prompt} samples each, {config.minibatches} updates a step",
+        *preview_prompts(inputs.vocabulary, prompts, len(inputs.problems)),
+    ]

@@ -1,4 +1,4 @@
-"""A small policy from scratch, so that everything here runs where no pretrained one can be had.
+"""The verb `warm-start`: a small policy from scratch, for where no pretrained model can be had.
 
 A Qwen2-architecture model of about a million parameters over bytes, trained on worked solutions:
 any text is in its vocabulary, and its folder loads with `from_pretrained` like any other.
@@ -62,7 +62,7 @@ def warm_start(config: WarmStartConfig) -> Path:
 def prepare(
     config: WarmStartConfig, problems: list[Problem] | None = None
 ) -> tuple[Policy, list[Example]]:
-    """The untrained policy, and the worked solutions as it reads them.
+    """The untrained policy, and prompts and worked solutions as its token ids.
 
     Args:
         config: Settings of `warm_start`.
@@ -88,6 +88,12 @@ def prepare(
             f"left out: {len(problems) - len(examples)} problems without such a solution"
         )
     return policy, examples
+
+
+def preview(config: WarmStartConfig) -> list[str]:
+    """The lines of a dry run; raises what `prepare` raises."""
+    _, examples = prepare(config)
+    return [f"{config.steps} updates on {len(examples)} worked solutions"]
 
 
 def make_example(vocabulary: Vocabulary, problem: Problem, solution: str) -> Example:

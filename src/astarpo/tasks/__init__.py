@@ -13,8 +13,7 @@ from astarpo.tasks.benchmarks import (
 )
 from astarpo.tasks.countdown import Countdown
 from astarpo.tasks.gsm8k import Gsm8k
-from astarpo.tasks.gym import PREFIX as GYM_PREFIX
-from astarpo.tasks.gym import ReasoningGym
+from astarpo.tasks.gym import GYM_PREFIX, ReasoningGym
 from astarpo.tasks.hellaswag import HellaSwag
 from astarpo.tasks.math import Math
 from astarpo.tasks.multiply import Multiply

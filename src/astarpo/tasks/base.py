@@ -1,4 +1,10 @@
-"""What a task is: where its problems come from, and how a response to one is judged."""
+"""What a task is: where its problems come from, and how a response to one is judged.
+
+To add one, write a class with these attributes and methods in a file of its own in this folder, and
+put an instance of it into the list in `astarpo/tasks/__init__.py`. Every verb then knows it by its
+name. Tasks that make up their problems extend `made.MadeTask`; those whose problems are published
+read them by `sources.PublishedData`.
+"""
 
 from collections.abc import Iterator
 from typing import ClassVar, Protocol
@@ -8,6 +14,40 @@ from astarpo.types import Problem, Verdict
 
 class Task(Protocol):
     """A source of problems and the one verifier that judges them in every stage.
+
+    Example:
+        A complete task. Nothing else is needed but its place in the list.
+
+            from astarpo.types import Problem, Verdict
+
+            WORDS = {"train": ("stone", "river", "cloud"), "test": ("night",)}
+
+
+            class Backwards:
+                name = "backwards"
+                aliases = ()
+                version = "1"
+                isolated = False
+                gold_form = "one word"
+
+                def problems(self, *, source, split, size, seed):
+                    for index, word in enumerate(WORDS[split]):
+                        yield Problem(
+                            id=f"backwards/{split}/{index}",
+                            data_source=self.name,
+                            prompt=({"role": "user", "content": f"Spell {word} backwards."},),
+                            ground_truth=word[::-1],
+                            extra={"split": split, "index": index},
+                        )
+
+                def can_judge(self, ground_truth):
+                    return ground_truth.isalpha()
+
+                def grade(self, response, ground_truth):
+                    words = response.split()
+                    if not words:
+                        return Verdict(reward=0.0, answer=None, status="no_answer")
+                    return Verdict(float(words[-1] == ground_truth), words[-1], "ok")
 
     Attributes:
         name: The task's name on the command line and in `data_source`.
@@ -30,12 +70,13 @@ class Task(Protocol):
         """Yields the problems of a split, in a fixed order.
 
         Args:
-            source: A local file, or a hub data set's name; None means the task's usual one. Tasks
-                that make their own problems take none.
-            split: `train` or `test` (file tasks: whatever the source has). Splits never share a
-                problem.
-            size: Difficulty of made problems (digits, terms, numbers); None for the task's usual.
-            seed: Which made problems come, and in what order. No effect on a file's.
+            source: A local file, or a hub data set's name; None for the task's usual one. Tasks
+                that make up their problems take no source.
+            split: `train` or `test` (of a file or a hub data set, whatever it has). Splits never
+                share a problem.
+            size: Difficulty of problems that are made up (digits, terms, numbers); None for the
+                task's usual one.
+            seed: Which problems are made up, and in what order. It changes nothing about a file's.
 
         Raises:
             UserError: The source cannot be read or has other columns, or the split is unknown.
@@ -43,9 +84,10 @@ class Task(Protocol):
         ...
 
     def can_judge(self, ground_truth: str) -> bool:
-        """Says whether `grade` can judge against a reference answer. Cheap: asked of every problem.
+        """Says whether `grade` can judge against a reference answer.
 
-        What a task cannot tell without much work, as that LaTeX can be parsed, it lets pass.
+        It is asked of every problem, so it is to be cheap: what would take much work to tell, such
+        as whether LaTeX can be parsed, it lets pass.
         """
         ...
 

@@ -1,7 +1,7 @@
-r"""Competition benchmarks answered in `\boxed{}`: one implementation, the facts of each below it.
+r"""Competition benchmarks answered in `\boxed{}`: one implementation, then the facts of each.
 
-They are there to evaluate on, so each has the split `test` alone, and their problems carry no
-worked solution. Prompt and verifier are those of MATH. What differs is where the problems lie, how
+They serve evaluation alone, so each has only the split `test`, and their problems carry no worked
+solution. Prompt and verifier are those of MATH. What differs is where the problems lie, how
 the public copies lay them out, and what an answer may be.
 """
 
@@ -14,7 +14,8 @@ from typing import Any, ClassVar
 from astarpo.tasks.math import INSTRUCTION, Math, judge_answers, stated_answers
 from astarpo.tasks.sources import PublishedData, Row
 from astarpo.types import Message, Problem, UserError, Verdict
-from astarpo.verify.latex import MAX_LATEX_CHARS, last_boxed
+from astarpo.verify.boxes import last_boxed
+from astarpo.verify.latex import MAX_LATEX_CHARS
 from astarpo.verify.numbers import parse_number
 
 SPLIT = "test"
@@ -45,7 +46,7 @@ class HubCopy:
 
 
 class BoxedBenchmark:
-    """A task of the facts that a subclass states.
+    """A benchmark; a subclass states its facts.
 
     Attributes:
         copies: Hub copies, the usual one first.
@@ -72,8 +73,6 @@ class BoxedBenchmark:
         self, *, source: str | None, split: str, size: int | None, seed: int
     ) -> Iterator[Problem]:
         """Yields the problems of a source in its order; see `Task.problems`."""
-        if size is not None:
-            raise UserError(f"{self.name} has no sizes: they belong to made problems")
         refuse_other_split(self.name, split)
         named = [copy for copy in self.copies if copy.name == source]
         copy = named[0] if named else self.copies[0]
@@ -84,7 +83,7 @@ class BoxedBenchmark:
             convert=self._problem,
             readable=self.can_judge,
             published_split=copy.split if named or source is None else None,
-        ).problems(source, split)
+        ).problems(source, split, size)
 
     def can_judge(self, ground_truth: str) -> bool:
         """See `Task.can_judge`."""

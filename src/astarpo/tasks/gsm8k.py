@@ -27,15 +27,13 @@ class Gsm8k:
         self, *, source: str | None, split: str, size: int | None, seed: int
     ) -> Iterator[Problem]:
         """Yields the problems of a source in its order; see `Task.problems`."""
-        if size is not None:
-            raise UserError(f"{self.name} has no sizes: they belong to made problems")
         return PublishedData(
             data_sources=(self.name, *self.aliases),
             hub_name="openai/gsm8k",
             hub_config="main",
             convert=_problem,
             readable=self.can_judge,
-        ).problems(source, split)
+        ).problems(source, split, size)
 
     def can_judge(self, ground_truth: str) -> bool:
         """See `Task.can_judge`."""

@@ -16,7 +16,7 @@ from astarpo.runtime.seeding import derive_seed
 from astarpo.tasks.made import new_of_split
 from astarpo.types import Message, Problem, UserError, Verdict
 
-PREFIX = "reasoning_gym:"
+GYM_PREFIX = "reasoning_gym:"
 
 INSTRUCTION = "Put the final answer between <answer> and </answer>."
 
@@ -61,7 +61,7 @@ class ReasoningGym:
                 "pip install reasoning-gym"
             ) from error
         self.name = data_source
-        self._dataset = data_source.removeprefix(PREFIX)
+        self._dataset = data_source.removeprefix(GYM_PREFIX)
         if self._dataset not in factory.DATASETS:
             close = difflib.get_close_matches(self._dataset, factory.DATASETS)
             near = ", ".join(close) or "chain_sum"

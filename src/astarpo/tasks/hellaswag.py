@@ -1,7 +1,7 @@
 """HellaSwag: which of four endings goes on from a text (Zellers et al. 2019).
 
-Nothing is generated: the policy picks the ending it finds likeliest (`choices.py`), and what is
-judged here is the number of that ending. The texts are cleaned as the published code and
+Nothing is generated: the policy picks the ending it finds likeliest (`evaluation/choices.py`), and
+what is judged here is the number of that ending. The texts are cleaned as the published code and
 EleutherAI's harness clean them, so that scores compare. Not taken over from the published code: it
 writes the hub's `test` split, which has no labels and so comes out empty (the labelled `validation`
 split is the one that is reported), and it has no scorer.
@@ -35,8 +35,6 @@ class HellaSwag:
         self, *, source: str | None, split: str, size: int | None, seed: int
     ) -> Iterator[Problem]:
         """Yields the problems of a source in its order; see `Task.problems`."""
-        if size is not None:
-            raise UserError(f"{self.name} has no sizes: they belong to made problems")
         refuse_other_split(self.name, split)
         return PublishedData(
             data_sources=(self.name, *self.aliases),
@@ -45,14 +43,14 @@ class HellaSwag:
             convert=_problem,
             readable=self.can_judge,
             published_split="validation",
-        ).problems(source, split)
+        ).problems(source, split, size)
 
     def can_judge(self, ground_truth: str) -> bool:
         """See `Task.can_judge`."""
         return ground_truth in _LABELS
 
     def grade(self, response: str, ground_truth: str) -> Verdict:
-        """Judges the number of an ending, from 0, as `choices.py` states it."""
+        """Judges the number of an ending, from 0, as `evaluation/choices.py` writes it."""
         picked = response.strip()
         if picked not in _LABELS:
             return Verdict(reward=0.0, answer=None, status="no_answer")

@@ -1,4 +1,4 @@
-"""What the tasks that make their own problems share: splits, order and the `####` answer.
+"""What the tasks that make up their problems share: splits, order and the answer after `####`.
 
 A problem's identity (`47*86` and `86*47` have the same) alone decides its split, whatever the seed,
 so that training and test problems never meet.
@@ -43,7 +43,12 @@ class Draft:
 
 
 class MadeTask(ABC):
-    """A task that makes its problems. The kinds differ in `draft` and in how they judge."""
+    """A task that makes up its problems. A subclass says how one is made, and how it is judged.
+
+    Attributes:
+        default_size: The size of problems where the user gives none.
+        sizes: The sizes that there are.
+    """
 
     name: ClassVar[str]
     aliases: ClassVar[tuple[str, ...]] = ()
@@ -104,7 +109,7 @@ def new_of_split(
     Args:
         drawn: Identities and problems of both splits, repeats among them, without end.
         split: `train` or `test`.
-        max_misses: So many in a row without a new one mean that hardly any is left.
+        max_misses: After this many in a row without a new one, hardly any can be left.
 
     Yields:
         The digest of each new identity, and the problem.

@@ -7,7 +7,9 @@ from typing import ClassVar
 
 from astarpo.tasks.sources import PublishedData, Row
 from astarpo.types import Message, Problem, UserError, Verdict
-from astarpo.verify.latex import UnreadableLatexError, equal, last_boxes
+from astarpo.verify.boxes import last_boxes
+from astarpo.verify.latex import equal
+from astarpo.verify.notation import UnreadableLatexError
 from astarpo.verify.numbers import NUMBER
 
 INSTRUCTION = r"Let's think step by step and output the final answer within \boxed{}."
@@ -44,15 +46,13 @@ class Math:
         self, *, source: str | None, split: str, size: int | None, seed: int
     ) -> Iterator[Problem]:
         """Yields the problems of a source in its order; see `Task.problems`."""
-        if size is not None:
-            raise UserError(f"{self.name} has no sizes: they belong to made problems")
         return PublishedData(
             data_sources=(self.name, *self.aliases),
             hub_name="DigitalLearningGmbH/MATH-lighteval",
             hub_config=None,
             convert=_problem,
             readable=self.can_judge,
-        ).problems(source, split)
+        ).problems(source, split, size)
 
     def can_judge(self, ground_truth: str) -> bool:
         """See `Task.can_judge`."""

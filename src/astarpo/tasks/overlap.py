@@ -1,7 +1,7 @@
-"""Held-out problems are not trained on: overlap of problem sets, exact and near.
+"""Whether problem sets overlap, exactly or nearly, so that held-out problems are not trained on.
 
-Two problems are the same if they ask the same, to the letter. They are near if they ask it with the
-same words and numbers up to order, case, spacing and the way a number is written: `3 + 4` and
+Two problems are the same if their texts are equal. They are near if their texts have the same words
+and numbers, whatever their order, case, spacing and the way a number is written: `3 + 4` and
 `4 + 3`, `1,000` and `1000`.
 """
 
@@ -19,12 +19,12 @@ _PARTS = re.compile(r"[-+\u2212]?\s*\d[\d,]*(?:\.\d+)?|[^\W\d_]+|[*/^=<>x÷]")
 
 
 def question(problem: Problem) -> str:
-    """What is asked, to the letter."""
+    """The text of a problem's messages."""
     return "\n\n".join(message["content"] for message in problem.prompt)
 
 
 def near_question(problem: Problem) -> str:
-    """What is asked, the same for near problems."""
+    """What a problem asks, in a form that is equal for near problems."""
     parts = []
     for part in _PARTS.findall(question(problem).casefold()):
         if part[-1].isdigit():
@@ -35,13 +35,13 @@ def near_question(problem: Problem) -> str:
 
 
 def is_held_out(problem: Problem, share: float) -> bool:
-    """Whether a problem is in the share of a set that is held out; near ones are so together."""
+    """Whether a problem is in the share of a set that is held out. Near problems go together."""
     digest = blake2b(near_question(problem).encode("utf-8", "surrogatepass"), digest_size=8)
     return int.from_bytes(digest.digest(), "big") < share * 2**64
 
 
 def without(problems: Iterable[Problem], held_out: Iterable[Problem]) -> list[Problem]:
-    """The problems that held-out ones do not ask."""
+    """The problems whose text is not also that of a held-out one."""
     asked = {question(problem) for problem in held_out}
     return [problem for problem in problems if question(problem) not in asked]
 
@@ -49,12 +49,12 @@ def without(problems: Iterable[Problem], held_out: Iterable[Problem]) -> list[Pr
 def refuse_overlap(
     problems: Sequence[Problem], held_out: Sequence[Problem], names: tuple[str, str]
 ) -> None:
-    """Refuses to call problems held out that are trained on; says how many are near such ones.
+    """Refuses held-out problems that are trained on, and warns of those that are near such.
 
     Args:
         problems: Those that are trained on.
-        held_out: Those that are not.
-        names: What both are called in messages: the files.
+        held_out: Those that must not be.
+        names: The files of both, for messages.
 
     Raises:
         UserError: They share a problem.

@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -50,7 +50,7 @@ class PublishedData:
     """How one task's published data are read.
 
     Attributes:
-        data_sources: Names that rows in verl's layout may carry.
+        data_sources: The task's name, then further ones that rows in verl's layout may carry.
         hub_name: The hub data set that is used where no source is given.
         hub_config: Its configuration.
         convert: Makes a problem of a row in the authors' layout and a split.
@@ -65,12 +65,20 @@ class PublishedData:
     readable: Callable[[str], bool]
     published_split: str | None = None
 
-    def problems(self, source: str | None, split: str) -> Iterator[Problem]:
+    def problems(self, source: str | None, split: str, size: int | None) -> Iterator[Problem]:
         """Yields the problems of a local file or a hub data set, in its order.
 
+        Args:
+            source: See `Task.problems`.
+            split: See `Task.problems`.
+            size: None: published problems have no sizes.
+
         Raises:
-            UserError: The source cannot be read, lacks a column, or has an unreadable gold answer.
+            UserError: The source cannot be read, lacks a column, or has an unreadable reference
+                answer; or a size is given.
         """
+        if size is not None:
+            raise UserError(f"{self.data_sources[0]} has no sizes: they belong to made problems")
         path = None if source is None else _local_file(source)
         if path is None:
             name = source or self.hub_name
@@ -149,8 +157,7 @@ def _hub_rows(name: str, config: str | None, split: str) -> Iterator[Row]:
             "--source FILE (a copy in the cache is used with HF_HUB_OFFLINE=1)"
         ) from error
     assert isinstance(rows, datasets.Dataset)
-    for index, fields in enumerate(map(dict, rows)):
-        yield Row(f"{name}, {split} row {index}", index, fields)
+    yield from _numbered(f"{name}, {split}", map(dict, rows))
 
 
 def _saved_rows(folder: Path, split: str) -> Iterator[Row]:
@@ -163,8 +170,7 @@ def _saved_rows(folder: Path, split: str) -> Iterator[Row]:
         raise UserError(
             f"{folder}: no data set that save_to_disk wrote, or it has no split {split!r}"
         ) from error
-    for index, fields in enumerate(map(dict, rows)):
-        yield Row(f"{folder}, row {index}", index, fields)
+    yield from _numbered(f"{folder},", map(dict, rows))
 
 
 def _local_file(source: str) -> Path | None:
@@ -207,11 +213,7 @@ def _array_rows(path: Path) -> Iterator[Row]:
         rows = json.loads(path.read_bytes())
     except (ValueError, RecursionError) as error:
         raise UserError(f"{path}: not JSON ({error})") from error
-    for index, fields in enumerate(rows):
-        where = f"{path}, row {index}"
-        if not isinstance(fields, dict):
-            raise UserError(f"{where}: expected a JSON object")
-        yield Row(where, index, fields)
+    yield from _numbered(f"{path},", rows)
 
 
 def _csv_rows(path: Path) -> Iterator[Row]:
@@ -237,5 +239,11 @@ def _column_names(path: Path) -> list[str]:
 def _parquet_rows(path: Path) -> Iterator[Row]:
     with open_parquet(path) as file:
         rows = (fields for batch in file.iter_batches() for fields in batch.to_pylist())
-        for index, fields in enumerate(rows):
-            yield Row(f"{path}, row {index}", index, fields)
+        yield from _numbered(f"{path},", rows)
+
+
+def _numbered(where: str, rows: Iterable[Any]) -> Iterator[Row]:
+    for index, fields in enumerate(rows):
+        if not isinstance(fields, dict):
+            raise UserError(f"{where} row {index}: expected a JSON object")
+        yield Row(f"{where} row {index}", index, fields)

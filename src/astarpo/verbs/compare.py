@@ -4,6 +4,7 @@ from typing import Any
 
 from astarpo.config import CompareConfig
 from astarpo.experiments.plan import Experiment
+from astarpo.experiments.preview import preview as preview_experiment
 from astarpo.experiments.request import (
     parse_algorithms,
     parse_seeds,
@@ -15,7 +16,7 @@ from astarpo.types import UserError
 
 
 def compare(config: CompareConfig) -> dict[str, Any]:
-    """Trains every algorithm with every seed and measures cost and result; see `experiment/`.
+    """Trains every algorithm with every seed and measures cost and result; see `experiments/`.
 
     Returns:
         What `results.json` says, of the runs that are finished.
@@ -34,6 +35,11 @@ def prepare(config: CompareConfig) -> Experiment:
         UserError: As `compare` says.
     """
     return prepare_experiment(plan_comparison(config))
+
+
+def preview(config: CompareConfig) -> list[str]:
+    """The lines of a dry run; raises what `prepare` raises."""
+    return preview_experiment(prepare(config))
 
 
 def plan_comparison(config: CompareConfig) -> Experiment:

@@ -1,4 +1,4 @@
-"""The main job, embedded: both stages on a small policy, in minutes on a laptop.
+"""The verb `demo`: both stages on a small policy, in minutes on a laptop.
 
 Everything is in the shipped recipe `recipes/demo.toml`; the policy it starts from is shipped too.
 """
@@ -7,6 +7,8 @@ from typing import Any
 
 from astarpo.config import DemoConfig, RunConfig
 from astarpo.config.documents import shipped_policy
+from astarpo.verbs.run import prepare as prepare_run
+from astarpo.verbs.run import preview as preview_run
 from astarpo.verbs.run import run
 
 
@@ -17,6 +19,20 @@ def demo(config: DemoConfig) -> dict[str, Any]:
         What `summary.json` in `config.out` says; see `run.run_document`.
     """
     return run(recipe_of(config))
+
+
+def prepare(config: DemoConfig) -> dict[str, Any]:
+    """The config of every stage; see `run.prepare`.
+
+    Raises:
+        UserError: The folder holds something else.
+    """
+    return prepare_run(recipe_of(config))
+
+
+def preview(config: DemoConfig) -> list[str]:
+    """The lines of a dry run; raises what `prepare` raises."""
+    return preview_run(recipe_of(config))
 
 
 def recipe_of(config: DemoConfig) -> RunConfig:

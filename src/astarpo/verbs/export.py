@@ -95,3 +95,9 @@ def _trl_rows(problems: Sequence[Problem], values: Sequence[float]) -> list[dict
         }
         rows.append(columns | own)
     return rows
+
+
+def preview(config: ExportConfig) -> list[str]:
+    """The lines of a dry run; raises what `prepare` raises."""
+    _, problems, kept = prepare(config)
+    return [f"{len(kept)} of {len(problems)} problems have samples"]

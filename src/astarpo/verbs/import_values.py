@@ -192,3 +192,9 @@ def _finish(table: ValueTable, published: Sequence[Published], config: ImportVal
     finish_table(table, problems, num_samples, config, num_set_aside=0, imported=imported)
     if agreement is not None:
         logger.info(f"our verifier agrees with {agreement:.1%} of {len(pairs)} published verdicts")
+
+
+def preview(config: ImportValuesConfig) -> list[str]:
+    """The lines of a dry run; raises what `prepare` raises."""
+    published, _ = prepare(config)
+    return [f"{len(published)} problems with {len(published[0].responses)} samples each"]

@@ -139,3 +139,8 @@ def _answers(
         for truth, problem in zip(answers["truths"], known, strict=True)
     ]
     return clean(answers)
+
+
+def preview(config: ReportConfig) -> list[str]:
+    """The lines of a dry run; raises what `prepare` raises."""
+    return [f"would be written: {prepare(config)}"]

@@ -300,3 +300,8 @@ def _render(
             f"value table: {out / 'values'}    scores: {out / 'summary.json'}",
         ]
     )
+
+
+def preview(config: RunConfig) -> list[str]:
+    """The lines of a dry run, one a stage; raises what `prepare` raises."""
+    return [f"{name}: {stage.model_dump_json()}" for name, stage in prepare(config).items()]

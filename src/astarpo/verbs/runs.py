@@ -96,3 +96,8 @@ def _render(rows: Sequence[tuple[str, ...]]) -> list[str]:
         ).rstrip()
         for row in (_COLUMNS, *rows)
     ]
+
+
+def preview(config: RunsConfig) -> list[str]:
+    """The lines of a dry run; raises what `prepare` raises."""
+    return [f"{len(prepare(config))} runs"]

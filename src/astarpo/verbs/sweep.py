@@ -5,6 +5,7 @@ from typing import Any
 
 from astarpo.config import SweepConfig
 from astarpo.experiments.plan import Experiment
+from astarpo.experiments.preview import preview as preview_experiment
 from astarpo.experiments.request import (
     parse_algorithms,
     parse_seeds,
@@ -16,7 +17,7 @@ from astarpo.experiments.runner import run_experiment
 
 
 def sweep(config: SweepConfig) -> dict[str, Any]:
-    """Trains with every value of a setting and every seed; see `experiment/`.
+    """Trains with every value of a setting and every seed; see `experiments/`.
 
     All values of `samples` use one value table a seed: the first samples of it.
 
@@ -37,6 +38,11 @@ def prepare(config: SweepConfig) -> Experiment:
         UserError: As `sweep` says.
     """
     return prepare_experiment(plan_sweep(config))
+
+
+def preview(config: SweepConfig) -> list[str]:
+    """The lines of a dry run; raises what `prepare` raises."""
+    return preview_experiment(prepare(config))
 
 
 def plan_sweep(config: SweepConfig) -> Experiment:

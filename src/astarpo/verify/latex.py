@@ -1,8 +1,8 @@
 r"""Equality of two answers in LaTeX, as a mathematician would judge it.
 
 Asked in this order: the same text once style and spacing are gone; the same words, digits of one
-base, or plain number; the same mathematics, in a form as finished as the gold's. How text becomes
-a tree safely is told in `reading.py`, what is finished in `finished.py`.
+base, or plain number; the same mathematics, in a form as finished as the gold's. `reading.py`
+tells how text becomes a tree safely, `finished.py` what makes a form finished.
 
 Comparison may still take for ever: call `equal` on model output in a worker only.
 """
@@ -10,7 +10,6 @@ Comparison may still take for ever: call `equal` on model output in a worker onl
 import re
 from functools import lru_cache
 
-from astarpo.verify.boxes import last_boxed, last_boxes
 from astarpo.verify.notation import (
     UnreadableLatexError,
     compact,
@@ -24,8 +23,6 @@ from astarpo.verify.notation import (
 from astarpo.verify.numbers import parse_number
 from astarpo.verify.reading import read
 from astarpo.verify.sameness import same
-
-__all__ = ["MAX_LATEX_CHARS", "UnreadableLatexError", "equal", "last_boxed", "last_boxes"]
 
 MAX_LATEX_CHARS = 2000
 
@@ -99,5 +96,5 @@ def _same_value(answer: str, gold: str) -> bool:
     return same(reading, gold_reading)
 
 
-# The golds of a problem come again with each of its samples.
+# Each sample of a problem is compared with the same golds.
 _read_gold = lru_cache(maxsize=256)(read)

@@ -4,7 +4,7 @@ What counts as a number: `18`, `-0.50`, `.5`, `1,000` (only where commas part th
 `-$18`, `1e3`, and a quotient of two of these without spaces, `3/4`. Percent signs and units are
 no part of it. Numbers longer than `MAX_NUMBER_CHARS` are unreadable rather than slow.
 
-A sentence may besides write `1 000`, `1{,}000`, `\frac{1}{2}`, `2 1/2`, `10^3`, `2 \times 10^3` and
+A sentence may also write `1 000`, `1{,}000`, `\frac{1}{2}`, `2 1/2`, `10^3`, `2 \times 10^3` and
 `5 million`. It states a number if it holds one alone, or is an equation that ends in one.
 """
 
@@ -148,7 +148,7 @@ def _only_number(plain: str) -> Stated | None:
 
 
 def _find(plain: str) -> Iterator[re.Match[str]]:
-    """The numbers in a text, but for those that belong to a unit before them, as in `18 m^2`."""
+    """The numbers in a text, except those that belong to a unit before them, as in `18 m^2`."""
     is_first = True
     for match in _NUMERAL.finditer(plain):
         before = plain[max(0, match.start() - 2) : match.start()]

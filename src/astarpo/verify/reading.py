@@ -11,7 +11,7 @@ Nothing that a model wrote may run, and math-verify 0.9 makes code from text in 
   writer's choice. So sympy never gets to see a sum, product, integral or limit: `series.py`
   computes the finite and polynomial ones as they are read, and the others are unreadable.
 
-The workers besides refuse to run any code made from text, so a fourth place fails safely.
+The workers refuse to run any code made from text as well, so a fourth place would fail safely.
 
 math-verify does some sums while it reads: a binomial, a fraction in lowest terms, a determinant.
 `_reader` leaves them, or notes that they were left undone in the answer.

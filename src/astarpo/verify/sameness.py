@@ -15,8 +15,8 @@ _DIGITS = 40
 _AGREEING = 25
 # A longer decimal fraction beside a root is an approximation, however close.
 _MAX_DENOMINATOR = 10**15
-# Where expressions are compared: any values will do that no formula singles out.
-# The last lie far out, where `|x - 5|` has another sign.
+# Values at which expressions are compared. No formula singles any of them out; the last two pairs
+# lie far from 0, where `|x - 5|` has another sign.
 _POINTS = (
     *(("1.3729", "2.1873"), ("-0.8391", "0.4127"), ("0.6131", "-1.7717")),
     *(("1017.3921", "229.0713"), ("-1123.1179", "-311.5527")),
@@ -119,11 +119,7 @@ def _same_link(answer: Any, gold: Any) -> bool:
     from sympy import Eq, Expr
 
     if not all(isinstance(s, Expr) for s in (*answer.args, *gold.args)):
-        return (
-            type(answer) is type(gold)
-            and _same(answer.lhs, gold.lhs)
-            and _same(answer.rhs, gold.rhs)
-        )
+        return type(answer) is type(gold) and all(map(_same, answer.args, gold.args))
     if type(answer) is not type(gold):
         answer = answer.reversed
     if type(answer) is not type(gold):

@@ -8,13 +8,20 @@ from astarpo.tasks import get_task
 from astarpo.types import Verdict
 
 GRADE_TIMEOUT_S = 10.0
-"""Limit of `grade`: what takes longer is not going to end."""
+"""CPU time that `grade` allows for one answer: far more than any verifier that ships needs."""
 
 
 def grade(task: str, response: str, gold: str) -> Verdict:
-    """Judges one response, safely: what could hang runs in a worker process with a time limit.
+    r"""Judges one response, safely: what could hang runs in a worker process with a time limit.
 
-    For many responses use a `GradingPool`.
+    For many responses use a `Grader`, which judges several at once.
+
+    Example:
+        >>> import astarpo
+        >>> astarpo.grade("gsm8k", "Six times three is 18.\n#### 18", gold="18")
+        Verdict(reward=1.0, answer='18', status='ok')
+        >>> astarpo.grade("math", r"So it is $\boxed{x/2}$.", gold=r"\frac{x}{2}")
+        Verdict(reward=1.0, answer='x/2', status='ok')
 
     Args:
         task: A task's name, or a `data_source` that means it.
@@ -31,7 +38,7 @@ def grade(task: str, response: str, gold: str) -> Verdict:
 
 
 def check_scorer(data_set: str) -> None:
-    """Sees to it that a data set of reasoning-gym can be judged where model output is.
+    """Checks that a data set of reasoning-gym can be judged in a worker process.
 
     Raises:
         UserError: It cannot.
