@@ -11,9 +11,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NoReturn, get_args, get_origin
 
+from pydantic.fields import FieldInfo
+
 import astarpo
 from astarpo.config import Config
 from astarpo.config.documents import VERBS, build, read_document, refuse_unasked, settings_for
+from astarpo.config.setting import ALGORITHM_NAMES, Group, Setting, setting_of
 from astarpo.runtime.stopping import STOPPED_STATUS
 from astarpo.types import TrainingStopped, UserError
 
@@ -64,7 +67,8 @@ def parse(arguments: Sequence[str]) -> tuple[Config, bool]:
     settings = {}
     if path:
         settings = settings_for(verb, read_document(Path(path)), path, flags.get("algorithm"))
-        refuse_unasked(settings, flags, path)
+        permission = "reward" if "reward" in config_class.model_fields else "trust_reward"
+        refuse_unasked(settings, flags, path, permission)
     if {"steps", "epochs"} & flags.keys():  # The flag is instead of the file's other one.
         settings = {k: v for k, v in settings.items() if k not in ("steps", "epochs")}
     return build(config_class, settings | flags), dry
@@ -111,44 +115,77 @@ def _parser(verb: str, config_class: type[Config]) -> argparse.ArgumentParser:
         description=config_class.__doc__,
         argument_default=argparse.SUPPRESS,
         allow_abbrev=False,
+        add_help=False,
         formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=32, width=100),
     )
-    if verb not in _WITHOUT_CONFIG:
-        parser.add_argument(
-            "--config", metavar="FILE", help="TOML or JSON with these settings; flags override it"
+    general = parser.add_argument_group("general")
+    general.add_argument("-h", "--help", action="help", help="show this text and exit")
+    if config_class.takes_file:
+        general.add_argument(
+            "--config", metavar="FILE", help="TOML or JSON file with settings; flags override it"
         )
-    parser.add_argument(
-        "--dry-run", action="store_true", help="say what would be done, and do nothing"
+    general.add_argument(
+        "--dry-run", action="store_true", help="check all inputs and say what would be done"
     )
-    fields = config_class.model_fields.items()
-    for name, field in sorted(fields, key=lambda item: not item[1].is_required()):
-        required = field.is_required()
-        default = "required" if required else f"default {field.default}"
-        options: dict[str, Any] = {"help": f"{field.description} ({default})".replace("%", "%%")}
-        choices = _choices(field.annotation)
-        if field.annotation is bool:
-            options["action"] = argparse.BooleanOptionalAction
-        elif choices:
-            options["choices"] = choices
-        else:
-            options["metavar"] = _metavar(field.annotation)
-        if name in _POSITIONAL:
-            options["metavar"] = name.upper()
-            many = get_origin(field.annotation) is list
-            parser.add_argument(name, nargs="*" if many else "?", **options)
-        else:
-            parser.add_argument(f"--{name.replace('_', '-')}", **options)
+    groups: dict[str, list[str]] = {}
+    for name in sorted(config_class.model_fields, key=lambda name: _place(config_class, name)):
+        heading = _heading(setting_of(config_class.model_fields[name]))
+        groups.setdefault(heading, []).append(name)
+    for heading, names in groups.items():
+        group = parser.add_argument_group(heading)
+        for name in names:
+            _add_setting(group, name, config_class.model_fields[name])
     return parser
 
 
-# What reads better without a flag's name: `astarpo data gsm8k`, `astarpo run RECIPE`.
-_POSITIONAL = {"task", "recipe", "setting", "table", "runs", "dir"}
-_WITHOUT_CONFIG = {"demo", "run", "compare", "sweep", "report", "runs"}
+def _place(config_class: type[Config], name: str) -> tuple[bool, int, bool, bool]:
+    """Where a setting comes in `--help`, and among the words that are taken by position."""
+    field = config_class.model_fields[name]
+    setting = setting_of(field)
+    group = 0 if setting.positional else list(Group).index(setting.group)
+    read_by_all = setting.readers == ALGORITHM_NAMES
+    return not setting.positional, group, not read_by_all, not field.is_required()
+
+
+def _heading(setting: Setting) -> str:
+    if setting.positional:
+        return "arguments"
+    if setting.readers != ALGORITHM_NAMES:
+        return f"{setting.group}: read by {', '.join(setting.readers)}"
+    return setting.group
+
+
+def _add_setting(group: argparse._ArgumentGroup, name: str, field: FieldInfo) -> None:
+    options: dict[str, Any] = {"help": f"{field.description}{_default(field)}".replace("%", "%%")}
+    choices = _choices(field.annotation)
+    if field.annotation is bool:
+        options["action"] = argparse.BooleanOptionalAction
+    elif choices:
+        options["choices"] = choices
+    else:
+        options["metavar"] = _metavar(field.annotation)
+    if setting_of(field).positional:
+        options["metavar"] = name.upper()
+        many = get_origin(field.annotation) is list
+        group.add_argument(name, nargs="*" if many else "?", **options)
+    else:
+        group.add_argument(f"--{name.replace('_', '-')}", **options)
+
+
+def _default(field: FieldInfo) -> str:
+    """What follows a setting's help; nothing where the help itself says what holds without it."""
+    if field.is_required():
+        return " Required."
+    if field.default is None:
+        return ""
+    if isinstance(field.default, bool):
+        return f" Default: {'on' if field.default else 'off'}."
+    return f" Default: {field.default}."
 
 
 def _usage(verb: str, config_class: type[Config]) -> str:
     fields = config_class.model_fields
-    names = [name for name in fields if name in _POSITIONAL]
+    names = [name for name, field in fields.items() if setting_of(field).positional]
     names.sort(key=lambda name: not fields[name].is_required())
     shown = [name.upper() if fields[name].is_required() else f"[{name.upper()}]" for name in names]
     return " ".join(["astarpo", verb, *shown, "[flags]"])

@@ -10,7 +10,9 @@ from astarpo.tasks.gym import ReasoningGym
 from astarpo.types import Problem, UserError
 
 
-def verifier_fingerprint(problems: Sequence[Problem], reward: str | None = None) -> dict[str, str]:
+def verifier_fingerprint(
+    problems: Sequence[Problem], reward: str | None = None, flag: str = "--trust-reward"
+) -> dict[str, str]:
     """Versions of the verifiers that judge these problems, one entry a task.
 
     A problem file may come from anyone, and a reward function is code that runs with the file's
@@ -19,6 +21,7 @@ def verifier_fingerprint(problems: Sequence[Problem], reward: str | None = None)
     Args:
         problems: What is to be judged.
         reward: The function that the user named. Anything else in it counts as none.
+        flag: By which the user names it.
 
     Raises:
         UserError: A problem asks for a function that the user did not name, nothing judges one of
@@ -29,7 +32,7 @@ def verifier_fingerprint(problems: Sequence[Problem], reward: str | None = None)
     sources = {problem.data_source for problem in problems}
     for source in sorted(sources):
         if source.startswith(PREFIX) and source not in permitted_sources(reward):
-            raise not_named(source)
+            raise not_named(source, flag)
     verifiers = {source: get_verifier(source) for source in sources}
     for source, verifier in verifiers.items():
         if isinstance(verifier, RewardFunction):
@@ -48,5 +51,6 @@ def _refuse_unjudgeable(task: Task | ReasoningGym, problems: Sequence[Problem]) 
         raise UserError(
             f"{task.name} cannot judge against {len(wrong)} of {len(problems)} reference answers, "
             f"the first {wrong[0].ground_truth!r:.80} of {wrong[0].id}: it wants {task.gold_form}; "
-            "mend them, leave these problems out, or judge by a function of yours (--reward)"
+            "mend them, leave these problems out, or give astarpo data a function of yours that "
+            "judges them (--reward)"
         )

@@ -28,10 +28,10 @@ def permitted_sources(reward: str | None) -> set[str]:
     return {f"{PREFIX}{reward}"} if reward else set()
 
 
-def not_named(data_source: str) -> UserError:
+def not_named(data_source: str, flag: str = "--trust-reward") -> UserError:
     """The error for a problem file that asks to run a function which the user did not name."""
     function = data_source.removeprefix(PREFIX)
     return UserError(
         f"the problem file asks to run the function {function!r:.200} to judge its answers: if it "
-        "is yours, give --reward FILE.py:NAME, written as it is there; else do not use the file"
+        f"is yours, give {flag} FILE.py:NAME, written as it is there; else do not use the file"
     )

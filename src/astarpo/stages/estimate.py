@@ -74,12 +74,12 @@ def _fill(config: EstimateConfig, prepared: "Prepared", wanted: dict[str, Any]) 
     stopwatch = Stopwatch(dict(table.manifest.get("seconds", {})))
 
     if config.rejudge:
-        with Grader(config.grade_workers, config.grade_timeout, config.reward) as grader:
+        with Grader(config.grade_workers, config.grade_timeout, config.trust_reward) as grader:
             rejudge(table, problems, grader)
     shards = plan_shards(table, prompts, config.samples, config.shard_problems)
     reasons = _counts(table.samples(["finish_reason"])["finish_reason"])
     with (
-        Grader(config.grade_workers, config.grade_timeout, config.reward) as grader,
+        Grader(config.grade_workers, config.grade_timeout, config.trust_reward) as grader,
         Progress("stage 1: samples", sum(map(len, shards))) as progress,
         StepProfiler(config.out, [policy.model], len(shards), enabled=config.profile) as profiler,
     ):
@@ -155,13 +155,13 @@ def prepare(config: EstimateConfig, problems: list[Problem] | None = None) -> Pr
     Raises:
         UserError: An input is wrong, or the table there does not fit.
     """
-    inputs = [config.model, config.problems, reward_file(config.reward)]
+    inputs = [config.model, config.problems, reward_file(config.trust_reward)]
     check_folder(config.out, inputs, kind="a value table", marks=TABLE_MARKS)
     if problems is None:
         problems = read_problems(config.problems, limit=config.limit)
     problems = problems[: config.limit]
     device = pick_device(config.device)
-    verifier_fingerprint(problems, config.reward)
+    verifier_fingerprint(problems, config.trust_reward)
     prompts = open_prompts(
         problems,
         config.model,
@@ -182,7 +182,7 @@ def sampling_fingerprint(
     """Everything that decides which samples a table holds and how they were judged."""
     return (
         fingerprint(config.model)
-        | verifier_fingerprint(problems, config.reward)
+        | verifier_fingerprint(problems, config.trust_reward)
         | {
             "prompt_format": config.prompt_format,
             "temperature": config.temperature,

@@ -48,7 +48,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     policy = load_policy(config.model, device)
     reference = load_policy(config.reference, device) if config.reference else None
     stopwatch = Stopwatch()
-    with Grader(config.grade_workers, config.grade_timeout, config.reward) as grader:
+    with Grader(config.grade_workers, config.grade_timeout, config.trust_reward) as grader:
         measured = measure(policy, prompts, config, grader, stopwatch)
     if reference and measured.sampled_PK:
         with stopwatch.phase("reference"):
@@ -112,7 +112,7 @@ def prepare(config: EvaluateConfig, problems: list[Problem] | None = None) -> Pr
         raise UserError("what to evaluate on is missing: give --problems FILE or --suite paper")
     if config.reference and (config.samples == 0 or config.top_p < 1):
         raise UserError("reference: the KL needs --samples of at least 1 and --top-p 1")
-    inputs = [config.model, config.reference, config.problems, reward_file(config.reward)]
+    inputs = [config.model, config.reference, config.problems, reward_file(config.trust_reward)]
     check_file(config.out, inputs, overwrite=config.overwrite, suffix=".json")
     left_over = not config.out.exists() and holds_answers(answers_file(config))
     check_file(answers_file(config), inputs, overwrite=config.overwrite or left_over)
@@ -120,7 +120,7 @@ def prepare(config: EvaluateConfig, problems: list[Problem] | None = None) -> Pr
         problems = read_problems(config.problems, limit=config.limit)
     problems = problems[: config.limit]
     device = pick_device(config.device)
-    verifiers = verifier_fingerprint(problems, config.reward)
+    verifiers = verifier_fingerprint(problems, config.trust_reward)
     answered_by_choice(problems)
     if config.reference:
         _require_one_vocabulary(config.model, config.reference)

@@ -123,7 +123,7 @@ class Training:
         tracker = open_tracker(config.log_to, run.path, run.settings, self.steps_done)
         with (
             closing(tracker),
-            Grader(config.grade_workers, config.grade_timeout, config.reward) as grader,
+            Grader(config.grade_workers, config.grade_timeout, config.trust_reward) as grader,
             Progress("training: steps", self.num_steps, self.steps_done) as progress,
             self._open_profiler() as profiler,
         ):
@@ -203,7 +203,7 @@ def prepare(config: TrainConfig) -> Inputs:
         UserError: An input is wrong or does not fit the value table, or `out` is in use.
     """
     given = [config.model, config.problems, config.values, config.eval_problems]
-    given.append(reward_file(config.reward))
+    given.append(reward_file(config.trust_reward))
     check_folder(config.out, given, kind="a run directory", marks=("config.json",))
     require_parts(config)
     RunLog(config.out, config, resume=config.resume)

@@ -14,11 +14,11 @@ def input_digests(config: TrainConfig, inputs: Inputs) -> dict[str, str]:
     """Digests of a run's inputs, by words that a message can use.
 
     Args:
-        config: Gives model and reward.
+        config: Gives model and trust_reward.
         inputs: Problems, V* and held-out prompts.
     """
     digests = {f"the model ({part})": d for part, d in fingerprint(config.model).items()}
-    digests |= verifier_fingerprint(inputs.problems, config.reward)
+    digests |= verifier_fingerprint(inputs.problems, config.trust_reward)
     digests["the problems"] = _digest([[p.id, p.digest] for p in inputs.problems])
     if inputs.values is not None:
         # Another machine's last digit is no other value.

@@ -74,7 +74,7 @@ def open_inputs(config: TrainConfig) -> Inputs:
         UserError: One of them is missing or cannot be read, or they do not fit.
     """
     problems = read_problems(config.problems, limit=config.limit)
-    verifiers = verifier_fingerprint(problems, config.reward)
+    verifiers = verifier_fingerprint(problems, config.trust_reward)
     table = None
     if config.values:
         table = ValueTable(config.values)
@@ -100,7 +100,7 @@ def open_inputs(config: TrainConfig) -> Inputs:
     held_out = []
     if config.eval_problems:
         held_out = read_problems(config.eval_problems)
-        verifier_fingerprint(held_out, config.reward)
+        verifier_fingerprint(held_out, config.trust_reward)
         refuse_overlap(problems, held_out, (str(config.problems), str(config.eval_problems)))
         held_out = _prompts(config.model, held_out, text)
     num_steps = count_steps(config, len(prompts))
