@@ -1,7 +1,8 @@
-"""The command line: verbs to functions. The only file that knows the argument parser.
+"""The command line: each verb calls the function of its name. No other file knows argparse.
 
-Flags are made from the fields of a verb's config; pydantic converts and checks their values, so the
-command line and a config file obey the same rules. Torch is imported once a verb runs, not before.
+Flags are made from the fields of a verb's config, and grouped as they are declared (see
+`config/setting.py`). Pydantic converts and checks their values, so the command line and a config
+file obey the same rules. Torch is imported once a verb runs, not before.
 """
 
 import argparse
@@ -30,8 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: Words of the command line; None for this process's.
 
     Returns:
-        Exit status: 0, 2 for a mistake of the user's, 1 where training had to stop for what went
-        wrong, 3 where a signal stopped it and it can be gone on with.
+        Exit status: 0 when done, 1 if training went wrong, 2 for a mistake of the user's, 3 if a
+        signal stopped the verb and its state was saved.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     _show_log()
@@ -50,7 +51,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def parse(arguments: Sequence[str]) -> tuple[Config, bool]:
-    """The config that a command line asks for, `--config` first, flags over it; and `--dry-run`.
+    """Reads a command line: the file of `--config` first, then flags, which override it.
+
+    Returns:
+        The verb's config, and whether `--dry-run` was given.
 
     Raises:
         UserError: The verb, a flag or a value is wrong, or something needed is missing.
@@ -75,14 +79,14 @@ def parse(arguments: Sequence[str]) -> tuple[Config, bool]:
 
 
 class _LogHandler(logging.Handler):
-    """Writes to what standard error is at that time: a progress bar keeps lines above itself."""
+    """Writes to what `sys.stderr` is at that time: a progress bar replaces it while it is shown."""
 
     def emit(self, record: logging.LogRecord) -> None:
         print(self.format(record), file=sys.stderr)
 
 
 def _show_log() -> None:
-    """Sends this package's own log, and nothing else's, to standard error."""
+    """Sends the log of this package, and of no other, to standard error."""
     logger = logging.getLogger("astarpo")
     if not logger.handlers:
         logger.addHandler(_LogHandler())
@@ -119,13 +123,13 @@ def _parser(verb: str, config_class: type[Config]) -> argparse.ArgumentParser:
         formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=32, width=100),
     )
     general = parser.add_argument_group("general")
-    general.add_argument("-h", "--help", action="help", help="show this text and exit")
+    general.add_argument("-h", "--help", action="help", help="Show this text and exit.")
     if config_class.takes_file:
         general.add_argument(
-            "--config", metavar="FILE", help="TOML or JSON file with settings; flags override it"
+            "--config", metavar="FILE", help="TOML or JSON file with settings; flags override it."
         )
     general.add_argument(
-        "--dry-run", action="store_true", help="check all inputs and say what would be done"
+        "--dry-run", action="store_true", help="Check all inputs and say what would be done."
     )
     groups: dict[str, list[str]] = {}
     for name in sorted(config_class.model_fields, key=lambda name: _place(config_class, name)):
@@ -214,8 +218,8 @@ def _overview() -> str:
             *lines,
             "",
             "exit status: 0 done, 1 training went wrong, 2 a mistake in what was asked for,",
-            "             3 stopped by SIGTERM or Ctrl-C, state saved: the same command goes on",
-            "             (train: with --resume)",
+            "             3 stopped by SIGTERM or Ctrl-C with its state saved: the same command",
+            "             continues it (for train: with --resume)",
         ]
     )
 

@@ -11,7 +11,7 @@ RecipeReward = Annotated[RewardReference, declare(Group.GRADING)]
 
 
 class DemoConfig(Config):
-    """Both stages on a small model of its own, in minutes on a laptop."""
+    """Run both stages on a small model that is shipped, in minutes on a laptop."""
 
     takes_file: ClassVar[bool] = False
 
@@ -22,7 +22,7 @@ class DemoConfig(Config):
 
 
 class RunConfig(Config):
-    """All stages of a recipe: data, estimate, train, evaluate before and after."""
+    """Run all stages of a recipe: data, estimate, train, evaluate before and after."""
 
     takes_file: ClassVar[bool] = False
 
@@ -65,7 +65,7 @@ class ExperimentConfig(Config):
 
 
 class CompareConfig(ExperimentConfig):
-    """Algorithms against each other over seeds, on equal terms; goes on where it stopped."""
+    """Compare algorithms over seeds, on equal terms; run again, it goes on where it stopped."""
 
     out: Annotated[Path, declare(Group.FILES)] = Path("runs/compare")
     """Folder for everything."""
@@ -81,7 +81,7 @@ class CompareConfig(ExperimentConfig):
 
 
 class SweepConfig(ExperimentConfig):
-    """One setting over its values and seeds; goes on where it stopped."""
+    """Vary one setting, over seeds; run again, it goes on where it stopped."""
 
     setting: Annotated[str, declare(Group.COMPARISON, positional=True)]
     """What is varied: samples (N, all from one value table), beta1, beta2, filter, another setting
@@ -97,7 +97,7 @@ class SweepConfig(ExperimentConfig):
 
 
 class ReportConfig(Config):
-    """Show runs as one page that works offline: scores, curves, stage 1, sampled answers."""
+    """Write a page about runs that works offline: scores, curves, stage 1, sampled answers."""
 
     takes_file: ClassVar[bool] = False
 
@@ -120,4 +120,4 @@ class RunsConfig(Config):
     takes_file: ClassVar[bool] = False
 
     dir: Annotated[Path, declare(Group.FILES, positional=True)] = Path("runs")
-    """Directory to look through, with all that is below it."""
+    """Folder to look through."""

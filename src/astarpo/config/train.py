@@ -18,7 +18,7 @@ from astarpo.types import UserError
 
 
 class AlgorithmConfig(Config):
-    """What the losses can be told; each setting names the algorithms that read it."""
+    """Settings of the losses; each names the algorithms that read it."""
 
     beta1: Annotated[
         float,
@@ -71,7 +71,7 @@ class AlgorithmConfig(Config):
 
 
 class TrainConfig(ComputeConfig, AlgorithmConfig):
-    """Train on-policy: stage 2 of A*-PO from the value table, or one of its rivals."""
+    """Stage 2: train the policy, by A*-PO from the value table or by another algorithm."""
 
     model: Annotated[str, declare(Group.FILES, on_resume="free", in_experiment="shared")]
     """Policy to train, and its reference: a folder or a hub name."""
