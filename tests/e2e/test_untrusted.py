@@ -203,6 +203,11 @@ def test_a_recipes_function_that_is_named_judges_every_stage(place, here):
     assert summary["trained"]["pass_at_1"] == 1
     assert summary["kl"] is None  # No samples, no KL: and nothing fails for it after training.
     assert sum(summary["num_problems"].values()) == 8
+    if place == "top":  # As version 0.1.0 wrote it, whose `reward` was the permission too.
+        kept = json.loads((here / "o" / "recipe.json").read_text())
+        del kept["trust_reward"]
+        (here / "o" / "recipe.json").write_text(json.dumps(kept))
+        assert main(["run", "recipe.toml", "--out", "o", "--trust-reward", "mine.py:f"]) == 0
 
 
 @pytest.mark.parametrize(
