@@ -183,7 +183,7 @@ def check_claim(experiment: Experiment) -> Experiment:
             for v in before["variants"]
         }
         _require_same(experiment.out, before, _request(experiment))
-    except (DamagedFileError, KeyError, TypeError) as error:
+    except (DamagedFileError, AttributeError, KeyError, TypeError) as error:
         raise UserError(f"{path}: damaged ({error}); give another --out") from error
     variants = earlier | {variant.name: variant for variant in experiment.variants}
     seeds = before["seeds"] + [seed for seed in experiment.seeds if seed not in before["seeds"]]
