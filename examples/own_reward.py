@@ -21,7 +21,7 @@ if __name__ == "__main__":
     source.write_text("\n".join(map(json.dumps, rows)))
     own = {"task": "own", "source": str(source), "prompt_column": "question"}
     astarpo.data(DataConfig(**own, reward=f"{__file__}:score", out=problems))
-    shared = {"model": model, "problems": problems, "reward": f"{__file__}:score"}
+    shared = {"model": model, "problems": problems, "trust_reward": f"{__file__}:score"}
     limits = {"max_new_tokens": 24, "allow_truncated": True}
     astarpo.estimate(EstimateConfig(**shared, **limits, out=out / "values"))
     steps = {"steps": 3, "prompts_per_step": 8}

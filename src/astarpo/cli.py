@@ -1,7 +1,8 @@
-"""The command line: verbs to functions. The only file that knows the argument parser.
+"""The command line: each verb calls the function of its name. No other file knows argparse.
 
-Flags are made from the fields of a verb's config; pydantic converts and checks their values, so the
-command line and a config file obey the same rules. Torch is imported once a verb runs, not before.
+Flags are made from the fields of a verb's config, and grouped as they are declared (see
+`config/setting.py`). Pydantic converts and checks their values, so the command line and a config
+file obey the same rules. Torch is imported once a verb runs, not before.
 """
 
 import argparse
@@ -11,9 +12,12 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal, NoReturn, get_args, get_origin
 
+from pydantic.fields import FieldInfo
+
 import astarpo
 from astarpo.config import Config
 from astarpo.config.documents import VERBS, build, read_document, refuse_unasked, settings_for
+from astarpo.config.setting import ALGORITHM_NAMES, Group, Setting, setting_of
 from astarpo.runtime.stopping import STOPPED_STATUS
 from astarpo.types import TrainingStopped, UserError
 
@@ -27,8 +31,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: Words of the command line; None for this process's.
 
     Returns:
-        Exit status: 0, 2 for a mistake of the user's, 1 where training had to stop for what went
-        wrong, 3 where a signal stopped it and it can be gone on with.
+        Exit status: 0 when done, 1 if training went wrong, 2 for a mistake of the user's, 3 if a
+        signal stopped the verb and its state was saved.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     _show_log()
@@ -47,7 +51,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def parse(arguments: Sequence[str]) -> tuple[Config, bool]:
-    """The config that a command line asks for, `--config` first, flags over it; and `--dry-run`.
+    """Reads a command line: the file of `--config` first, then flags, which override it.
+
+    Returns:
+        The verb's config, and whether `--dry-run` was given.
 
     Raises:
         UserError: The verb, a flag or a value is wrong, or something needed is missing.
@@ -64,21 +71,22 @@ def parse(arguments: Sequence[str]) -> tuple[Config, bool]:
     settings = {}
     if path:
         settings = settings_for(verb, read_document(Path(path)), path, flags.get("algorithm"))
-        refuse_unasked(settings, flags, path)
+        permission = "reward" if "reward" in config_class.model_fields else "trust_reward"
+        refuse_unasked(settings, flags, path, permission)
     if {"steps", "epochs"} & flags.keys():  # The flag is instead of the file's other one.
         settings = {k: v for k, v in settings.items() if k not in ("steps", "epochs")}
     return build(config_class, settings | flags), dry
 
 
 class _LogHandler(logging.Handler):
-    """Writes to what standard error is at that time: a progress bar keeps lines above itself."""
+    """Writes to what `sys.stderr` is at that time: a progress bar replaces it while it is shown."""
 
     def emit(self, record: logging.LogRecord) -> None:
         print(self.format(record), file=sys.stderr)
 
 
 def _show_log() -> None:
-    """Sends this package's own log, and nothing else's, to standard error."""
+    """Sends the log of this package, and of no other, to standard error."""
     logger = logging.getLogger("astarpo")
     if not logger.handlers:
         logger.addHandler(_LogHandler())
@@ -112,44 +120,77 @@ def _parser(verb: str, config_class: type[Config]) -> argparse.ArgumentParser:
         description=config_class.__doc__,
         argument_default=argparse.SUPPRESS,
         allow_abbrev=False,
+        add_help=False,
         formatter_class=lambda prog: argparse.HelpFormatter(prog, max_help_position=32, width=100),
     )
-    if verb not in _WITHOUT_CONFIG:
-        parser.add_argument(
-            "--config", metavar="FILE", help="TOML or JSON with these settings; flags override it"
+    general = parser.add_argument_group("general")
+    general.add_argument("-h", "--help", action="help", help="Show this text and exit.")
+    if config_class.takes_file:
+        general.add_argument(
+            "--config", metavar="FILE", help="TOML or JSON file with settings; flags override it."
         )
-    parser.add_argument(
-        "--dry-run", action="store_true", help="say what would be done, and do nothing"
+    general.add_argument(
+        "--dry-run", action="store_true", help="Check all inputs and say what would be done."
     )
-    fields = config_class.model_fields.items()
-    for name, field in sorted(fields, key=lambda item: not item[1].is_required()):
-        required = field.is_required()
-        default = "required" if required else f"default {field.default}"
-        options: dict[str, Any] = {"help": f"{field.description} ({default})".replace("%", "%%")}
-        choices = _choices(field.annotation)
-        if field.annotation is bool:
-            options["action"] = argparse.BooleanOptionalAction
-        elif choices:
-            options["choices"] = choices
-        else:
-            options["metavar"] = _metavar(field.annotation)
-        if name in _POSITIONAL:
-            options["metavar"] = name.upper()
-            many = get_origin(field.annotation) is list
-            parser.add_argument(name, nargs="*" if many else "?", **options)
-        else:
-            parser.add_argument(f"--{name.replace('_', '-')}", **options)
+    groups: dict[str, list[str]] = {}
+    for name in sorted(config_class.model_fields, key=lambda name: _place(config_class, name)):
+        heading = _heading(setting_of(config_class.model_fields[name]))
+        groups.setdefault(heading, []).append(name)
+    for heading, names in groups.items():
+        group = parser.add_argument_group(heading)
+        for name in names:
+            _add_setting(group, name, config_class.model_fields[name])
     return parser
 
 
-# What reads better without a flag's name: `astarpo data gsm8k`, `astarpo run RECIPE`.
-_POSITIONAL = {"task", "recipe", "setting", "table", "runs", "dir"}
-_WITHOUT_CONFIG = {"demo", "run", "compare", "sweep", "report", "runs"}
+def _place(config_class: type[Config], name: str) -> tuple[bool, int, bool, bool]:
+    """Where a setting comes in `--help`, and among the words that are taken by position."""
+    field = config_class.model_fields[name]
+    setting = setting_of(field)
+    group = 0 if setting.positional else list(Group).index(setting.group)
+    read_by_all = setting.readers == ALGORITHM_NAMES
+    return not setting.positional, group, not read_by_all, not field.is_required()
+
+
+def _heading(setting: Setting) -> str:
+    if setting.positional:
+        return "arguments"
+    if setting.readers != ALGORITHM_NAMES:
+        return f"{setting.group}: read by {', '.join(setting.readers)}"
+    return setting.group
+
+
+def _add_setting(group: argparse._ArgumentGroup, name: str, field: FieldInfo) -> None:
+    options: dict[str, Any] = {"help": f"{field.description}{_default(field)}".replace("%", "%%")}
+    choices = _choices(field.annotation)
+    if field.annotation is bool:
+        options["action"] = argparse.BooleanOptionalAction
+    elif choices:
+        options["choices"] = choices
+    else:
+        options["metavar"] = _metavar(field.annotation)
+    if setting_of(field).positional:
+        options["metavar"] = name.upper()
+        many = get_origin(field.annotation) is list
+        group.add_argument(name, nargs="*" if many else "?", **options)
+    else:
+        group.add_argument(f"--{name.replace('_', '-')}", **options)
+
+
+def _default(field: FieldInfo) -> str:
+    """What follows a setting's help; nothing where the help itself says what holds without it."""
+    if field.is_required():
+        return " Required."
+    if field.default is None:
+        return ""
+    if isinstance(field.default, bool):
+        return f" Default: {'on' if field.default else 'off'}."
+    return f" Default: {field.default}."
 
 
 def _usage(verb: str, config_class: type[Config]) -> str:
     fields = config_class.model_fields
-    names = [name for name in fields if name in _POSITIONAL]
+    names = [name for name, field in fields.items() if setting_of(field).positional]
     names.sort(key=lambda name: not fields[name].is_required())
     shown = [name.upper() if fields[name].is_required() else f"[{name.upper()}]" for name in names]
     return " ".join(["astarpo", verb, *shown, "[flags]"])
@@ -178,8 +219,8 @@ def _overview() -> str:
             *lines,
             "",
             "exit status: 0 done, 1 training went wrong, 2 a mistake in what was asked for,",
-            "             3 stopped by SIGTERM or Ctrl-C, state saved: the same command goes on",
-            "             (train: with --resume)",
+            "             3 stopped by SIGTERM or Ctrl-C with its state saved: the same command",
+            "             continues it (for train: with --resume)",
         ]
     )
 

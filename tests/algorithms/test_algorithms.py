@@ -16,7 +16,6 @@ CONFIG = AlgorithmConfig(group_size=4, kl_coef=0.1, gae_lambda=0.8)
 NUM_SEQUENCES = 8
 VARIANTS = {
     "grpo-dr": {"length_normalize": False, "std_normalize": False},
-    "astar_po-options": {"policy_scale": True, "center": True, "residual_clip": 0.5},
 }
 MADE = [pytest.param(make(CONFIG, 7), id=name) for name, make in ALGORITHMS.items()] + [
     pytest.param(ALGORITHMS[name.split("-")[0]](CONFIG.model_copy(update=changes), 7), id=name)
@@ -47,8 +46,8 @@ def test_settings_reach_the_algorithms():
     assert {name: a.coupled for name, a in made.items() if a.coupled > 1} == {"rebel": 2}
     dr_grpo = CONFIG.model_copy(update=VARIANTS["grpo-dr"])
     assert ALGORITHMS["grpo"](dr_grpo, 7) == GRPO(4, CONFIG.clip, 0.1, False, 7)
-    optioned = CONFIG.model_copy(update=VARIANTS["astar_po-options"])
-    assert ALGORITHMS["astar_po"](optioned, 7) == AStarPO(CONFIG.beta2, True, True, 0.5)
+    other_beta = CONFIG.model_copy(update={"beta2": 0.3})
+    assert ALGORITHMS["astar_po"](other_beta, 7) == AStarPO(0.3)
 
 
 @pytest.mark.parametrize("algorithm", MADE)

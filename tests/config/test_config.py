@@ -1,5 +1,7 @@
+import ast
 import json
 import math
+import re
 import tomllib
 from importlib import resources
 from pathlib import Path
@@ -9,18 +11,21 @@ import pytest
 from astarpo.cli import parse
 from astarpo.config import AlgorithmConfig, EstimateConfig, RunConfig, TrainConfig
 from astarpo.config.documents import (
-    ALGORITHM_NAMES,
+    VERBS,
     build,
     find_recipe,
     read_document,
     settings_for,
+    upgrade,
 )
+from astarpo.config.setting import ALGORITHM_NAMES, Setting, setting_of
 from astarpo.config.train import readers
 from astarpo.rundir.reader import STAGES
 from astarpo.types import UserError
 from astarpo.verbs.run import read_recipe, stage_configs
 
-RECIPES = sorted(Path(str(resources.files("astarpo"))).glob("recipes/*.toml"))
+SOURCE = Path(str(resources.files("astarpo")))
+RECIPES = sorted(SOURCE.glob("recipes/*.toml"))
 NEEDED = {"model": "m", "problems": "p", "out": "o"}
 
 
@@ -111,7 +116,7 @@ def test_every_setting_is_read_by_whom_it_says(algorithm):
     """Each algorithm takes all settings that name it, and a resolved config is taken again."""
     own = {n: 0.5 for n in AlgorithmConfig.model_fields if algorithm in readers(n)}
     whole = {"group_size", "critic_warmup_steps"}
-    flags = {"policy_scale", "center", "std_normalize", "length_normalize"}
+    flags = {"std_normalize", "length_normalize"}
     own |= dict.fromkeys(own.keys() & whole, 3) | dict.fromkeys(own.keys() & flags, True)
     config = build(TrainConfig, NEEDED | {"algorithm": algorithm} | own)
     saved = json.loads(config.model_dump_json())
@@ -139,6 +144,21 @@ def test_every_shipped_recipe_trains_by_every_algorithm(path, algorithm):
     assert isinstance(config, TrainConfig)
 
 
+def test_a_recipes_table_for_an_algorithm_is_honoured_by_train(tmp_path):
+    (tmp_path / "c.toml").write_text(
+        'model = "m"\nproblems = "p"\nout = "o"\n[train]\nlr = 1e-4\n'
+        "[grpo]\nlr = 1e-3\ngroup_size = 4\n[ppo]\nlr = 1e-2\n"
+    )
+    words = ["train", "--config", str(tmp_path / "c.toml")]
+    for algorithm, lr, size in (("grpo", 1e-3, 4), ("ppo", 1e-2, 8), ("astar_po", 1e-4, 8)):
+        config, _ = parse([*words, "--algorithm", algorithm])
+        assert isinstance(config, TrainConfig)
+        assert (config.algorithm, config.lr, config.group_size) == (algorithm, lr, size)
+    config, _ = parse([*words, "--algorithm", "grpo", "--lr", "0.5"])
+    assert isinstance(config, TrainConfig)
+    assert config.lr == 0.5
+
+
 def test_a_flag_for_the_length_is_instead_of_the_files(tmp_path):
     (tmp_path / "c.toml").write_text('model = "m"\nproblems = "p"\nout = "o"\nepochs = 3\n')
     config, _ = parse(["train", "--config", str(tmp_path / "c.toml"), "--steps", "7"])
@@ -161,17 +181,101 @@ def _recipe(config):
     return document, config.out, origin
 
 
-def test_published_recipes_hold_the_published_settings():
-    for size in ("1.5b", "3b", "7b"):
-        for task in ("gsm8k", "math"):
-            path = find_recipe(f"{task}-qwen2.5-{size}")
-            stages = stage_configs(read_document(path), Path("out"), path.name)
-            train, estimate = stages["train"], stages["estimate"]
-            assert train.model == f"Qwen/Qwen2.5-{size.upper()}"
-            assert (train.beta1, train.beta2, train.lr) == (0.5, 1e-3, 1e-6)
-            assert (train.prompts_per_step, train.minibatches, train.epochs) == (256, 2, 25)
-            assert (train.grad_clip, train.weight_decay, train.warmup_steps) == (1.0, 0.01, 0)
-            assert (train.filter, train.schedule) == ("none", "constant")
-            assert (estimate.samples, estimate.temperature) == (8, 1.0)
-            assert (estimate.max_prompt_tokens, estimate.max_new_tokens) == (256, 1024)
-            assert estimate.prompt_format == "raw"
+@pytest.mark.parametrize("task", ["gsm8k", "math"])
+def test_published_recipes_hold_the_published_settings(task):
+    for size in ("1.5B", "3B", "7B"):
+        model = f"Qwen/Qwen2.5-{size}"
+        given = model if size != "1.5B" else None  # The recipe's own.
+        stages = stage_configs(*_recipe(RunConfig(recipe=task, model=given, out=Path("out"))))
+        train, estimate = stages["train"], stages["estimate"]
+        assert {stages[n].model for n in ("train", "estimate", "evaluate_reference")} == {model}
+        assert (train.beta1, train.beta2, train.lr) == (0.5, 1e-3, 1e-6)
+        assert (train.prompts_per_step, train.minibatches, train.epochs) == (256, 2, 25)
+        assert (train.grad_clip, train.weight_decay, train.warmup_steps) == (1.0, 0.01, 0)
+        assert (train.filter, train.schedule) == ("none", "constant")
+        assert (estimate.samples, estimate.temperature) == (8, 1.0)
+        assert (estimate.max_prompt_tokens, estimate.max_new_tokens) == (256, 1024)
+        assert estimate.prompt_format == "raw"
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_setting_is_declared_with_a_group_and_help_in_whole_sentences(verb):
+    for name, field in VERBS[verb].model_fields.items():
+        setting = setting_of(field)
+        assert isinstance(setting, Setting), name
+        assert setting.readers
+        assert field.description, name
+        assert re.fullmatch(r"[A-Z].*\.", field.description, re.DOTALL), name
+
+
+def test_settings_are_listed_nowhere_but_where_they_are_declared():
+    """Outside of `config`, no set or tuple names three settings of training or more."""
+    names = TrainConfig.model_fields.keys()
+    for path in sorted(SOURCE.rglob("*.py")):
+        if path.is_relative_to(SOURCE / "config"):
+            continue
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.Set | ast.Tuple | ast.List):
+                texts = [item.value for item in node.elts if isinstance(item, ast.Constant)]
+                listed = [text for text in texts if text in names]
+                assert len(listed) < 3, f"{path}, line {node.lineno}: {listed}"
+
+
+OLD = Path(__file__).parent / "train-0.1.0.json"
+"""The `config.json` that version 0.1.0 wrote of a run whose problems a user's function judges."""
+
+
+def test_a_config_of_version_0_1_0_is_read_and_means_the_same(tmp_path):
+    config = build(TrainConfig, settings_for("train", read_document(OLD), "x"))
+    before = json.loads(OLD.read_text())
+    assert config.trust_reward == before.pop("reward") == "rewards.py:score"
+    for name in ("center", "policy_scale", "residual_clip"):
+        del before[name]
+    after = json.loads(config.model_dump_json(exclude={"trust_reward"}))
+    assert after == before
+    words = ["train", "--config", str(OLD)]
+    with pytest.raises(
+        UserError, match=r"asks to run the function.*--trust-reward rewards\.py:score"
+    ):
+        parse(words)
+    assert parse([*words, "--trust-reward", "rewards.py:score"])[0] == config
+    (tmp_path / "null.json").write_text(OLD.read_text().replace('"rewards.py:score"', "null"))
+    config, _ = parse(["train", "--config", str(tmp_path / "null.json")])
+    assert config.trust_reward is None
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("center", "true"), ("policy_scale", "true"), ("residual_clip", "0.3")]
+)
+def test_settings_that_were_removed_are_refused_where_they_were_used(tmp_path, name, value):
+    old = re.sub(rf'"{name}": \w+', f'"{name}": {value}', OLD.read_text())
+    (tmp_path / "old.json").write_text(old)
+    with pytest.raises(
+        UserError, match=rf"old.json: {name} was measured, did not help and was rem"
+    ):
+        read_document(tmp_path / "old.json")
+    (tmp_path / "old.toml").write_text(f"[variants.a]\n{name} = {value}\n")
+    with pytest.raises(UserError, match=f"old.toml: {name} was measured"):
+        read_document(tmp_path / "old.toml")
+
+
+def test_a_recipe_of_version_0_1_0_says_reward_to_each_verb():
+    function = "mine.py:f"
+    old = {
+        "reward": function,
+        "data": {"reward": function},
+        "ood": {"train": {"reward": function}},
+        "estimate": {"reward": function},
+        "variants": {"a": {"reward": function, "center": False}},
+    }
+    new = {
+        "reward": function,
+        "trust_reward": function,
+        "data": {"reward": function},
+        "ood": {"train": {"reward": function}},
+        "estimate": {"trust_reward": function},
+        "variants": {"a": {"trust_reward": function}},
+    }
+    assert upgrade(old, "x") == new == upgrade(new, "x")
+    # A task's name let nothing run.
+    assert upgrade({"reward": "gsm8k"}, "x") == {"reward": "gsm8k"}

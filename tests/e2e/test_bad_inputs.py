@@ -1,6 +1,7 @@
 """Every verb's wrong inputs: one line, exit 2, before any long work."""
 
 import json
+import re
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ import torch
 
 from astarpo.cli import main
 from astarpo.config.documents import VERBS
+from astarpo.config.setting import setting_of
 
 
 @pytest.fixture
@@ -90,10 +92,12 @@ CASES = {
     f"{TRAIN} --problems missing.parquet": "missing.parquet",
     f"{EVALUATE} --problems missing.parquet": "missing.parquet",
     f"{EVALUATE} --problems unknown.parquet": "nobody/knows",
-    f"{EVALUATE} --problems lost.parquet --reward gone.py:f": "reward gone.py: no such file",
+    f"{EVALUATE} --problems lost.parquet --trust-reward gone.py:f": "reward gone.py: no such file",
     f"{EVALUATE} --problems foreign.parquet": "asks to run the function 'rewards.py:f'",
-    f"{ESTIMATE} --problems foreign.parquet --reward gsm8k": "asks to run the function 'rewards",
-    f"{ESTIMATE} --problems foreign.parquet --reward rewards.py:f": "ZeroDivisionError",
+    f"{ESTIMATE} --problems foreign.parquet --trust-reward gsm8k": (
+        "asks to run the function 'rewards"
+    ),
+    f"{ESTIMATE} --problems foreign.parquet --trust-reward rewards.py:f": "ZeroDivisionError",
     f"{EVALUATE} --model missing": "missing: no such model folder",
     f"{EVALUATE} --samples -1": "samples",
     f"{EVALUATE} --top-p 0": "top_p",
@@ -138,7 +142,7 @@ CASES = {
     "data gsm8k --out p.parquet --prompt-column q": "for own problems",
     "data reasoning_gym:chainsum --out p.parquet": "chain_sum",
     "data own --out p.parquet --source foreign.parquet": "asks to run the function 'rewards.py:f'",
-    f"{ESTIMATE} --problems lost.parquet --reward gone.py:f": "reward gone.py: no such file",
+    f"{ESTIMATE} --problems lost.parquet --trust-reward gone.py:f": "reward gone.py: no such file",
     "export nowhere --problems good.parquet --out p.parquet": "no value table here",
     "export --problems good.parquet --out p.parquet": "table: Field required",
     "export nowhere --problems good.parquet --out p.parquet --format csv": "invalid choice: 'csv'",
@@ -191,9 +195,28 @@ def test_help_of_every_verb_names_its_defaults(capsys):
         assert exit_info.value.code == 0
         text = " ".join(capsys.readouterr().out.split())
         for name, field in config_class.model_fields.items():
-            assert name.replace("_", "-") in text
+            flag = f"--{name.replace('_', '-')}"
+            shown = name.upper() if setting_of(field).positional else flag
+            assert re.search(rf" {shown}[ ,]", text)
             assert field.description is not None
             assert " ".join(field.description.split()) in text
+
+
+def test_help_lists_settings_in_groups_and_by_their_algorithms(capsys):
+    with pytest.raises(SystemExit):
+        main(["train", "--help"])
+    found = {}
+    for line in capsys.readouterr().out.splitlines():
+        if line.endswith(":") and not line.startswith(" "):
+            heading = found.setdefault(line[:-1], [])
+        elif line.startswith("  --"):
+            heading.append(line.split()[0].rstrip(","))
+    assert found["inputs and output"][:3] == ["--model", "--problems", "--out"]
+    assert found["algorithm"] == ["--algorithm"]
+    assert found["algorithm: read by astar_po"] == ["--beta1", "--beta2"]
+    assert found["algorithm: read by grpo, rloo"] == ["--group-size"]
+    assert found["checkpoints and logs"][0] == "--health"
+    assert max(map(len, found.values())) <= 11
 
 
 def test_overview_names_every_verb_and_imports_no_torch():

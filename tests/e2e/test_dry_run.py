@@ -49,12 +49,19 @@ def test_estimate_and_train_know_what_is_there(
     assert not (tmp_path / "r").exists()
 
 
-@pytest.mark.parametrize("verb", ["run gsm8k-small --source digits.jsonl", "demo"])
-def test_run_shows_every_stage(capsys, tmp_path, verb, monkeypatch):
+@pytest.mark.parametrize(
+    "verb",
+    [
+        "run gsm8k-small --source digits.jsonl",
+        "run gsm8k --model {policy} --source digits.jsonl",
+        "demo",
+    ],
+)
+def test_run_shows_every_stage(capsys, tmp_path, verb, policy_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     rows = [f'{{"question": "Item {i}", "answer": "#### {i}"}}\n' for i in range(32)]
     (tmp_path / "digits.jsonl").write_text("".join(rows))
-    out = dry(capsys, *verb.split(), "--out", tmp_path / "o")
+    out = dry(capsys, *verb.format(policy=policy_path).split(), "--out", tmp_path / "o")
     for stage in ("train_data", "evaluate_reference", "estimate", "train", "evaluate_trained"):
         assert f"\n{stage}: {{" in out
     assert not (tmp_path / "o").exists()

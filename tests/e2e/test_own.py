@@ -52,7 +52,7 @@ def test_negative_rewards_pass_through_every_stage(policy_path, tmp_path, monkey
     )
     write_problems(tmp_path / "digits.parquet", digit_problems(4))
     data(DataConfig(task="own", source="digits.parquet", out="p.parquet", reward="r.py:f"))
-    judged = {"reward": "r.py:f", "grade_workers": 1}
+    judged = {"trust_reward": "r.py:f", "grade_workers": 1}
     shared = {"model": str(policy_path), "problems": "p.parquet", **judged}
     limits = {"max_new_tokens": 24, "allow_truncated": True}
     table = astarpo.estimate(EstimateConfig(**shared, **limits, out="v"))

@@ -390,6 +390,32 @@ def test_settings_are_known_though_a_file_is_damaged(settings, whole_run, halted
         resume(settings, halted)
 
 
+@pytest.mark.parametrize("reward", [None, "rewards.py:f"])
+def test_a_run_of_version_0_1_0_is_gone_on_with(reward, settings, whole_run, halted, caplog):
+    """Its `reward` is `trust_reward` now, and three settings that it had are gone."""
+    record = json.loads((halted / "record.json").read_text())
+    old = record["settings"] | {"center": False, "policy_scale": False, "residual_clip": None}
+    del old["trust_reward"], record["digest"]
+    old["reward"] = reward
+    (halted / "config.json").write_text(json.dumps(old))
+    write_sealed_json(halted / "record.json", record | {"settings": old})
+    with pytest.raises(UserError, match=r"cannot resume: kl_coef was 0.001 and is 0.5$"):
+        resume(settings, halted, kl_coef=0.5)
+    resume(settings, halted, trust_reward=reward)
+    assert "config.json" not in caplog.text
+    assert_same(halted, whole_run)
+    now = json.loads((halted / "config.json").read_text())
+    assert now["trust_reward"] == reward
+    assert now.keys() == json.loads((whole_run / "config.json").read_text()).keys()
+
+    record = json.loads((halted / "record.json").read_text())
+    del record["digest"]
+    record["settings"]["center"] = True
+    write_sealed_json(halted / "record.json", record)
+    with pytest.raises(UserError, match=r"config.json: center was measured, did not help"):
+        resume(settings, halted)
+
+
 def test_stray_files_and_links_do_no_harm(settings, whole_run, halted):
     (halted / "samples" / "step-x.parquet").write_text("mine")
     (halted / "checkpoints" / "step-old").mkdir()

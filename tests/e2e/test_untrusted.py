@@ -59,7 +59,7 @@ VERBS = {
     "import-values": "import-values --model policy --out new.json --source hostile.parquet",
     "dry train": f"train {SHARED} --values table --dry-run",
 }
-NAMED = {"none": "", "task": "--reward gsm8k", "another": "--reward mine.py:f"}
+NAMED = {"none": "", "task": "--trust-reward gsm8k", "another": "--trust-reward mine.py:f"}
 
 
 @pytest.mark.parametrize("asked", ASKED)
@@ -71,7 +71,8 @@ def test_every_verb_refuses_and_runs_nothing(verb, asked, here, capsys):
         assert main(f"{VERBS[verb]} {NAMED[name]}".split()) == 2
         error = capsys.readouterr().err
         assert f"asks to run the function '{asked}'" in error
-        assert "give --reward FILE.py:NAME" in error
+        flag = "--reward" if verb == "data" else "--trust-reward"
+        assert f"give {flag} FILE.py:NAME" in error
         assert error.count("\n") == 1
     assert not (here / "made").exists()
     assert "shipped" not in sys.modules
@@ -107,7 +108,7 @@ def test_the_message_stays_one_plain_line(here, capsys):
 
 def test_named_functions_judge_in_every_verb(here):
     write_hostile("mine.py:f")
-    limits = "--max-new-tokens 8 --grade-workers 1 --reward mine.py:f --limit 1"
+    limits = "--max-new-tokens 8 --grade-workers 1 --trust-reward mine.py:f --limit 1"
     shared = f"--model policy --problems hostile.parquet {limits}"
     imported = f"import-values --model policy --out v --source hostile.parquet {limits}"
     assert main(imported.split()) == 0
@@ -117,17 +118,20 @@ def test_named_functions_judge_in_every_verb(here):
     limits = limits.replace("--max-new-tokens 8 ", "")
     trained = f"train --model policy --problems hostile.parquet {limits} --values w --out r"
     assert main(f"{trained} --steps 1 --prompts-per-step 2 --minibatches 1".split()) == 0
-    assert json.loads((here / "r" / "config.json").read_text())["reward"] == "mine.py:f"
+    assert json.loads((here / "r" / "config.json").read_text())["trust_reward"] == "mine.py:f"
     assert main(f"evaluate {shared} --samples 0 --out e.json".split()) == 0
     assert json.loads((here / "e.json").read_text())["scores"]["pass_at_1"]["value"] == 1
 
 
 @pytest.mark.parametrize("reward", ["gsm8k", "mine.py:f"])
 def test_recipes_share_the_name_at_their_top_level(here, reward):
+    """What judges is a setting of `data`; a function is also asked for in every later stage."""
     (here / "r.toml").write_text(f'reward = "{reward}"\n')
+    document = read_document(here / "r.toml")
+    assert settings_for("data", document, "r.toml") == {"reward": reward}
+    asked = {"trust_reward": reward} if reward == "mine.py:f" else {}
     for verb in ("estimate", "train", "evaluate", "import-values"):
-        settings = settings_for(verb, read_document(here / "r.toml"), "r.toml")
-        assert settings == {"reward": reward}
+        assert settings_for(verb, document, "r.toml") == asked
 
 
 RECIPE = """
@@ -179,24 +183,31 @@ def test_a_recipes_function_runs_only_if_the_user_names_it(verb, asked, here, ca
     places += [{"data": f'reward = "{asked}"'}] if verb in ("run", "compare", "data") else []
     for place in places:
         write_recipe(**place)
-        for flag in ("", " --reward mine.py:f") if verb in ("run", "compare") else ("",):
+        for flag in ("", " --trust-reward mine.py:f") if verb in ("run", "compare") else ("",):
             assert main(f"{RECIPE_VERBS[verb]}{flag}".split()) == 2
             error = capsys.readouterr().err
             assert f"recipe.toml: asks to run the function '{asked}'" in error
-            assert f"give --reward {asked}" in error
+            flag = "--reward" if verb == "data" else "--trust-reward"
+            assert f"give {flag} {asked}" in error
             assert error.count("\n") == 1
     assert not (here / "made").exists()
     assert "shipped" not in sys.modules
     assert not (here / "o").exists()
 
 
-def test_a_recipes_function_that_is_named_judges_every_stage(here):
-    write_recipe(top='reward = "mine.py:f"')
-    assert main(["run", "recipe.toml", "--out", "o", "--reward", "mine.py:f"]) == 0
+@pytest.mark.parametrize("place", ["top", "data"])
+def test_a_recipes_function_that_is_named_judges_every_stage(place, here):
+    write_recipe(**{place: 'reward = "mine.py:f"'})
+    assert main(["run", "recipe.toml", "--out", "o", "--trust-reward", "mine.py:f"]) == 0
     summary = json.loads((here / "o" / "summary.json").read_text())
     assert summary["trained"]["pass_at_1"] == 1
     assert summary["kl"] is None  # No samples, no KL: and nothing fails for it after training.
     assert sum(summary["num_problems"].values()) == 8
+    if place == "top":  # As version 0.1.0 wrote it, whose `reward` was the permission too.
+        kept = json.loads((here / "o" / "recipe.json").read_text())
+        del kept["trust_reward"]
+        (here / "o" / "recipe.json").write_text(json.dumps(kept))
+        assert main(["run", "recipe.toml", "--out", "o", "--trust-reward", "mine.py:f"]) == 0
 
 
 @pytest.mark.parametrize(
@@ -223,7 +234,7 @@ def test_functions_are_given_as_such_too():
     given = {"model": "m", "problems": "p", "values": "v", "source": "s", "out": "o"}
     for kind in kinds:
         settings = {name: given[name] for name in given if name in kind.model_fields}
-        assert kind(**settings, reward=shutil.which).reward == "shutil:which"
+        assert kind(**settings, trust_reward=shutil.which).trust_reward == "shutil:which"
 
 
 @pytest.mark.parametrize(

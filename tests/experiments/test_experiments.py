@@ -78,6 +78,37 @@ def test_algorithms_differ_by_their_tables_and_share_everything_else(recipe):
     assert configs["astar_po", 4].seed == 4
 
 
+def test_a_function_that_the_user_names_may_run_in_every_stage(recipe):
+    recipe.write_text(recipe.read_text().replace("size = 3", 'reward = "mine.py:f"'))
+    with pytest.raises(UserError, match=r"give --trust-reward mine\.py:f"):
+        comparison(recipe)
+    experiment = comparison(recipe, algorithms="astar_po", trust_reward="mine.py:f")
+    (variant,) = experiment.variants
+    configs = [experiment.estimate_config(variant, 0), experiment.train_config(variant, 0)]
+    configs += experiment.evaluate_configs(variant, 0).values()
+    assert {config.trust_reward for config in configs} == {"mine.py:f"}
+    assert experiment.data_configs(variant)[0].reward == "mine.py:f"
+
+
+def test_a_folder_that_version_0_1_0_began_is_gone_on_with(recipe):
+    """Its recipe's `reward` let the function run, and a variant may have had what is gone now."""
+    recipe.write_text('reward = "mine.py:f"\n' + recipe.read_text())
+    experiment = comparison(recipe, algorithms="rloo", trust_reward="mine.py:f")
+    claim(experiment)
+    file = experiment.out / "experiment.json"
+    asked = json.loads(file.read_text())
+    del asked["recipe"]["trust_reward"]
+    train = {"reward": "mine.py:f", "center": False}
+    asked["variants"][0] |= {"name": "earlier", "train": train}
+    file.write_text(json.dumps(asked))
+    earlier, _ = claim(experiment).variants
+    assert earlier.train == {"trust_reward": "mine.py:f"}
+    train["center"] = True
+    file.write_text(json.dumps(asked))
+    with pytest.raises(UserError, match=r"experiment.json: center was measured"):
+        claim(experiment)
+
+
 def test_problem_sets(recipe):
     experiment = comparison(recipe, algorithms="rloo")
     configs = {c.out.stem: c for c in experiment.data_configs(experiment.variants[0])}

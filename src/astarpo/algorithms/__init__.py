@@ -11,15 +11,6 @@ from astarpo.algorithms.rloo import RLOO
 from astarpo.config import AlgorithmConfig
 
 
-def _astar_po(config: AlgorithmConfig, _: int) -> Algorithm:
-    return AStarPO(
-        beta=config.beta2,
-        policy_scale=config.policy_scale,
-        center=config.center,
-        residual_clip=config.residual_clip,
-    )
-
-
 def _grpo(config: AlgorithmConfig, max_new_tokens: int) -> Algorithm:
     return GRPO(
         group_size=config.group_size,
@@ -41,7 +32,7 @@ def _ppo(config: AlgorithmConfig, _: int) -> Algorithm:
 
 
 ALGORITHMS: dict[str, Callable[[AlgorithmConfig, int], Algorithm]] = {
-    "astar_po": _astar_po,
+    "astar_po": lambda config, _: AStarPO(config.beta2),
     "grpo": _grpo,
     "ppo": _ppo,
     "rebel": lambda config, _: REBEL(eta=config.eta, kl_coef=config.kl_coef),

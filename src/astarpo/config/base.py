@@ -1,18 +1,30 @@
-"""What settings share: the rules that all obey, prompts, compute, what judges answers."""
+"""What settings share: the rules that all obey, prompts, compute, what judges responses."""
 
-from typing import Annotated, Any, Literal
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict
 
+from astarpo.config.setting import Group, declare
 from astarpo.types import UserError
 
 
 class Config(BaseModel):
-    """Base of all settings: frozen, unknown names refused."""
+    """Base of all settings: frozen, unknown names refused.
+
+    Attributes:
+        takes_file: Whether the verb reads settings from `--config FILE` too.
+    """
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", allow_inf_nan=False, ser_json_inf_nan="strings"
+        frozen=True,
+        extra="forbid",
+        allow_inf_nan=False,
+        ser_json_inf_nan="strings",
+        use_attribute_docstrings=True,
     )
+
+    takes_file: ClassVar[bool] = True
 
 
 def function_reference(reward: Any) -> Any:
@@ -34,36 +46,54 @@ def function_reference(reward: Any) -> Any:
 
 
 def is_function(reward: Any) -> bool:
-    """Whether what judges answers is code that is imported, and not one of the tasks."""
+    """Whether what judges responses is code that is imported, and not one of the tasks."""
     return isinstance(reward, str) and ":" in reward and not reward.startswith("reasoning_gym:")
 
 
 RewardReference = Annotated[str | None, BeforeValidator(function_reference)]
-"""What judges answers, by name: a task, or a function, which may be given as such in Python."""
+"""What judges responses, by name: a task, or a function, which may be given as such in Python."""
 
-OWN_REWARD = "your FILE.py:NAME or MODULE:NAME, where the problem file names it as its judge"
+# What several verbs have; each says in its own words what it is for.
+
+TrustReward = Annotated[
+    RewardReference, declare(Group.GRADING, on_resume="free", in_experiment="shared")
+]
+GradeWorkers = Annotated[int, declare(Group.GRADING, on_resume="free", ge=1)]
+GradeTimeout = Annotated[float, declare(Group.GRADING, on_resume="free", gt=0)]
+Problems = Annotated[Path, declare(Group.FILES, on_resume="free", in_experiment="variant")]
+FirstProblems = Annotated[int | None, declare(Group.FILES, ge=1)]
+Beta1 = Annotated[float, declare(Group.VALUES, ge=0, allow_inf_nan=True)]
+SampleSeed = Annotated[int, declare(Group.SAMPLING, ge=0)]
+Overwrite = Annotated[bool, declare(Group.FILES)]
 
 
 class PromptConfig(Config):
     """How a problem becomes a prompt, shared by every stage."""
 
-    prompt_format: Literal["raw", "chat"] = Field(
-        "raw", description="raw text, or the tokenizer's chat template"
-    )
-    max_prompt_tokens: int = Field(
-        256, ge=1, description="longer prompts are set aside and counted, never cut"
-    )
-    max_new_tokens: int = Field(1024, ge=1, description="limit of a response")
+    prompt_format: Annotated[Literal["raw", "chat"], declare(Group.SAMPLING)] = "raw"
+    """What is put to the model: plain text, or its tokenizer's chat template."""
+    max_prompt_tokens: Annotated[int, declare(Group.SAMPLING, ge=1)] = 256
+    """Longest prompt, in tokens; problems with longer ones are left out and counted."""
+    max_new_tokens: Annotated[int, declare(Group.SAMPLING, ge=1)] = 1024
+    """Longest response, in tokens; it is cut there."""
 
 
 class ComputeConfig(Config):
     """Where and how fast things run; results do not depend on it beyond rounding."""
 
-    device: Literal["auto", "cpu", "cuda"] = Field("auto", description="auto takes CUDA if present")
-    engine: Literal["hf", "generate"] = Field(
-        "hf", description="what samples; generate is transformers' own: slower, for any model"
+    device: Annotated[Literal["auto", "cpu", "cuda"], declare(Group.BATCHES, on_resume="free")] = (
+        "auto"
     )
-    max_sequences: int = Field(256, ge=1, description="completions decoded at once")
-    grade_workers: int = Field(2, ge=1, description="processes that judge answers")
-    grade_timeout: float = Field(5.0, gt=0, description="CPU seconds to judge one answer")
-    reward: RewardReference = Field(None, description=OWN_REWARD)
+    """Where models run; auto takes the GPU where there is one."""
+    engine: Annotated[Literal["hf", "generate"], declare(Group.SAMPLING)] = "hf"
+    """What samples responses: hf is this package's own loop; generate is that of transformers,
+    slower, for any model."""
+    max_sequences: Annotated[int, declare(Group.BATCHES, ge=1)] = 256
+    """Responses that are sampled at the same time."""
+    grade_workers: GradeWorkers = 2
+    """Processes that judge responses."""
+    grade_timeout: GradeTimeout = 5.0
+    """Seconds of CPU time to judge one response; after them its verdict is timeout."""
+    trust_reward: TrustReward = None
+    """Reward function of yours, as FILE.py:NAME or MODULE:NAME, that the problem file names as its
+    judge: it runs only if you name it here."""

@@ -11,7 +11,7 @@ import tomllib
 from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
@@ -32,6 +32,7 @@ from astarpo.config import (
     WarmStartConfig,
 )
 from astarpo.config.base import is_function
+from astarpo.config.setting import ALGORITHM_NAMES
 from astarpo.config.train import readers
 from astarpo.types import UserError
 
@@ -53,11 +54,17 @@ VERBS: dict[str, type[Config]] = {
     "runs": RunsConfig,
 }
 
-ALGORITHM_NAMES: tuple[str, ...] = get_args(TrainConfig.model_fields["algorithm"].annotation)
+TABLES: dict[str, str] = (
+    {verb: verb for verb in VERBS}
+    | dict.fromkeys(("test", "warm-data", "ood"), "data")
+    | dict.fromkeys(("variants", *ALGORITHM_NAMES), "train")
+)
+"""Tables of a document, by the verb whose settings they hold: each verb's own, and in recipes what
+differs from `[data]` for other problems (see `verbs/run.py`), or from `[train]` for an algorithm or
+a variant (see `experiments/plan.py`)."""
 
-RECIPE_TABLES = {"test", "warm-data", "ood", "variants", *ALGORITHM_NAMES}
-"""Tables of a recipe that are no verb's: what differs from `[data]` (see `run.py`), and in
-experiments what differs from `[train]` for an algorithm or a variant (see `experiment/plan.py`)."""
+_REMOVED = {"center": False, "policy_scale": False, "residual_clip": None}
+"""Settings of version 0.1.0 that are gone, with their defaults."""
 
 
 def build(config_class: type[C], settings: Mapping[str, Any]) -> C:
@@ -101,7 +108,7 @@ def settings_for(
     shared = {k: v for k, v in document.items() if not isinstance(v, dict)}
     known = {name for config_class in VERBS.values() for name in config_class.model_fields}
     tables = {k for k, v in document.items() if isinstance(v, dict)}
-    if unknown := (shared.keys() - known) | (tables - VERBS.keys() - RECIPE_TABLES):
+    if unknown := (shared.keys() - known) | (tables - TABLES.keys()):
         raise UserError(f"{origin}: no such setting: {', '.join(sorted(unknown))}")
     fields = VERBS[verb].model_fields
     own = document.get(verb, {})
@@ -115,31 +122,39 @@ def settings_for(
     return settings | own | document.get(str(chosen), {})
 
 
-def refuse_unasked(settings: Mapping[str, Any], asked: Mapping[str, Any], origin: str) -> None:
+def refuse_unasked(
+    settings: Mapping[str, Any],
+    asked: Mapping[str, Any],
+    origin: str,
+    permission: str = "trust_reward",
+) -> None:
     """Refuses what a file, which may come from anyone, may not ask for: running code, overwriting.
 
     Args:
         settings: The file's: of a verb, or a whole recipe with its tables.
         asked: What the user gave beside the file.
         origin: The file, for messages.
+        permission: The setting by which the user names a function that may run.
 
     Raises:
         UserError: The file asks for it, and the user did not.
     """
+    permitted = asked.get(permission)
     for name, value in settings.items():
         if isinstance(value, Mapping):
-            refuse_unasked(value, asked, origin)
-        elif name == "reward" and is_function(value) and asked.get("reward") != value:
+            refuse_unasked(value, asked, origin, permission)
+        elif name in ("reward", "trust_reward") and is_function(value) and permitted != value:
+            flag = permission.replace("_", "-")
             raise UserError(
                 f"{origin}: asks to run the function {value!r:.200} to judge answers: if it is "
-                f"yours, give --reward {value!s:.200}; else do not use the file"
+                f"yours, give --{flag} {value!s:.200}; else do not use the file"
             )
         elif name == "overwrite" and value and not asked.get("overwrite"):
             raise UserError(f"{origin}: asks to overwrite files: leave it out, or give --overwrite")
 
 
 def read_document(path: Path) -> dict[str, Any]:
-    """Parses a TOML or JSON config file.
+    """Parses a TOML or JSON config file, of this version or an earlier one.
 
     Raises:
         UserError: It is missing, unreadable or of another kind.
@@ -155,27 +170,60 @@ def read_document(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: {error}") from error
     if not isinstance(document, dict):
         raise UserError(f"{path}: a config file holds settings by name")
-    return plain(document)
+    return upgrade(plain(document), str(path))
 
 
-def read_recipe_file(path: Path, reward: str | None) -> dict[str, Any]:
+def upgrade(document: Mapping[str, Any], origin: str, verb: str | None = None) -> dict[str, Any]:
+    """A document as this version writes it. One of this version stays as it is.
+
+    In version 0.1.0 `reward` said to `data` what judges, and to all other verbs which function may
+    run; that is `trust_reward` now. Its settings in `_REMOVED` are gone.
+
+    Args:
+        document: A config file or a table of one, parsed.
+        origin: Where it came from, for messages.
+        verb: The verb whose settings alone it holds; None where it may serve all.
+
+    Raises:
+        UserError: It uses a setting that is gone.
+    """
+    upgraded: dict[str, Any] = {}
+    for name, value in document.items():
+        if isinstance(value, Mapping):
+            upgraded[name] = upgrade(value, origin, verb or TABLES.get(name))
+        elif name in _REMOVED:
+            if value != _REMOVED[name]:
+                raise UserError(
+                    f"{origin}: {name} was measured, did not help and was removed "
+                    "(docs/experiments.md, Stability): leave it out"
+                )
+        elif name == "reward" and verb not in (None, "data"):
+            upgraded.setdefault("trust_reward", value)
+        else:
+            upgraded[name] = value
+    if verb is None and is_function(document.get("reward")):
+        upgraded.setdefault("trust_reward", document["reward"])
+    return upgraded
+
+
+def read_recipe_file(path: Path, trust_reward: str | None) -> dict[str, Any]:
     """Parses a recipe, whose files all go below `--out` and whose code runs only if it is named.
 
     Args:
         path: The recipe.
-        reward: The function that the user named.
+        trust_reward: The function that the user named, which then may run in every stage.
 
     Raises:
         UserError: It cannot be read, names a place to write to, or asks to run a function that the
             user did not name.
     """
     document = read_document(path)
-    refuse_unasked(document, {"reward": reward}, str(path))
+    refuse_unasked(document, {"trust_reward": trust_reward}, str(path))
     for name, table in {"": document, **document}.items():
         if isinstance(table, Mapping) and "out" in table:
             where = f"[{name}] out" if name else "out"
             raise UserError(f"{path}: {where}: all files of a recipe go below --out: leave it out")
-    return document
+    return document | ({"trust_reward": trust_reward} if trust_reward else {})
 
 
 def measures_kl(config: EvaluateConfig, reference: str) -> dict[str, Any]:

@@ -1,109 +1,123 @@
 """Settings of what makes, compares and shows whole runs."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field
+from astarpo.config.base import Config, Overwrite, RewardReference
+from astarpo.config.setting import Group, declare
 
-from astarpo.config.base import Config, RewardReference
+Recipe = Annotated[str, declare(Group.FILES, positional=True)]
+RecipeReward = Annotated[RewardReference, declare(Group.GRADING)]
 
 
 class DemoConfig(Config):
-    """Both stages on a small model of its own, in minutes on a laptop."""
+    """Run both stages on a small model that is shipped, in minutes on a laptop."""
 
-    out: Path = Field(Path("runs/demo"), description="folder for everything")
-    seed: int = Field(0, ge=0, description="of the model, the data and the samples")
+    takes_file: ClassVar[bool] = False
+
+    out: Annotated[Path, declare(Group.FILES)] = Path("runs/demo")
+    """Folder for everything."""
+    seed: Annotated[int, declare(Group.FILES, ge=0)] = 0
+    """Seed of the problems, the samples and the data order."""
 
 
 class RunConfig(Config):
-    """All stages of a recipe: data, estimate, train, evaluate before and after."""
+    """Run all stages of a recipe: data, estimate, train, evaluate before and after."""
 
-    recipe: str = Field(description="a TOML file, or the name of a shipped recipe")
-    out: Path = Field(description="folder for everything; run again to go on where it stopped")
-    model: str | None = Field(None, description="instead of the recipe's")
-    source: str | None = Field(None, description="training problems, instead of the recipe's")
-    test_source: str | None = Field(None, description="test problems, instead of the recipe's")
-    seed: int | None = Field(
-        None, ge=0, description="of data, samples and order; without it the recipe's, or 0"
-    )
-    reward: RewardReference = Field(
-        None, description="the recipe's own function that judges answers, named to let it run"
-    )
+    takes_file: ClassVar[bool] = False
+
+    recipe: Recipe
+    """A TOML file, or the name of a shipped recipe."""
+    out: Annotated[Path, declare(Group.FILES)]
+    """Folder for everything; run again to go on where it stopped."""
+    model: Annotated[str | None, declare(Group.FILES)] = None
+    """Policy to train, a folder or a hub name; else the recipe's."""
+    source: Annotated[str | None, declare(Group.FILES)] = None
+    """Training problems, a file or a hub name; else the recipe's."""
+    test_source: Annotated[str | None, declare(Group.FILES)] = None
+    """Test problems, a file or a hub name; else the recipe's."""
+    seed: Annotated[int | None, declare(Group.FILES, ge=0)] = None
+    """Seed of the problems, the samples and the data order; else the recipe's, or 0."""
+    trust_reward: RecipeReward = None
+    """Reward function of yours, as FILE.py:NAME or MODULE:NAME, that the recipe names as its
+    judge: it runs only if you name it here."""
 
 
 class ExperimentConfig(Config):
     """What comparisons and sweeps share."""
 
-    recipe: str = Field("compare", description="a TOML file, or the name of a shipped recipe")
-    model: str | None = Field(
-        None, description="instead of the recipe's; without either, the demo's policy"
-    )
-    reward: RewardReference = Field(
-        None, description="the recipe's own function that judges answers, named to let it run"
-    )
-    seeds: str = Field("0,1,2", description="of stage 1, data order and samples: one run for each")
-    steps: int | None = Field(None, ge=1, description="of every run, instead of the recipe's")
-    target: float | None = Field(
-        None,
-        description="held-out reward that time and tokens are measured to; without it the largest "
-        "multiple of 0.05 that every run reaches which did not collapse",
-    )
+    takes_file: ClassVar[bool] = False
+
+    recipe: Recipe = "compare"
+    """A TOML file, or the name of a shipped recipe."""
+    model: Annotated[str | None, declare(Group.FILES)] = None
+    """Policy to train, a folder or a hub name; else the recipe's, or the demo's."""
+    trust_reward: RecipeReward = None
+    """Reward function of yours, as FILE.py:NAME or MODULE:NAME, that the recipe names as its
+    judge: it runs only if you name it here."""
+    seeds: Annotated[str, declare(Group.COMPARISON)] = "0,1,2"
+    """Seeds of stage 1, data order and samples; each variant is trained once with each."""
+    steps: Annotated[int | None, declare(Group.COMPARISON, ge=1)] = None
+    """Steps of every run; else the recipe's."""
+    target: Annotated[float | None, declare(Group.COMPARISON)] = None
+    """Held-out reward up to which seconds and tokens are counted; else the largest multiple of 0.05
+    that every run reached which did not collapse."""
 
 
 class CompareConfig(ExperimentConfig):
-    """Algorithms against each other over seeds, on equal terms; goes on where it stopped."""
+    """Compare algorithms over seeds, on equal terms; run again, it goes on where it stopped."""
 
-    out: Path = Field(Path("runs/compare"), description="folder for everything")
-    algorithms: str = Field(
-        "astar_po,grpo,ppo,rebel,rloo",
-        description="which, in the order of the table: names, or variants of the recipe",
+    out: Annotated[Path, declare(Group.FILES)] = Path("runs/compare")
+    """Folder for everything."""
+    algorithms: Annotated[str, declare(Group.COMPARISON)] = "astar_po,grpo,ppo,rebel,rloo"
+    """Algorithms, or variants of the recipe, in the order of the table."""
+    equal: Annotated[Literal["prompts", "samples", "seconds"], declare(Group.COMPARISON)] = (
+        "prompts"
     )
-    equal: Literal["prompts", "samples", "seconds"] = Field(
-        "prompts",
-        description="what all have the same of: prompts a step, samples a step, or seconds in all, "
-        "stage 1 included",
-    )
-    seconds: float | None = Field(
-        None, gt=0, description="of each run with --equal seconds, stage 1 included"
-    )
+    """What every algorithm gets the same amount of: prompts in a step, samples in a step, or
+    seconds in all, stage 1 included."""
+    seconds: Annotated[float | None, declare(Group.COMPARISON, gt=0)] = None
+    """Length of each run with --equal seconds, stage 1 included."""
 
 
 class SweepConfig(ExperimentConfig):
-    """One setting over its values and seeds; goes on where it stopped."""
+    """Vary one setting, over seeds; run again, it goes on where it stopped."""
 
-    setting: str = Field(
-        description="samples (N, all from one value table), beta1, beta2, filter, any other "
-        "setting of train, or size (difficulty of made problems)"
-    )
-    over: str | None = Field(
-        None, description="its values, 1,2,4 say; samples, beta1, beta2 and filter have their own"
-    )
-    out: Path | None = Field(None, description="folder for everything; else runs/sweep-SETTING")
-    algorithms: str = Field("astar_po", description="which: one or several, or recipe's variants")
-    equal: Literal["prompts", "samples"] = Field(
-        "prompts", description="what several have the same of in a step"
-    )
+    setting: Annotated[str, declare(Group.COMPARISON, positional=True)]
+    """What is varied: samples (N, all from one value table), beta1, beta2, filter, another setting
+    of train, or size (difficulty of made problems)."""
+    over: Annotated[str | None, declare(Group.COMPARISON)] = None
+    """Its values, such as 1,2,4; samples, beta1, beta2 and filter have values of their own."""
+    out: Annotated[Path | None, declare(Group.FILES)] = None
+    """Folder for everything; else runs/sweep-SETTING."""
+    algorithms: Annotated[str, declare(Group.COMPARISON)] = "astar_po"
+    """Algorithms, or variants of the recipe, one or several."""
+    equal: Annotated[Literal["prompts", "samples"], declare(Group.COMPARISON)] = "prompts"
+    """What several algorithms get the same number of in a step."""
 
 
 class ReportConfig(Config):
-    """Show runs as one page that works offline: scores, curves, stage 1, sampled answers."""
+    """Write a page about runs that works offline: scores, curves, stage 1, sampled answers."""
 
-    runs: list[Path] = Field(
-        min_length=1,
-        description="run directories of astarpo train, folders of astarpo run; or one folder of "
-        "astarpo compare or sweep",
-    )
-    out: Path | None = Field(
-        None, description="HTML file to write; without it report.html in the first run"
-    )
-    max_answers: int = Field(
-        50_000, ge=0, description="answers in the page; beyond it whole problems are left out"
-    )
-    overwrite: bool = Field(False, description="replace what is at --out already")
-    markdown: bool = Field(False, description="write report.md and PNG pictures beside it too")
+    takes_file: ClassVar[bool] = False
+
+    runs: Annotated[list[Path], declare(Group.FILES, min_length=1, positional=True)]
+    """Run directories of astarpo train or folders of astarpo run, one or several; or one folder of
+    astarpo compare or astarpo sweep."""
+    out: Annotated[Path | None, declare(Group.FILES)] = None
+    """HTML file to write; else report.html in the first run."""
+    max_answers: Annotated[int, declare(Group.FILES, ge=0)] = 50_000
+    """Most answers in the page; where there are more, whole problems are left out."""
+    overwrite: Overwrite = False
+    """Replace the file at --out if there is one."""
+    markdown: Annotated[bool, declare(Group.FILES)] = False
+    """Write report.md with PNG pictures beside the page too."""
 
 
 class RunsConfig(Config):
     """List the runs below a folder: state, step, reward, time."""
 
-    dir: Path = Field(Path("runs"), description="directory to look through")
+    takes_file: ClassVar[bool] = False
+
+    dir: Annotated[Path, declare(Group.FILES, positional=True)] = Path("runs")
+    """Folder to look through."""

@@ -1,143 +1,189 @@
 """Settings of the stages around training: problems, a first policy, the value table, scores."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
-
-from astarpo.config.base import OWN_REWARD, ComputeConfig, Config, PromptConfig, RewardReference
+from astarpo.config.base import (
+    Beta1,
+    ComputeConfig,
+    Config,
+    FirstProblems,
+    GradeTimeout,
+    GradeWorkers,
+    Overwrite,
+    Problems,
+    PromptConfig,
+    RewardReference,
+    SampleSeed,
+    TrustReward,
+)
+from astarpo.config.setting import Group, declare
 
 
 class DataConfig(Config):
     """Write a task's problems as a Parquet file in verl's schema."""
 
-    task: str = Field(
-        description="arithmetic, multiply, countdown, gsm8k, math, a benchmark, "
-        "reasoning_gym:NAME, or own for your own --source"
-    )
-    out: Path = Field(description="Parquet file to write")
-    source: str | None = Field(
-        None, description="local JSONL, CSV or Parquet file, or a hub data set's name"
-    )
-    reward: RewardReference = Field(
-        None, description="what judges answers: a task's name, or your FILE.py:NAME or MODULE:NAME"
-    )
-    prompt_column: str | None = Field(
-        None, description="of own rows: text or list of messages, if not in the column prompt"
-    )
-    answer_column: str | None = Field(
-        None, description="of own rows: the reference answer, if not in the column answer"
-    )
-    instruction: str | None = Field(None, description="put after the question of own rows")
-    split: str = Field("train", description="train or test")
-    test_share: float | None = Field(
-        None,
-        gt=0,
-        lt=1,
-        description="of a source without a split of its own for tests: this share of it, chosen by "
-        "what is asked, is test and the rest train",
-    )
-    without: Path | None = Field(
-        None, description="problem file (of held-out ones): what it asks is left out"
-    )
-    limit: int | None = Field(
-        None, ge=1, description="at most this many problems (made ones: 1000)"
-    )
-    size: int | None = Field(
-        None, ge=1, description="difficulty of made problems: digits, terms or numbers given"
-    )
-    seed: int = Field(0, ge=0, description="which made problems come, and in what order")
-    overwrite: bool = Field(False, description="replace what is at --out already")
+    task: Annotated[str, declare(Group.FILES, positional=True)]
+    """A task: arithmetic, multiply, countdown, gsm8k, math, the name of a benchmark,
+    reasoning_gym:NAME, or own for the problems in your own --source."""
+    out: Annotated[Path, declare(Group.FILES)]
+    """Parquet file to write."""
+    source: Annotated[str | None, declare(Group.FILES)] = None
+    """Where published or own problems come from: a JSON lines, CSV or Parquet file, or a data set's
+    name on the Hugging Face hub."""
+    reward: Annotated[RewardReference, declare(Group.GRADING)] = None
+    """What judges the responses to these problems: a task's name, or a function of yours as
+    FILE.py:NAME or MODULE:NAME; else the task itself."""
+    prompt_column: Annotated[str | None, declare(Group.OWN)] = None
+    """Column that holds the prompt, as text or as a list of messages; else the column prompt."""
+    answer_column: Annotated[str | None, declare(Group.OWN)] = None
+    """Column that holds the reference answer; else the column answer."""
+    instruction: Annotated[str | None, declare(Group.OWN)] = None
+    """Text to put after each question."""
+    split: Annotated[str, declare(Group.PROBLEMS)] = "train"
+    """Which part of the problems: train or test."""
+    test_share: Annotated[float | None, declare(Group.PROBLEMS, gt=0, lt=1)] = None
+    """For a source without a test split: the share of its problems, between 0 and 1, that is split
+    off as test; a hash of the question decides."""
+    without: Annotated[Path | None, declare(Group.PROBLEMS)] = None
+    """Parquet file of held-out problems: problems that ask the same are left out."""
+    limit: Annotated[int | None, declare(Group.PROBLEMS, ge=1)] = None
+    """At most this many problems; else all, or 1000 of a task that makes its own."""
+    size: Annotated[int | None, declare(Group.PROBLEMS, ge=1)] = None
+    """Difficulty of made problems: how many digits, terms or numbers they have."""
+    seed: Annotated[int, declare(Group.PROBLEMS, ge=0)] = 0
+    """Decides which made problems come, and the order."""
+    overwrite: Overwrite = False
+    """Replace the file at --out if there is one."""
 
 
 class WarmStartConfig(Config):
     """Train a small policy from scratch on the worked solutions of problems."""
 
-    problems: Path = Field(description="Parquet file of problems with worked solutions")
-    out: Path = Field(description="folder for the policy (Hugging Face layout)")
-    hidden_size: int = Field(128, ge=8, description="width of the model")
-    layers: int = Field(4, ge=1, description="depth of the model")
-    heads: int = Field(4, ge=1, description="attention heads")
-    steps: int = Field(1000, ge=1, description="updates")
-    batch_size: int = Field(64, ge=1, description="solutions an update")
-    max_tokens: int = Field(512, ge=8, description="longer solutions are left out and counted")
-    lr: float = Field(2e-3, gt=0, description="peak learning rate of AdamW")
-    seed: int = Field(0, ge=0, description="of the initial weights and the data order")
+    problems: Annotated[Path, declare(Group.FILES)]
+    """Parquet file of problems that have worked solutions."""
+    out: Annotated[Path, declare(Group.FILES)]
+    """Folder for the policy (Hugging Face layout)."""
+    hidden_size: Annotated[int, declare(Group.SHAPE, ge=8)] = 128
+    """Width of the hidden states."""
+    layers: Annotated[int, declare(Group.SHAPE, ge=1)] = 4
+    """Layers of the model."""
+    heads: Annotated[int, declare(Group.SHAPE, ge=1)] = 4
+    """Attention heads of a layer."""
+    steps: Annotated[int, declare(Group.SCHEDULE, ge=1)] = 1000
+    """Updates of the weights."""
+    batch_size: Annotated[int, declare(Group.BATCHES, ge=1)] = 64
+    """Solutions in one update."""
+    max_tokens: Annotated[int, declare(Group.BATCHES, ge=8)] = 512
+    """Longest problem with its solution, in tokens; longer ones are left out and counted."""
+    lr: Annotated[float, declare(Group.SCHEDULE, gt=0)] = 2e-3
+    """Peak learning rate of AdamW."""
+    seed: Annotated[int, declare(Group.SCHEDULE, ge=0)] = 0
+    """Seed of the first weights and of the data order."""
 
 
 class EstimateConfig(PromptConfig, ComputeConfig):
     """Stage 1: sample the reference policy and write the value table."""
 
-    model: str = Field(description="reference policy: a folder or a hub name")
-    problems: Path = Field(description="Parquet file of problems (astarpo data)")
-    out: Path = Field(description="value table: a folder, resumed where it stands")
-    samples: int = Field(8, ge=1, description="N, samples of each problem")
-    beta1: float = Field(
-        0.5, ge=0, allow_inf_nan=True, description="of values.parquet; inf is the mean, 0 the max"
-    )
-    temperature: float = Field(1.0, gt=0, description="sampling temperature")
-    limit: int | None = Field(None, ge=1, description="only the first problems of the file")
-    shard_problems: int = Field(256, ge=1, description="problems in one shard, lost at most")
-    allow_truncated: bool = Field(
-        False, description="go on though more than half of the samples are truncated"
-    )
-    rejudge: bool = Field(
-        False,
-        description="judge the table's samples anew, as after a change of the reward function",
-    )
-    profile: bool = Field(
-        False, description="trace two shards into --out: profile/trace.json.gz and table.txt"
-    )
-    seed: int = Field(0, ge=0, description="of the samples")
+    model: Annotated[str, declare(Group.FILES)]
+    """Reference policy: a folder or a hub name."""
+    problems: Problems
+    """Parquet file of problems (made by astarpo data)."""
+    out: Annotated[Path, declare(Group.FILES)]
+    """Folder for the value table; what is there is continued."""
+    samples: Annotated[int, declare(Group.VALUES, ge=1, sweep_values="1,2,4,8,16,32")] = 8
+    """Number N of responses sampled for each problem."""
+    beta1: Beta1 = 0.5
+    """Temperature of V*, in units of reward: inf makes V* the mean reward of a problem's samples, 0
+    the largest."""
+    temperature: Annotated[float, declare(Group.SAMPLING, gt=0)] = 1.0
+    """Sampling temperature."""
+    limit: FirstProblems = None
+    """Use this many problems, the first of the file; else all."""
+    shard_problems: Annotated[int, declare(Group.VALUES, ge=1)] = 256
+    """Problems whose samples are written at a time, so that a kill loses no more."""
+    allow_truncated: Annotated[bool, declare(Group.VALUES)] = False
+    """Go on though over half of the responses are cut at --max-new-tokens."""
+    rejudge: Annotated[bool, declare(Group.VALUES)] = False
+    """Judge the responses in the table again, as after a change of the reward function."""
+    profile: Annotated[bool, declare(Group.LOGS)] = False
+    """Measure where the time of two shards goes: profile/trace.json.gz and profile/table.txt in
+    --out."""
+    seed: SampleSeed = 0
+    """Seed of the sampled responses."""
 
 
 class ImportValuesConfig(PromptConfig):
-    """Make a value table of published stage-1 samples (A-PO's layout), judged anew."""
+    """Make a value table of published stage-1 samples (A-PO's layout), judged again."""
 
-    source: str = Field(description="Parquet file or hub data set with response_0, response_1, ...")
-    model: str = Field(description="the model that wrote them: a folder or a hub name")
-    out: Path = Field(description="value table: a folder, resumed where it stands")
-    split: str = Field("train", description="of a hub data set")
-    beta1: float = Field(
-        0.5, ge=0, allow_inf_nan=True, description="of values.parquet; inf is the mean, 0 the max"
-    )
-    temperature: float = Field(1.0, gt=0, description="that they were sampled at")
-    limit: int | None = Field(None, ge=1, description="only the first problems")
-    grade_workers: int = Field(2, ge=1, description="processes that judge answers")
-    grade_timeout: float = Field(5.0, gt=0, description="CPU seconds to judge one answer")
-    reward: RewardReference = Field(None, description=OWN_REWARD)
+    source: Annotated[str, declare(Group.FILES)]
+    """Parquet file or hub data set with the columns response_0, response_1 and so on."""
+    model: Annotated[str, declare(Group.FILES)]
+    """The model that wrote the responses: a folder or a hub name."""
+    out: Annotated[Path, declare(Group.FILES)]
+    """Folder for the value table; what is there is continued."""
+    split: Annotated[str, declare(Group.FILES)] = "train"
+    """Split of a hub data set."""
+    beta1: Beta1 = 0.5
+    """Temperature of V*, in units of reward: inf makes V* the mean reward of a problem's samples, 0
+    the largest."""
+    temperature: Annotated[float, declare(Group.SAMPLING, gt=0)] = 1.0
+    """Temperature at which the responses were sampled."""
+    limit: FirstProblems = None
+    """Use this many problems, the first of the file; else all."""
+    grade_workers: GradeWorkers = 2
+    """Processes that judge responses."""
+    grade_timeout: GradeTimeout = 5.0
+    """Seconds of CPU time to judge one response; after them its verdict is timeout."""
+    trust_reward: TrustReward = None
+    """Reward function of yours, as FILE.py:NAME or MODULE:NAME, that the problem file names as its
+    judge: it runs only if you name it here."""
 
 
 class ExportConfig(Config):
     """Write a value table's V* (and samples) as one Parquet file for another trainer."""
 
-    table: Path = Field(description="value table (astarpo estimate)")
-    problems: Path = Field(description="Parquet file of the problems it was made from")
-    out: Path = Field(description="Parquet file to write")
-    format: Literal["verl", "trl", "compose-rl", "apo"] = Field("verl", description="layout")
-    beta1: float = Field(
-        0.5, ge=0, allow_inf_nan=True, description="temperature of V*; inf is the mean, 0 the max"
-    )
-    overwrite: bool = Field(False, description="replace what is at --out already")
+    table: Annotated[Path, declare(Group.FILES, positional=True)]
+    """Value table (made by astarpo estimate)."""
+    problems: Annotated[Path, declare(Group.FILES)]
+    """Parquet file of the problems that the table was made from."""
+    out: Annotated[Path, declare(Group.FILES)]
+    """Parquet file to write."""
+    format: Annotated[Literal["verl", "trl", "compose-rl", "apo"], declare(Group.FILES)] = "verl"
+    """The trainer whose columns are written."""
+    beta1: Beta1 = 0.5
+    """Temperature of V*, in units of reward: inf makes V* the mean reward of a problem's samples, 0
+    the largest."""
+    overwrite: Overwrite = False
+    """Replace the file at --out if there is one."""
 
 
 class EvaluateConfig(PromptConfig, ComputeConfig):
     """Score a policy on problems, greedily and with k samples, or on a suite of benchmarks."""
 
-    model: str = Field(description="policy: a folder or a hub name")
-    problems: Path | None = Field(None, description="Parquet file of problems (astarpo data)")
-    suite: Literal["paper"] | None = Field(
-        None, description="benchmarks instead of --problems, each by the suite's own protocol"
-    )
-    benchmarks: str | None = Field(None, description="only these of the suite: math500,aime24")
-    suite_sources: Path | None = Field(
-        None, description="folder with the suite's files, named after tasks (aime24.jsonl)"
-    )
-    out: Path = Field(description="JSON file to write; answers go beside it as Parquet")
-    samples: int = Field(4, ge=0, description="k, samples of each problem; 0 is greedy only")
-    temperature: float = Field(1.0, gt=0, description="of the k samples")
-    top_p: float = Field(1.0, gt=0, le=1, description="nucleus of the k samples")
-    reference: str | None = Field(None, description="policy to measure the KL to")
-    overwrite: bool = Field(False, description="replace what is at --out already")
-    limit: int | None = Field(None, ge=1, description="only the first problems of the file")
-    seed: int = Field(0, ge=0, description="of the samples")
+    model: Annotated[str, declare(Group.FILES)]
+    """Policy to score: a folder or a hub name."""
+    problems: Annotated[Path | None, declare(Group.FILES)] = None
+    """Parquet file of problems (made by astarpo data)."""
+    suite: Annotated[Literal["paper"] | None, declare(Group.SUITE)] = None
+    """Score on a suite of benchmarks instead of --problems, each by its own protocol."""
+    benchmarks: Annotated[str | None, declare(Group.SUITE)] = None
+    """Only these benchmarks of the suite, such as math500,aime24."""
+    suite_sources: Annotated[Path | None, declare(Group.SUITE)] = None
+    """Folder with the benchmarks' files, named after them (aime24.jsonl); else the hub's."""
+    out: Annotated[Path, declare(Group.FILES)]
+    """JSON file to write; the answers go beside it as Parquet."""
+    samples: Annotated[int, declare(Group.SAMPLING, ge=0)] = 4
+    """Number k of responses sampled for each problem, beside the greedy one; 0 samples none."""
+    temperature: Annotated[float, declare(Group.SAMPLING, gt=0)] = 1.0
+    """Temperature of the k samples."""
+    top_p: Annotated[float, declare(Group.SAMPLING, gt=0, le=1)] = 1.0
+    """The k samples are drawn from the likeliest tokens of this total probability."""
+    reference: Annotated[str | None, declare(Group.FILES)] = None
+    """Policy to measure the KL divergence to: a folder or a hub name."""
+    overwrite: Overwrite = False
+    """Replace the file at --out if there is one."""
+    limit: FirstProblems = None
+    """Use this many problems, the first of the file; else all."""
+    seed: SampleSeed = 0
+    """Seed of the sampled responses."""

@@ -1,172 +1,191 @@
 """Settings of training: the losses, and the loop around them."""
 
 from pathlib import Path
-from typing import Any, Literal, Self, get_args
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import model_validator
 
-from astarpo.config.base import ComputeConfig, Config
+from astarpo.config.base import ComputeConfig, Config, FirstProblems, Problems
+from astarpo.config.setting import (
+    ALGORITHM_NAMES,
+    AlgorithmName,
+    Group,
+    Setting,
+    declare,
+    setting_of,
+)
 from astarpo.types import UserError
-
-AlgorithmName = Literal["astar_po", "grpo", "ppo", "rebel", "rloo"]
-
-
-def _read_by(*algorithms: AlgorithmName, default: Any, says: str, **bounds: Any) -> Any:
-    """A setting of some algorithms; given to another one it is refused."""
-    return Field(
-        default,
-        description=f"{', '.join(algorithms)}: {says}",
-        json_schema_extra={"algorithms": list(algorithms)},
-        **bounds,
-    )
 
 
 class AlgorithmConfig(Config):
-    """What the losses can be told; each setting names the algorithms that read it."""
+    """Settings of the losses; each names the algorithms that read it."""
 
-    beta1: float = _read_by(
-        "astar_po",
-        default=0.5,
-        says="temperature of V*; inf is the mean, 0 the max",
-        ge=0,
-        allow_inf_nan=True,
-    )
-    beta2: float = _read_by("astar_po", default=1e-3, says="weight of ln(pi/pi_ref)", gt=0)
-    policy_scale: bool = _read_by(
-        "astar_po",
-        default=False,
-        says="divide the loss by 2 beta2, to a policy gradient's size",
-    )
-    center: bool = _read_by("astar_po", default=False, says="take the rollout's mean residual out")
-    residual_clip: float | None = _read_by(
-        "astar_po", default=None, says="residuals beyond this (in reward) weigh no more", gt=0
-    )
-    group_size: int = _read_by(
-        "grpo", "rloo", default=8, says="samples of each prompt in a step", ge=2
-    )
-    kl_coef: float = _read_by(
-        *("grpo", "ppo", "rebel", "rloo"),
-        default=1e-3,
-        says="weight of the KL; grpo has it in its loss, the others in the reward",
-        ge=0,
-    )
-    clip: float = _read_by(
-        "grpo", "ppo", default=0.2, says="how far a token's ratio may leave 1", gt=0
-    )
-    std_normalize: bool = _read_by(
-        "grpo", default=True, says="divide advantages by the group's deviation (Dr. GRPO does not)"
-    )
-    length_normalize: bool = _read_by(
-        "grpo", default=True, says="mean over a response's tokens (Dr. GRPO does not)"
-    )
-    eta: float = _read_by("rebel", default=1.0, says="nats of log-ratio to a unit of reward", gt=0)
-    gae_gamma: float = _read_by("ppo", default=1.0, says="discount of a token", gt=0, le=1)
-    gae_lambda: float = _read_by(
-        "ppo", default=1.0, says="1 trusts rewards, 0 the critic", ge=0, le=1
-    )
-    value_clip: float = _read_by(
-        "ppo", default=0.5, says="how far the critic moves in a step", gt=0
-    )
-    critic_lr: float = _read_by("ppo", default=1e-5, says="peak learning rate of the critic", gt=0)
-    critic_warmup_steps: int = _read_by(
-        "ppo", default=0, says="first steps, in which the critic alone is trained", ge=0
-    )
-
-
-def readers(setting: str) -> tuple[str, ...]:
-    """The algorithms that read a setting of training; all where it is none of the losses'."""
-    field = AlgorithmConfig.model_fields.get(setting)
-    if field is None:
-        return get_args(AlgorithmName)
-    extra: Any = field.json_schema_extra  # Declared with `_read_by`.
-    return tuple(extra["algorithms"])
+    beta1: Annotated[
+        float,
+        declare(
+            Group.ALGORITHM,
+            readers=("astar_po",),
+            sweep_values="inf,2,1,0.5,0.25,0.125",
+            ge=0,
+            allow_inf_nan=True,
+        ),
+    ] = 0.5
+    """Temperature of V*, in units of reward: inf makes V* the mean reward of a problem's samples, 0
+    the largest."""
+    beta2: Annotated[
+        float,
+        declare(
+            Group.ALGORITHM, readers=("astar_po",), sweep_values="1e-4,3e-4,1e-3,3e-3,1e-2", gt=0
+        ),
+    ] = 1e-3
+    """Weight of ln(pi / pi_ref) of a response, in units of reward a nat: the larger, the nearer the
+    policy stays to the reference."""
+    group_size: Annotated[int, declare(Group.ALGORITHM, readers=("grpo", "rloo"), ge=2)] = 8
+    """Responses sampled for each prompt in a step."""
+    kl_coef: Annotated[
+        float, declare(Group.ALGORITHM, readers=("grpo", "ppo", "rebel", "rloo"), ge=0)
+    ] = 1e-3
+    """Weight of the KL divergence to the reference, in units of reward a nat; grpo adds it to the
+    loss, the others take it off the reward."""
+    clip: Annotated[float, declare(Group.ALGORITHM, readers=("grpo", "ppo"), gt=0)] = 0.2
+    """How far from 1 a token's ratio of new to old probability is still rewarded for going."""
+    std_normalize: Annotated[bool, declare(Group.ALGORITHM, readers=("grpo",))] = True
+    """Divide advantages by the standard deviation of the group's rewards; off in Dr. GRPO."""
+    length_normalize: Annotated[bool, declare(Group.ALGORITHM, readers=("grpo",))] = True
+    """Divide a response's loss by its own length in tokens; off, as in Dr. GRPO, by
+    --max-new-tokens."""
+    eta: Annotated[float, declare(Group.ALGORITHM, readers=("rebel",), gt=0)] = 1.0
+    """Nats of log-ratio that a difference in reward of 1 is to make."""
+    gae_gamma: Annotated[float, declare(Group.ALGORITHM, readers=("ppo",), gt=0, le=1)] = 1.0
+    """Discount from one token to the next; 1 is none."""
+    gae_lambda: Annotated[float, declare(Group.ALGORITHM, readers=("ppo",), ge=0, le=1)] = 1.0
+    """Lambda of generalised advantage estimation: 1 goes by the rewards alone, 0 by the critic."""
+    value_clip: Annotated[float, declare(Group.ALGORITHM, readers=("ppo",), gt=0)] = 0.5
+    """How far the critic's value of a token may move in a step, in units of reward."""
+    critic_lr: Annotated[
+        float, declare(Group.ALGORITHM, readers=("ppo",), on_resume="steering", gt=0)
+    ] = 1e-5
+    """Peak learning rate of the critic."""
+    critic_warmup_steps: Annotated[int, declare(Group.ALGORITHM, readers=("ppo",), ge=0)] = 0
+    """First steps, in which the critic alone is trained."""
 
 
 class TrainConfig(ComputeConfig, AlgorithmConfig):
-    """Train on-policy: stage 2 of A*-PO from the value table, or one of its rivals."""
+    """Stage 2: train the policy, by A*-PO from the value table or by another algorithm."""
 
-    model: str = Field(description="policy to train, and its reference: a folder or a hub name")
-    problems: Path = Field(description="Parquet file of problems (astarpo data)")
-    values: Path | None = Field(
-        None, description="value table (astarpo estimate) of the same model: for astar_po, --filter"
+    model: Annotated[str, declare(Group.FILES, on_resume="free", in_experiment="shared")]
+    """Policy to train, and its reference: a folder or a hub name."""
+    problems: Problems
+    """Parquet file of problems (made by astarpo data)."""
+    values: Annotated[Path | None, declare(Group.FILES, on_resume="free", in_experiment="run")] = (
+        None
     )
-    out: Path = Field(description="run directory")
-    resume: bool = Field(False, description="go on from the last checkpoint in --out")
-    limit: int | None = Field(None, ge=1, description="only the first problems of the file")
-    algorithm: AlgorithmName = Field("astar_po", description="the loss")
-    values_samples: int | None = Field(
-        None, ge=1, description="use the first n samples of the table only"
+    """Value table of the same model (made by astarpo estimate); astar_po and --filter need one."""
+    out: Annotated[Path, declare(Group.FILES, on_resume="free", in_experiment="run")]
+    """Folder for the run: metrics, samples, checkpoints and the trained model."""
+    resume: Annotated[bool, declare(Group.FILES, on_resume="free", in_experiment="run")] = False
+    """Go on with the run in --out, from its last checkpoint."""
+    limit: FirstProblems = None
+    """Use this many problems, the first of the file; else all."""
+    algorithm: Annotated[AlgorithmName, declare(Group.ALGORITHM, in_experiment="variant")] = (
+        "astar_po"
     )
-    filter: Literal["none", "all_wrong", "all_wrong_and_right"] = Field(
-        "none", description="problems to drop by their stage-1 samples"
-    )
+    """The loss to train by."""
+    values_samples: Annotated[
+        int | None, declare(Group.VALUES, on_resume="free", in_experiment="shared", ge=1)
+    ] = None
+    """Use the first so many samples of each problem in the value table; else all."""
+    filter: Annotated[
+        Literal["none", "all_wrong", "all_wrong_and_right"],
+        declare(Group.VALUES, sweep_values="none,all_wrong,all_wrong_and_right"),
+    ] = "none"
+    """Leave out problems whose samples in the value table are all wrong, or all right too."""
 
-    prompt_format: Literal["raw", "chat"] | None = Field(
-        None, description="as the value table's; without one, raw"
+    prompt_format: Annotated[
+        Literal["raw", "chat"] | None, declare(Group.SAMPLING, in_experiment="shared")
+    ] = None
+    """What is put to the model: plain text, or its tokenizer's chat template; else as in the value
+    table, or raw."""
+    max_prompt_tokens: Annotated[
+        int | None, declare(Group.SAMPLING, in_experiment="shared", ge=1)
+    ] = None
+    """Longest prompt, in tokens; problems with longer ones are left out and counted; else as in the
+    value table, or 256."""
+    max_new_tokens: Annotated[int | None, declare(Group.SAMPLING, in_experiment="shared", ge=1)] = (
+        None
     )
-    max_prompt_tokens: int | None = Field(
-        None, ge=1, description="as the value table's; without one, 256"
+    """Longest response, in tokens; it is cut there; else as in the value table, or 1024."""
+    temperature: Annotated[float | None, declare(Group.SAMPLING, in_experiment="shared", gt=0)] = (
+        None
     )
-    max_new_tokens: int | None = Field(
-        None, ge=1, description="as the value table's; without one, 1024"
-    )
-    temperature: float | None = Field(
-        None, gt=0, description="as the value table's; without one, 1"
-    )
+    """Sampling temperature; else as in the value table, or 1."""
+    seed: Annotated[int, declare(Group.SAMPLING, in_experiment="run", ge=0)] = 0
+    """Seed of the data order and of the sampled responses."""
 
-    steps: int | None = Field(None, ge=1, description="rollouts; instead of --epochs")
-    epochs: float = Field(25, gt=0, description="passes over the problems")
-    max_seconds: float | None = Field(
-        None, gt=0, description="end after the step that reaches this training time"
+    steps: Annotated[int | None, declare(Group.SCHEDULE, on_resume="length", ge=1)] = None
+    """Steps of training, each on --prompts-per-step prompts; instead of --epochs."""
+    epochs: Annotated[float, declare(Group.SCHEDULE, on_resume="length", gt=0)] = 25
+    """Passes over the problems."""
+    max_seconds: Annotated[float | None, declare(Group.SCHEDULE, on_resume="free", gt=0)] = None
+    """End after the step in which training has taken so many seconds; else no limit."""
+    lr: Annotated[float, declare(Group.SCHEDULE, on_resume="steering", gt=0)] = 1e-6
+    """Peak learning rate."""
+    schedule: Annotated[Literal["constant", "linear", "cosine"], declare(Group.SCHEDULE)] = (
+        "constant"
     )
-    prompts_per_step: int = Field(256, ge=1, description="prompts of one rollout")
-    minibatches: int = Field(2, ge=1, description="updates from one rollout")
-    micro_batch_tokens: int = Field(
-        8192, ge=1, description="tokens in one forward pass, padding included"
-    )
-    gradient_checkpointing: bool = Field(False, description="less memory, more time")
-    reference_offload: bool = Field(
-        False, description="keep the reference in the host's memory, not the GPU's, until it scores"
-    )
-    lora_rank: int | None = Field(
-        None, ge=1, description="train a LoRA adapter of this rank instead of all weights"
-    )
-    lora_alpha: int | None = Field(
-        None, ge=1, description="weight of the adapter, times its rank; without it 2 x rank"
-    )
+    """Course of the learning rate after the warm-up; linear and cosine end at 0."""
+    warmup_steps: Annotated[int, declare(Group.SCHEDULE, on_resume="steering", ge=0)] = 0
+    """Steps in which the learning rate rises from 0 to its peak."""
+    optimizer: Annotated[Literal["adamw", "adamw_8bit"], declare(Group.SCHEDULE)] = "adamw"
+    """The optimiser; adamw_8bit (of bitsandbytes) keeps 2 bytes of state a weight instead of 8."""
+    weight_decay: Annotated[float, declare(Group.SCHEDULE, ge=0)] = 0.01
+    """Weight decay of AdamW."""
+    grad_clip: Annotated[float, declare(Group.SCHEDULE, gt=0)] = 1.0
+    """Gradients of a larger norm are scaled down to it."""
 
-    optimizer: Literal["adamw", "adamw_8bit"] = Field(
-        "adamw", description="adamw_8bit: bitsandbytes', 2 bytes of moments a parameter, not 8"
-    )
-    lr: float = Field(1e-6, gt=0, description="peak learning rate of AdamW")
-    schedule: Literal["constant", "linear", "cosine"] = Field(
-        "constant", description="of the learning rate after warm-up; linear and cosine end at 0"
-    )
-    warmup_steps: int = Field(0, ge=0, description="steps of linear warm-up")
-    weight_decay: float = Field(0.01, ge=0, description="of AdamW")
-    grad_clip: float = Field(1.0, gt=0, description="largest gradient norm")
+    prompts_per_step: Annotated[int, declare(Group.BATCHES, ge=1)] = 256
+    """Prompts that are answered in one step."""
+    minibatches: Annotated[int, declare(Group.BATCHES, on_resume="steering", ge=1)] = 2
+    """Updates of the weights in a step, each from its share of the step's responses."""
+    micro_batch_tokens: Annotated[int, declare(Group.BATCHES, ge=1)] = 8192
+    """Tokens in one forward pass, padding included; fewer need less memory."""
+    gradient_checkpointing: Annotated[bool, declare(Group.BATCHES)] = False
+    """Compute activations a second time instead of keeping them: less memory, more time."""
+    reference_offload: Annotated[bool, declare(Group.BATCHES, on_resume="free")] = False
+    """Keep the reference's weights in the host's memory while the GPU does not need them."""
+    lora_rank: Annotated[int | None, declare(Group.BATCHES, ge=1)] = None
+    """Train a LoRA adapter of this rank; else all weights."""
+    lora_alpha: Annotated[int | None, declare(Group.BATCHES, ge=1)] = None
+    """The adapter is multiplied by lora_alpha / lora_rank; else by 2."""
 
-    eval_problems: Path | None = Field(
-        None, description="held-out problems to answer while training, outside its time"
+    eval_problems: Annotated[
+        Path | None, declare(Group.EVALUATION, on_resume="free", in_experiment="variant")
+    ] = None
+    """Parquet file of held-out problems to answer while training, outside the measured time."""
+    eval_every: Annotated[int, declare(Group.EVALUATION, ge=1)] = 10
+    """Steps between evaluations."""
+    eval_samples: Annotated[int, declare(Group.EVALUATION, ge=1)] = 1
+    """Responses sampled for each held-out problem."""
+
+    health: Annotated[Literal["stop", "warn", "off"], declare(Group.LOGS, on_resume="free")] = (
+        "stop"
     )
-    eval_every: int = Field(10, ge=1, description="steps between such evaluations")
-    eval_samples: int = Field(1, ge=1, description="sampled answers of each held-out problem")
-    health: Literal["stop", "warn", "off"] = Field(
-        "stop",
-        description="what a collapse of the reward does: ends the run, is only said, nothing",
-    )
-    checkpoint_every: int = Field(50, ge=1, description="steps between checkpoints")
-    checkpoint_minutes: float = Field(
-        5.0, gt=0, description="minutes between checkpoints at most, unless saving takes too long"
-    )
-    keep_checkpoints: int = Field(2, ge=1, description="how many of the latest to keep")
-    log_to: Literal["none", "tensorboard", "wandb", "trackio"] = Field(
-        "none", description="show metrics and samples in a tracker as well"
-    )
-    profile: bool = Field(
-        False, description="trace two steps into --out: profile/trace.json.gz and table.txt"
-    )
-    seed: int = Field(0, ge=0, description="of data order and samples")
+    """What is done where the reward collapses: the run is stopped, a warning is logged, or
+    nothing."""
+    checkpoint_every: Annotated[int, declare(Group.LOGS, on_resume="free", ge=1)] = 50
+    """Steps between checkpoints."""
+    checkpoint_minutes: Annotated[float, declare(Group.LOGS, on_resume="free", gt=0)] = 5.0
+    """Save a checkpoint at least every so many minutes, unless saving takes too long."""
+    keep_checkpoints: Annotated[int, declare(Group.LOGS, on_resume="free", ge=1)] = 2
+    """Checkpoints that are kept, the latest ones."""
+    log_to: Annotated[
+        Literal["none", "tensorboard", "wandb", "trackio"],
+        declare(Group.LOGS, on_resume="free", in_experiment="shared"),
+    ] = "none"
+    """Send metrics and samples to this tracker as well."""
+    profile: Annotated[bool, declare(Group.LOGS, on_resume="free")] = False
+    """Measure where the time of two steps goes: profile/trace.json.gz and profile/table.txt in
+    --out."""
 
     @model_validator(mode="after")
     def _without_contradictions(self) -> Self:
@@ -182,3 +201,14 @@ class TrainConfig(ComputeConfig, AlgorithmConfig):
         if self.steps is not None and "epochs" in changed:
             raise UserError("steps and epochs both say how long to train: give one of them")
         return self
+
+
+TRAIN_SETTINGS: dict[str, Setting] = {
+    name: setting_of(field) for name, field in TrainConfig.model_fields.items()
+}
+"""How each setting of training is declared."""
+
+
+def readers(name: str) -> tuple[AlgorithmName, ...]:
+    """The algorithms that read a setting; all where none of the losses' has that name."""
+    return TRAIN_SETTINGS[name].readers if name in TRAIN_SETTINGS else ALGORITHM_NAMES

@@ -27,6 +27,7 @@ from astarpo.config import DataConfig, EstimateConfig, EvaluateConfig, TrainConf
 from astarpo.config.documents import build, measures_kl, settings_for
 from astarpo.config.train import readers
 from astarpo.rundir.reader import has_run
+from astarpo.training.inputs import TextSettings
 from astarpo.types import UserError
 
 TEST = "test"
@@ -191,10 +192,9 @@ class Experiment:
         steps = {} if self.steps is None else {"steps": self.steps}
         explicit = {**self.document.get(variant.algorithm, {}), **steps, **variant.train}
         # A table fixes these for who uses it; the others are to sample in the same way.
-        text = ("prompt_format", "max_prompt_tokens", "max_new_tokens", "temperature")
         settings = {
             "eval_problems": self.test_files(variant)[TEST],
-            **{name: getattr(stage1, name) for name in text},
+            **{name: getattr(stage1, name) for name in TextSettings._fields},
             **shared,
             **explicit,
             "algorithm": algorithm_name,

@@ -5,10 +5,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from astarpo.config import TrainConfig
+from astarpo.config.train import TRAIN_SETTINGS
 from astarpo.experiments.files import problem_files
 from astarpo.experiments.plan import TEST, Experiment, Variant, algorithm_of
 
-_SAID_BEFORE = {"problems", "values", "out", "resume", "eval_problems", "seed", "algorithm"}
+# What the experiment sets by itself is said by the other lines.
+_OWN = {n for n, setting in TRAIN_SETTINGS.items() if setting.in_experiment in ("variant", "run")}
 
 
 def preview(experiment: Experiment) -> list[str]:
@@ -56,9 +58,9 @@ def _training(config: TrainConfig, num_problems: int) -> str:
 
 def _settings(configs: Sequence[TrainConfig]) -> tuple[str, list[str]]:
     """Settings that all have and that are no defaults, and of each config those that differ."""
-    dumps = [config.model_dump(mode="json", exclude=_SAID_BEFORE) for config in configs]
+    dumps = [config.model_dump(mode="json", exclude=_OWN) for config in configs]
     differing = [name for name in dumps[0] if any(d[name] != dumps[0][name] for d in dumps)]
-    plain = configs[0].model_dump(mode="json", exclude=_SAID_BEFORE, exclude_defaults=True)
+    plain = configs[0].model_dump(mode="json", exclude=_OWN, exclude_defaults=True)
     shared = {name: value for name, value in plain.items() if name not in differing}
     return _words(shared), [_words({name: dump[name] for name in differing}) for dump in dumps]
 

@@ -7,14 +7,16 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from astarpo.config import DataConfig, ExperimentConfig, TrainConfig
+from astarpo.config import DataConfig, EstimateConfig, ExperimentConfig, TrainConfig
 from astarpo.config.documents import (
-    ALGORITHM_NAMES,
     build,
     find_recipe,
     read_recipe_file,
     shipped_policy,
+    upgrade,
 )
+from astarpo.config.setting import ALGORITHM_NAMES, setting_of
+from astarpo.config.train import TRAIN_SETTINGS
 from astarpo.experiments.files import problem_files
 from astarpo.experiments.plan import Experiment, Variant
 from astarpo.runtime.files import DamagedFileError, read_json_object, write_json
@@ -26,21 +28,6 @@ from astarpo.types import UserError
 
 _REQUEST = "experiment.json"
 
-_DEFAULT_VALUES = {
-    "samples": "1,2,4,8,16,32",
-    "beta1": "inf,2,1,0.5,0.25,0.125",
-    "beta2": "1e-4,3e-4,1e-3,3e-3,1e-2",
-    "filter": "none,all_wrong,all_wrong_and_right",
-}
-"""The paper's, except for beta2, around its 1e-3."""
-
-_NOT_SWEPT = {
-    "model", "problems", "values", "out", "resume", "algorithm", "values_samples", "seed",
-    "eval_problems", "prompt_format", "max_prompt_tokens", "max_new_tokens", "temperature",
-    "reward", "log_to",
-}  # fmt: skip
-"""Settings of train that the experiment itself or its value tables decide."""
-
 
 def read_recipe(config: ExperimentConfig) -> tuple[dict[str, Any], str]:
     """The recipe with the config's model in it, as JSON can hold it, and where it came from.
@@ -49,7 +36,7 @@ def read_recipe(config: ExperimentConfig) -> tuple[dict[str, Any], str]:
         UserError: It cannot be read, or makes a policy of its own.
     """
     path = find_recipe(config.recipe)
-    document = read_recipe_file(path, config.reward)
+    document = read_recipe_file(path, config.trust_reward)
     if config.model:
         document["model"] = config.model
     elif "warm-start" in document:
@@ -123,20 +110,20 @@ def swept_variants(setting: str, over: str | None, variants: Sequence[Variant]) 
     """
     key = "values_samples" if setting == "samples" else setting
     kind = DataConfig if setting == "size" else TrainConfig
-    if setting not in ("samples", "size") and (
-        setting in _NOT_SWEPT or setting not in TrainConfig.model_fields
-    ):
-        known = sorted(TrainConfig.model_fields.keys() - _NOT_SWEPT | {"samples", "size"})
-        raise UserError(f"setting: cannot sweep {setting!r}; there are {', '.join(known)}")
-    text = over or _DEFAULT_VALUES.get(setting)
+    known = {name: each for name, each in TRAIN_SETTINGS.items() if each.in_experiment == "swept"}
+    known |= {"samples": setting_of(EstimateConfig.model_fields["samples"])}
+    known |= {"size": setting_of(DataConfig.model_fields["size"])}
+    if setting not in known:
+        raise UserError(f"setting: cannot sweep {setting!r}; there are {', '.join(sorted(known))}")
+    text = over or known[setting].sweep_values
     if text is None:
         raise UserError(f"over: give the values of {setting} to go over, as a,b,c")
-    known = {each.algorithm for each in variants} if kind is TrainConfig else {None}
+    algorithms = {each.algorithm for each in variants} if kind is TrainConfig else {None}
     values = [
         _value(kind, key, item, algorithm)
         for item in parse_list(text, "over")
-        for algorithm in sorted(known, key=str)
-    ][:: len(known)]
+        for algorithm in sorted(algorithms, key=str)
+    ][:: len(algorithms)]
     _refuse_repeated(values, "over")
     swept = []
     for value in values:
@@ -190,9 +177,13 @@ def check_claim(experiment: Experiment) -> Experiment:
         return experiment
     try:
         before = read_json_object(path)
-        earlier = {v["name"]: Variant(**v) for v in before["variants"]}
+        before["recipe"] = upgrade(before["recipe"], str(path))
+        earlier = {
+            v["name"]: Variant(**v | {"train": upgrade(v["train"], str(path), "train")})
+            for v in before["variants"]
+        }
         _require_same(experiment.out, before, _request(experiment))
-    except (DamagedFileError, KeyError, TypeError) as error:
+    except (DamagedFileError, AttributeError, KeyError, TypeError) as error:
         raise UserError(f"{path}: damaged ({error}); give another --out") from error
     variants = earlier | {variant.name: variant for variant in experiment.variants}
     seeds = before["seeds"] + [seed for seed in experiment.seeds if seed not in before["seeds"]]

@@ -116,7 +116,7 @@ class Worker:
         # Without -P, a user's random.py in the working directory would be taken for Python's. In a
         # session of its own the child gets no signal of the terminal's beside the one handed on.
         words = [sys.executable, "-P", "-m", "astarpo", verb, "--config", str(file)]
-        words += ["--reward", config.reward] if config.reward else []
+        words += ["--trust-reward", config.trust_reward] if config.trust_reward else []
         with StopSignal() as stop:
             write_json(file, json.loads(config.model_dump_json()))
             child = subprocess.Popen(

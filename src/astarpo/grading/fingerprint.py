@@ -14,7 +14,9 @@ from astarpo.tasks.gym import ReasoningGym
 from astarpo.types import Problem, UserError
 
 
-def verifier_fingerprint(problems: Sequence[Problem], reward: str | None = None) -> dict[str, str]:
+def verifier_fingerprint(
+    problems: Sequence[Problem], reward: str | None = None, flag: str = "--trust-reward"
+) -> dict[str, str]:
     """Versions of the verifiers that judge these problems, one entry a task.
 
     A problem file may come from anyone, and a reward function is code that runs with the file's
@@ -22,8 +24,9 @@ def verifier_fingerprint(problems: Sequence[Problem], reward: str | None = None)
 
     Args:
         problems: What is to be judged.
-        reward: What the user gave as `--reward`: the one function that may run. A task's name
-            there permits nothing, since the problems themselves say which task judges them.
+        reward: The one function that the user let run. A task's name there permits nothing, since
+            the problems themselves say which task judges them.
+        flag: The flag by which a user names a function, for the message.
 
     Raises:
         UserError: A problem asks for a function that the user did not name, or for a task that does
@@ -33,7 +36,7 @@ def verifier_fingerprint(problems: Sequence[Problem], reward: str | None = None)
     """
     sources = {problem.data_source for problem in problems}
     for source in sorted(sources):
-        refuse_unnamed(source, permitted_sources(reward))
+        refuse_unnamed(source, permitted_sources(reward), flag)
     verifiers = {source: get_verifier(source) for source in sources}
     for source, verifier in verifiers.items():
         if isinstance(verifier, RewardFunction):
@@ -52,5 +55,6 @@ def _refuse_unjudgeable(task: Task | ReasoningGym, problems: Sequence[Problem]) 
         raise UserError(
             f"{task.name} cannot judge against {len(wrong)} of {len(problems)} reference answers, "
             f"the first {wrong[0].ground_truth!r:.80} of {wrong[0].id}: it wants {task.gold_form}; "
-            "mend them, leave these problems out, or judge by a function of yours (--reward)"
+            "mend them, leave these problems out, or give astarpo data a function of yours that "
+            "judges them (--reward)"
         )

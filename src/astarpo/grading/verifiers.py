@@ -34,12 +34,15 @@ def permitted_sources(reward: str | None) -> set[str]:
     return {f"{REWARD_PREFIX}{reward}"} if reward else set()
 
 
-def refuse_unnamed(data_source: str, permitted: Container[str]) -> None:
+def refuse_unnamed(
+    data_source: str, permitted: Container[str], flag: str = "--trust-reward"
+) -> None:
     """Refuses to run a function that a problem file asks for and the user did not name.
 
     Args:
         data_source: What a problem says judges it.
         permitted: What `permitted_sources` gave for the function that the user named.
+        flag: The flag by which a user names one, for the message.
 
     Raises:
         UserError: It is a reward function and not among those.
@@ -49,5 +52,5 @@ def refuse_unnamed(data_source: str, permitted: Container[str]) -> None:
     function = data_source.removeprefix(REWARD_PREFIX)
     raise UserError(
         f"the problem file asks to run the function {function!r:.200} to judge its answers: if it "
-        "is yours, give --reward FILE.py:NAME, written as it is there; else do not use the file"
+        f"is yours, give {flag} FILE.py:NAME, written as it is there; else do not use the file"
     )

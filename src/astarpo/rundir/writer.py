@@ -20,7 +20,9 @@ from typing import Any
 
 import pyarrow as pa
 
-from astarpo.config import Config
+from astarpo.config import TrainConfig
+from astarpo.config.documents import upgrade
+from astarpo.config.train import TRAIN_SETTINGS
 from astarpo.grading.columns import answer_row, answer_schema
 from astarpo.rundir.rows import append_row, read_rows, write_rows
 from astarpo.runtime.files import (
@@ -36,18 +38,6 @@ from astarpo.types import Answer, UserError
 
 logger = logging.getLogger("astarpo")
 
-# What may differ when a run is resumed: it changes how far or how fast, not what is computed. Of
-# inputs the contents count (`Record.inputs`), not where they lie.
-_FREE_ON_RESUME = {
-    "resume", "steps", "epochs", "log_to", "checkpoint_every", "checkpoint_minutes",
-    "keep_checkpoints", "device", "grade_workers", "grade_timeout", "reward", "out", "values",
-    "values_samples", "problems", "max_seconds", "eval_problems", "profile", "reference_offload",
-    "health", "model",
-}  # fmt: skip
-
-# What may differ too, since it helps a run that goes wrong: it is said, and kept in the record.
-_STEERING = {"lr", "critic_lr", "warmup_steps", "minibatches"}
-
 
 class RunLog:
     """Writes a run directory.
@@ -59,7 +49,7 @@ class RunLog:
         tokens: Generated in training so far.
     """
 
-    def __init__(self, path: Path, config: Config, *, resume: bool) -> None:
+    def __init__(self, path: Path, config: TrainConfig, *, resume: bool) -> None:
         """Checks a run directory, new or to be resumed; nothing is written yet.
 
         Raises:
@@ -212,7 +202,7 @@ class RunLog:
                 f"{self.path / 'config.json'}: is not as the run wrote it; its settings are those "
                 "of record.json, by which it is written anew"
             )
-        return settings or config or {}
+        return upgrade(settings or config or {}, str(self.path / "config.json"), "train")
 
     def _compare(self, before: dict[str, Any]) -> None:
         now = self.settings
@@ -223,19 +213,25 @@ class RunLog:
             for name in sorted(before.keys() | now.keys())
             if before.get(name) != now.get(name)
         }
-        if refused := differences.keys() - _FREE_ON_RESUME - _STEERING:
+        rules = {
+            name: TRAIN_SETTINGS[name].on_resume if name in TRAIN_SETTINGS else "fixed"
+            for name in differences
+        }
+        # Of inputs the contents count (`Record.inputs`), not where they lie.
+        if refused := [name for name, rule in rules.items() if rule == "fixed"]:
             said = [
-                f"{n} was {a!r} and is {b!r}" for n, (a, b) in differences.items() if n in refused
+                f"{name} was {differences[name][0]!r} and is {differences[name][1]!r}"
+                for name in refused
             ]
             raise UserError(f"{self.path}: cannot resume: {'; '.join(said)}")
-        steering = _STEERING if now["schedule"] == "constant" else _STEERING | {"steps", "epochs"}
-        self._changed = {name: pair for name, pair in differences.items() if name in steering}
+        told = {"steering"} if now["schedule"] == "constant" else {"steering", "length"}
+        self._changed = {name: differences[name] for name, rule in rules.items() if rule in told}
 
     def _note_changes(self, step: int) -> None:
         """Says and records which settings take another value from a step on."""
         for name, (before, now) in self._changed.items():
             effect = ""
-            if name in ("steps", "epochs"):
+            if TRAIN_SETTINGS[name].on_resume == "length":
                 effect = f", which changes every later learning rate ({self.settings['schedule']})"
             logger.warning(f"{name} was {before} and is {now} from step {step + 1} on{effect}")
         if self._changed:

@@ -95,7 +95,7 @@ def gather_problems(config: DataConfig, held_out: Sequence[Problem] | None = Non
         problems = _task_problems(config)
         if judge:
             problems = [replace(problem, data_source=judge) for problem in problems]
-    verifier_fingerprint(problems, config.reward)
+    verifier_fingerprint(problems, config.reward, flag="--reward")
     _refuse_unjudgeable(problems)
     if held_out is None and config.without is not None:
         held_out = read_problems(config.without)

@@ -71,7 +71,7 @@ def estimate(config: EstimateConfig) -> ValueTable:
         facts = {"model": config.model, "package_version": package_version()}
         facts |= {"engine": dict(engine.facts)}
         table = ValueTable.start(config.out, fingerprint, facts, any_verifier=config.rejudge)
-        with Grader(config.grade_workers, config.grade_timeout, config.reward) as grader:
+        with Grader(config.grade_workers, config.grade_timeout, config.trust_reward) as grader:
             if config.rejudge:
                 rejudge(table, problems, grader)
             shards = missing_shards(table, prompts, config.samples, config.shard_problems)
@@ -110,13 +110,13 @@ def prepare(config: EstimateConfig, problems: list[Problem] | None = None) -> Pr
     Raises:
         UserError: An input is wrong, or the table there does not fit.
     """
-    inputs = [config.model, config.problems, reward_file(config.reward)]
+    inputs = [config.model, config.problems, reward_file(config.trust_reward)]
     check_folder(config.out, inputs, kind="a value table", marks=TABLE_MARKS)
     if problems is None:
         problems = read_problems(config.problems, limit=config.limit)
     problems = problems[: config.limit]
     device = pick_device(config.device)
-    verifier_fingerprint(problems, config.reward)
+    verifier_fingerprint(problems, config.trust_reward)
     vocabulary = load_vocabulary(config.model)
     prompts = open_prompts(
         problems,

@@ -55,7 +55,7 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     stopwatch = Stopwatch()
     with (
         open_engine(config, policy) as engine,
-        Grader(config.grade_workers, config.grade_timeout, config.reward) as grader,
+        Grader(config.grade_workers, config.grade_timeout, config.trust_reward) as grader,
     ):
         measured = measure(policy, engine, prompts, config, grader, stopwatch)
     if reference and measured.sampled_PK:
@@ -123,7 +123,7 @@ def prepare(config: EvaluateConfig, problems: list[Problem] | None = None) -> Pr
         raise UserError("what to evaluate on is missing: give --problems FILE or --suite paper")
     if config.reference and (config.samples == 0 or config.top_p < 1):
         raise UserError("reference: the KL needs --samples of at least 1 and --top-p 1")
-    inputs = [config.model, config.reference, config.problems, reward_file(config.reward)]
+    inputs = [config.model, config.reference, config.problems, reward_file(config.trust_reward)]
     check_file(config.out, inputs, overwrite=config.overwrite, suffix=".json")
     left_over = not config.out.exists() and holds_answers(answers_file(config))
     check_file(answers_file(config), inputs, overwrite=config.overwrite or left_over)
@@ -131,7 +131,7 @@ def prepare(config: EvaluateConfig, problems: list[Problem] | None = None) -> Pr
         problems = read_problems(config.problems, limit=config.limit)
     problems = problems[: config.limit]
     device = pick_device(config.device)
-    verifiers = verifier_fingerprint(problems, config.reward)
+    verifiers = verifier_fingerprint(problems, config.trust_reward)
     answered_by_choice(problems)
     vocabulary = load_vocabulary(config.model)
     if config.reference:

@@ -77,7 +77,7 @@ def prepare(config: TrainConfig) -> Inputs:
         UserError: An input is wrong or does not fit the value table, or `out` is in use.
     """
     given = [config.model, config.problems, config.values, config.eval_problems]
-    given.append(reward_file(config.reward))
+    given.append(reward_file(config.trust_reward))
     check_folder(config.out, given, kind="a run directory", marks=("config.json",))
     require_parts(config)
     RunLog(config.out, config, resume=config.resume)
@@ -135,7 +135,7 @@ class Training:
         models = self._learner.models
         with (
             closing(open_tracker(config.log_to, run.path, run.settings, done)) as tracker,
-            Grader(config.grade_workers, config.grade_timeout, config.reward) as grader,
+            Grader(config.grade_workers, config.grade_timeout, config.trust_reward) as grader,
             Progress("training: steps", wanted, done) as progress,
             StepProfiler(config.out, models, wanted - done, enabled=config.profile) as profiler,
         ):

@@ -76,7 +76,7 @@ def open_inputs(config: TrainConfig) -> Inputs:
         UserError: One of them is missing or cannot be read, or they do not fit.
     """
     problems = read_problems(config.problems, limit=config.limit)
-    verifiers = verifier_fingerprint(problems, config.reward)
+    verifiers = verifier_fingerprint(problems, config.trust_reward)
     table = None
     if config.values:
         table = ValueTable(config.values)
@@ -105,7 +105,7 @@ def open_inputs(config: TrainConfig) -> Inputs:
     held_out = []
     if config.eval_problems:
         held_out = read_problems(config.eval_problems)
-        verifier_fingerprint(held_out, config.reward)
+        verifier_fingerprint(held_out, config.trust_reward)
         refuse_overlap(problems, held_out, (str(config.problems), str(config.eval_problems)))
         held_out = _prompts(vocabulary, held_out, text)
     num_steps = config.steps or math.ceil(config.epochs * len(prompts) / config.prompts_per_step)

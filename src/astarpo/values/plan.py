@@ -26,7 +26,7 @@ def sampling_fingerprint(
     """
     return (
         fingerprint(config.model)
-        | verifier_fingerprint(problems, config.reward)
+        | verifier_fingerprint(problems, config.trust_reward)
         | {
             "prompt_format": config.prompt_format,
             "temperature": config.temperature,

@@ -84,7 +84,7 @@ def _fill(
     missing = table.missing_samples(problems, num_samples)
     pending = [(p, m) for p, m in zip(published, missing, strict=True) if m]
     with (
-        Grader(config.grade_workers, config.grade_timeout, config.reward) as grader,
+        Grader(config.grade_workers, config.grade_timeout, config.trust_reward) as grader,
         Progress("import: samples", sum(len(numbers) for _, numbers in pending)) as progress,
     ):
         for i in range(0, len(pending), _SHARD_PROBLEMS):
@@ -107,11 +107,11 @@ def prepare(config: ImportValuesConfig) -> tuple[list[Published], Any]:
     Raises:
         UserError: As `import_values` says.
     """
-    inputs = [config.model, config.source, reward_file(config.reward)]
+    inputs = [config.model, config.source, reward_file(config.trust_reward)]
     check_folder(config.out, inputs, kind="a value table", marks=TABLE_MARKS)
     published = read_published(config.source, config.split, config.limit)
     problems = [row.problem for row in published]
-    verifier_fingerprint(problems, config.reward)
+    verifier_fingerprint(problems, config.trust_reward)
     tokenizer = load_vocabulary(config.model).tokenizer
     if held := started_manifest(config.out)["fingerprint"]:
         wanted = sampling_fingerprint(config, problems, seed=None)

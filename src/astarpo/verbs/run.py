@@ -33,6 +33,7 @@ from astarpo.config.documents import (
     plain,
     read_recipe_file,
     settings_for,
+    upgrade,
 )
 from astarpo.rundir.reader import has_run
 from astarpo.runtime.files import DamagedFileError, read_json_object, write_json
@@ -68,7 +69,7 @@ def run(config: RunConfig) -> dict[str, Any]:
 def read_recipe(config: RunConfig) -> tuple[dict[str, Any], str]:
     """The recipe with the config's own settings over it, and where it came from."""
     path = find_recipe(config.recipe)
-    document = read_recipe_file(path, config.reward)
+    document = read_recipe_file(path, config.trust_reward)
     if config.seed is not None:  # Then it holds for every stage, whatever their tables say.
         for table in [table for table in document.values() if isinstance(table, dict)]:
             table.pop("seed", None)
@@ -138,7 +139,7 @@ def prepare_document(document: Mapping[str, Any], out: Path, origin: str) -> dic
     recipe_file = out / "recipe.json"
     if recipe_file.exists():
         try:
-            before = read_json_object(recipe_file)
+            before = upgrade(read_json_object(recipe_file), str(recipe_file))
         except DamagedFileError as error:
             raise UserError(f"{error}; give another --out") from error
         if before != plain(document):

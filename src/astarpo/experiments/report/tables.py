@@ -5,12 +5,13 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import quote
 
+from astarpo.config.train import TRAIN_SETTINGS
 from astarpo.experiments.report.markup import note, row, show, table, text
 from astarpo.experiments.report.results import Experiment, Run
 from astarpo.experiments.table import make_tables
 
 # What differs between runs because each has its own folder, table and seed.
-_OF_A_RUN = {"out", "values", "seed", "resume"}
+_OF_A_RUN = {name for name, setting in TRAIN_SETTINGS.items() if setting.in_experiment == "run"}
 
 
 def headline_tables(experiment: Experiment) -> str:
