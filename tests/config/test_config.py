@@ -17,8 +17,9 @@ from astarpo.config.documents import (
 )
 from astarpo.config.train import readers
 from astarpo.rundir.reader import STAGES
+from astarpo.stages.pipeline import stage_configs
 from astarpo.types import UserError
-from astarpo.verbs.run import read_recipe, stage_configs
+from astarpo.verbs.run import read_recipe
 
 RECIPES = sorted(Path(str(resources.files("astarpo"))).glob("recipes/*.toml"))
 NEEDED = {"model": "m", "problems": "p", "out": "o"}

@@ -6,6 +6,7 @@ from typing import Any
 
 from astarpo.reports.plots import plot_runs
 from astarpo.runtime.files import write_atomic
+from astarpo.runtime.tables import escape_markdown, markdown_table
 
 
 def write_markdown(path: Path, runs: Sequence[Mapping[str, Any]]) -> None:
@@ -15,14 +16,18 @@ def write_markdown(path: Path, runs: Sequence[Mapping[str, Any]]) -> None:
         path: Markdown file.
         runs: As `collect.collect_run` gives them.
     """
-    lines = [f"# {_cell(' · '.join(run['name'] for run in runs))}", ""]
+    lines = [f"# {escape_markdown(' · '.join(run['name'] for run in runs))}", ""]
     labels = [label for label, _ in runs[0]["facts"]]
     facts = [dict(run["facts"]) for run in runs]
     lines += _table(
         ["", *(run["name"] for run in runs)],
         [[label, *(_show(known[label]) for known in facts)] for label in labels],
     )
-    lines += [f"- {_cell(run['name'])}: {_cell(note)}" for run in runs for note in run["notes"]]
+    lines += [
+        f"- {escape_markdown(run['name'])}: {escape_markdown(note)}"
+        for run in runs
+        for note in run["notes"]
+    ]
     lines += ["", "## Reference against trained", "", *_score_table(runs)]
     curves = {run["name"]: run["curves"] for run in runs if run["curves"]["step"]}
     if curves:
@@ -38,12 +43,12 @@ def write_markdown(path: Path, runs: Sequence[Mapping[str, Any]]) -> None:
 
 def _stage1(run: Mapping[str, Any]) -> str:
     if not (found := run["stage1"]):
-        return f"- {_cell(run['name'])}: no value table to be found"
+        return f"- {escape_markdown(run['name'])}: no value table to be found"
     counts = " or ".join(map(str, found["num_samples"]))
     return (
-        f"- {_cell(run['name'])}: {found['num_problems']} problems, {counts} samples each; mean "
-        f"reward {found['mean_reward']:.3f}; all wrong {found['all_wrong']:.1%}, all right "
-        f"{found['all_right']:.1%} of problems"
+        f"- {escape_markdown(run['name'])}: {found['num_problems']} problems, {counts} samples "
+        f"each; mean reward {found['mean_reward']:.3f}; all wrong {found['all_wrong']:.1%}, all "
+        f"right {found['all_right']:.1%} of problems"
     )
 
 
@@ -72,17 +77,7 @@ def _verdict_table(runs: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    def line(cells: Sequence[str]) -> str:
-        return f"| {' | '.join(map(_cell, cells))} |"
-
-    return [line(heads), f"|{'-|' * len(heads)}", *map(line, rows), ""]
-
-
-def _cell(text: str) -> str:
-    """Text that stays text in Markdown and in one cell."""
-    for character in "\\`*_{}[]<>|#":
-        text = text.replace(character, f"\\{character}")
-    return " ".join(text.split())
+    return [*markdown_table([heads, *rows]), ""]
 
 
 def _show(value: Any) -> str:
