@@ -5,6 +5,8 @@ import sys
 import time
 from types import TracebackType
 
+from astarpo.runtime.locks import beat
+
 logger = logging.getLogger("astarpo")
 
 _SECONDS_BETWEEN_LINES = 15.0
@@ -54,7 +56,8 @@ class Progress:
             self._bar.stop()
 
     def advance(self, count: int, note: str | None = None) -> None:
-        """Counts `count` more, and shows `note` beside the count."""
+        """Counts `count` more, and shows `note` beside the count; other machines see it too."""
+        beat()
         self._done += count
         self._note = self._note if note is None else note
         now = time.monotonic()
