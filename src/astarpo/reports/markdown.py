@@ -6,7 +6,8 @@ from typing import Any
 
 from astarpo.reports.plots import plot_runs
 from astarpo.runtime.files import write_atomic
-from astarpo.runtime.tables import escape_markdown, markdown_table
+from astarpo.runtime.tables import escape_markdown as _cell
+from astarpo.runtime.tables import markdown_table
 
 
 def write_markdown(path: Path, runs: Sequence[Mapping[str, Any]]) -> None:
@@ -16,18 +17,14 @@ def write_markdown(path: Path, runs: Sequence[Mapping[str, Any]]) -> None:
         path: Markdown file.
         runs: As `collect.collect_run` gives them.
     """
-    lines = [f"# {escape_markdown(' · '.join(run['name'] for run in runs))}", ""]
+    lines = [f"# {_cell(' · '.join(run['name'] for run in runs))}", ""]
     labels = [label for label, _ in runs[0]["facts"]]
     facts = [dict(run["facts"]) for run in runs]
     lines += _table(
         ["", *(run["name"] for run in runs)],
         [[label, *(_show(known[label]) for known in facts)] for label in labels],
     )
-    lines += [
-        f"- {escape_markdown(run['name'])}: {escape_markdown(note)}"
-        for run in runs
-        for note in run["notes"]
-    ]
+    lines += [f"- {_cell(run['name'])}: {_cell(note)}" for run in runs for note in run["notes"]]
     lines += ["", "## Reference against trained", "", *_score_table(runs)]
     curves = {run["name"]: run["curves"] for run in runs if run["curves"]["step"]}
     if curves:
@@ -43,12 +40,12 @@ def write_markdown(path: Path, runs: Sequence[Mapping[str, Any]]) -> None:
 
 def _stage1(run: Mapping[str, Any]) -> str:
     if not (found := run["stage1"]):
-        return f"- {escape_markdown(run['name'])}: no value table to be found"
+        return f"- {_cell(run['name'])}: no value table to be found"
     counts = " or ".join(map(str, found["num_samples"]))
     return (
-        f"- {escape_markdown(run['name'])}: {found['num_problems']} problems, {counts} samples "
-        f"each; mean reward {found['mean_reward']:.3f}; all wrong {found['all_wrong']:.1%}, all "
-        f"right {found['all_right']:.1%} of problems"
+        f"- {_cell(run['name'])}: {found['num_problems']} problems, {counts} samples each; mean "
+        f"reward {found['mean_reward']:.3f}; all wrong {found['all_wrong']:.1%}, all right "
+        f"{found['all_right']:.1%} of problems"
     )
 
 

@@ -5,8 +5,8 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import quote
 
+from astarpo.experiments.records import Experiment, Run
 from astarpo.experiments.report.markup import note, row, show, table, text
-from astarpo.experiments.report.results import Experiment, Run
 from astarpo.experiments.table import make_tables
 
 # What differs between runs because each has its own folder, table and seed.
@@ -18,7 +18,7 @@ def headline_tables(experiment: Experiment) -> str:
     if not experiment.rows:
         return note("No run is finished yet.")
     parts = []
-    for heading, lines in make_tables(experiment.model_dump()):
+    for heading, lines in make_tables(experiment):
         parts.append(f'<p class="muted">{text(heading)}</p>')
         if lines:
             heads, *others = lines
