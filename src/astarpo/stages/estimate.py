@@ -30,7 +30,7 @@ from astarpo.rollout import roll_out
 from astarpo.runtime.locks import folder_lock
 from astarpo.runtime.memory import peak_memory_gib
 from astarpo.runtime.outputs import check_folder
-from astarpo.runtime.profiling import StepProfiler
+from astarpo.runtime.profiling import profile_steps
 from astarpo.runtime.progress import Progress
 from astarpo.runtime.seeding import derive_seed
 from astarpo.runtime.stopwatch import Stopwatch
@@ -81,14 +81,14 @@ def _fill(config: EstimateConfig, prepared: "Prepared", wanted: dict[str, Any]) 
     with (
         Grader(config.grade_workers, config.grade_timeout, config.reward) as grader,
         Progress("stage 1: samples", sum(map(len, shards))) as progress,
-        StepProfiler(config.out, [policy.model], len(shards), enabled=config.profile) as profiler,
+        profile_steps(config.out, len(shards), enabled=config.profile) as begin_step,
     ):
         for shard in shards:
             seeds = [derive_seed(config.seed, "stage1", p.problem.id, n) for p, n in shard]
             repeated = [prompt for prompt, _ in shard]
-            clock = profiler.step(stopwatch)
+            begin_step()
             answers = roll_out(
-                policy, engine, grader, repeated, seeds, sampling, clock, progress.advance
+                policy, engine, grader, repeated, seeds, sampling, stopwatch, progress.advance
             )
             table.append([_row(answer, n) for answer, (_, n) in zip(answers, shard, strict=True)])
             peak = max(table.manifest.get("peak_memory_gib", 0.0), peak_memory_gib())

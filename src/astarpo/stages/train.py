@@ -32,7 +32,7 @@ from astarpo.runtime.files import atomic_directory
 from astarpo.runtime.locks import folder_lock
 from astarpo.runtime.memory import peak_memory_gib
 from astarpo.runtime.outputs import check_folder
-from astarpo.runtime.profiling import StepProfiler
+from astarpo.runtime.profiling import profile_steps
 from astarpo.runtime.progress import Progress
 from astarpo.runtime.seeding import derive_seed, epoch_stream
 from astarpo.runtime.stopping import StopRequested, StopSignal
@@ -121,15 +121,17 @@ class Training:
         """
         config, run = self.config, self.run
         tracker = open_tracker(config.log_to, run.path, run.settings, self.steps_done)
+        num_left = self.num_steps - self.steps_done
         with (
             closing(tracker),
             Grader(config.grade_workers, config.grade_timeout, config.reward) as grader,
             Progress("training: steps", self.num_steps, self.steps_done) as progress,
-            self._open_profiler() as profiler,
+            profile_steps(config.out, num_left, enabled=config.profile) as begin_step,
         ):
             self._evaluate_if_due(grader)
             while not self.is_over():
-                row, answers = self._step(grader, profiler.step(Stopwatch()))
+                begin_step()
+                row, answers = self._step(grader, Stopwatch())
                 tracker.log(self.steps_done, row)
                 self._watch.check(row)
                 if self._clock.is_due(self.steps_done):
@@ -187,13 +189,6 @@ class Training:
             scores = self._held_out.evaluate(self.policy, self._engine, grader)
             self.run.log_evaluation(step, scores)
             self._evaluated.add(step)
-
-    def _open_profiler(self) -> StepProfiler:
-        learner = self.learner
-        models = [learner.policy.model, learner.reference.model]
-        models += [learner.critic] if learner.critic is not None else []
-        num_steps = self.num_steps - self.steps_done
-        return StepProfiler(self.config.out, models, num_steps, enabled=self.config.profile)
 
 
 def prepare(config: TrainConfig) -> Inputs:
