@@ -1,4 +1,4 @@
-"""What the finished runs of an experiment have come to, read from their files alone."""
+"""Collects the results of an experiment's finished runs from their files alone."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -30,16 +30,16 @@ class Cost(NamedTuple):
 
 
 def is_finished(summary: Mapping[str, Any]) -> bool:
-    """Whether a training, by its summary, ended: at its end or for its health, not by a signal."""
+    """Whether a training has ended for good, by its summary: it is complete, or it went wrong."""
     return bool(summary.get("completed")) or "reason" in summary
 
 
 def stage1_cost(path: Path, num_samples: int | None) -> Cost:
-    """Cost of the first samples of a value table.
+    """What the first samples of a value table took; seconds in proportion to their tokens.
 
     Args:
         path: The table.
-        num_samples: Of each problem; None for all. Seconds are shared out by tokens.
+        num_samples: How many of each problem; None for all.
     """
     table = ValueTable(path)
     columns = table.samples(["sample", "num_tokens"]).to_pydict()
@@ -54,7 +54,7 @@ def stage1_cost(path: Path, num_samples: int | None) -> Cost:
 
 
 def collect_results(experiment: Experiment) -> records.Experiment:
-    """The results of every finished run."""
+    """The results of every finished run, as `results.json` has them."""
     cost = cache(stage1_cost)
     rows = [_read_row(experiment, variant, seed, cost) for variant, seed in experiment.runs()]
     rows = [row for row in rows if row]
@@ -80,11 +80,12 @@ def collect_results(experiment: Experiment) -> records.Experiment:
 
 
 def common_target(rows: Sequence[Run]) -> float | None:
-    """The largest multiple of 0.05 that every run reaches on held-out problems at some time.
+    """The largest multiple of 0.05 that every run's held-out reward reaches at some time.
+
+    Collapsed runs do not count.
 
     Returns:
-        None where there is none above every run's start, from where nothing is to be reached.
-        Collapsed runs are not asked.
+        None where no such reward lies above the first of every run.
     """
     curves = [row.curve.reward for row in rows if not row.collapsed]
     if not curves or not all(curves):
@@ -178,7 +179,7 @@ def _training(lines: Iterable[Mapping[str, Any]], stage1: Cost) -> dict[str, lis
 
 
 def _value_error(experiment: Experiment) -> dict[str, Any] | None:
-    """Errors of V^ by the number of samples, from the table of the first seed."""
+    """Error of V^* by the number of samples, from the value table of the first seed."""
     variant = experiment.variants[0]
     stage1 = experiment.estimate_config(variant, experiment.seeds[0])
     manifest = read_json(stage1.out / "manifest.json")

@@ -1,4 +1,4 @@
-"""Runs an experiment: what is missing of it, and the tables and page of what is there."""
+"""Runs an experiment: the runs that are missing, then the tables and the page of all of them."""
 
 import logging
 from typing import Any

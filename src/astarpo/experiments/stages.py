@@ -34,7 +34,7 @@ class StoppedError(Exception):
 
 @dataclass(frozen=True)
 class Worker:
-    """Works in an experiment's folder.
+    """Runs the stages of an experiment in its folder.
 
     Attributes:
         experiment: What to do.
@@ -86,7 +86,7 @@ class Worker:
             raise StoppedError
 
     def _run(self, verb: str, config: EstimateConfig | TrainConfig) -> None:
-        """Runs a verb in a process of its own. A first signal is handed on to it, once.
+        """Runs a verb in a process of its own, which is sent on the first signal that comes.
 
         Raises:
             StoppedError: A signal came.

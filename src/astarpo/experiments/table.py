@@ -1,4 +1,4 @@
-"""The results of an experiment as tables: Markdown that also reads well in a terminal."""
+"""The results of an experiment as tables, a line for each variant."""
 
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -139,12 +139,12 @@ def _references(results: Experiment) -> dict[str, Mapping[str, Mapping[str, Scor
 
 
 def _spread(values: Iterable[float | None], form: Callable[[float], str]) -> str:
-    """Mean and standard deviation of what is known."""
+    """Mean and standard deviation of the values that are not None."""
     known = [value for value in values if value is not None]
     if not known:
         return _NONE
     mean = statistics.fmean(known)
-    # What is the same by design, such as steps, has no spread to speak of.
+    # Numbers that are equal by design, such as steps, need no deviation.
     if len(known) == 1 or (mean == int(mean) and len(set(known)) == 1):
         return form(mean)
     return f"{form(mean)} ± {form(statistics.stdev(known))}"

@@ -25,8 +25,7 @@ from astarpo.types import UserError
 LOCK_NAME = ".lock"
 
 _SECONDS_BETWEEN_BEATS = 10.0
-_TRIES = 5
-_SECONDS_BETWEEN_TRIES = 0.02
+_SECONDS_BETWEEN_TRIES = 0.005
 
 logger = logging.getLogger("astarpo")
 
@@ -39,13 +38,11 @@ class Holder(NamedTuple):
 
     Attributes:
         name: `process 12 on node7`, as messages call it.
-        is_here: Whether it runs, or ran, on this machine.
         is_alive: Whether it holds the lock; None where that cannot be seen from this machine.
         silent_s: Seconds since it last showed that it works.
     """
 
     name: str
-    is_here: bool
     is_alive: bool | None
     silent_s: float
 
@@ -108,8 +105,7 @@ def read_holder(path: Path) -> Holder | None:
         return None
     try:
         left = _read_name(descriptor)
-        is_here = bool(left) and left["host"] == socket.gethostname()
-        is_alive = False if is_here else None
+        is_alive = False if left and left["host"] == socket.gethostname() else None
         try:
             fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
@@ -117,7 +113,7 @@ def read_holder(path: Path) -> Holder | None:
         except OSError:  # This file system has no locks.
             is_alive = None
         silent_s = max(0.0, time.time() - os.fstat(descriptor).st_mtime)
-        return Holder(_named(left), is_here, is_alive, silent_s)
+        return Holder(_named(left), is_alive, silent_s)
     finally:
         os.close(descriptor)
 
@@ -148,12 +144,14 @@ def _acquire(file: Path, *, wait: bool) -> int:
 
 
 def _lock(descriptor: int) -> None:
-    """Locks a file; raises BlockingIOError where another process holds it."""
-    for _ in range(_TRIES - 1):
-        with suppress(BlockingIOError):  # It may be no more than a look of `read_holder`.
+    """Locks a file for writing; raises BlockingIOError where another process has done so."""
+    while True:
+        with suppress(BlockingIOError):
             return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Only `read_holder` shares a lock, for a moment: where it can be shared nobody writes.
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
         time.sleep(_SECONDS_BETWEEN_TRIES)
-    return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def _is_at(descriptor: int, file: Path) -> bool:

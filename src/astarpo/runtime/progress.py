@@ -1,4 +1,4 @@
-"""What a person sees while something runs: a bar in a terminal, else a plain line now and then."""
+"""Progress of long work: a bar in a terminal, otherwise a plain line now and then."""
 
 import logging
 import sys
@@ -13,7 +13,7 @@ _SECONDS_BETWEEN_LINES = 15.0
 
 
 class Progress:
-    """Counts towards a total. Use as a context manager.
+    """Counts towards a total, as a context manager.
 
     Attributes:
         label: What is counted.
@@ -56,7 +56,7 @@ class Progress:
             self._bar.stop()
 
     def advance(self, count: int, note: str | None = None) -> None:
-        """Counts `count` more, and shows `note` beside the count; other machines see it too."""
+        """Counts `count` more and shows `note` beside the count."""
         beat()
         self._done += count
         self._note = self._note if note is None else note

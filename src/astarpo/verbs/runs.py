@@ -1,4 +1,4 @@
-"""The runs below a folder, as a table in text: state, progress, last reward, time."""
+"""The runs below a folder as a table: state, progress, last reward, time."""
 
 import os
 import time
