@@ -57,6 +57,7 @@ from typing import Any, NamedTuple
 
 from astarpo.config import DataConfig
 from astarpo.config.documents import shipped_policy
+from astarpo.experiments.records import Curves
 from astarpo.experiments.results import cost_of
 from astarpo.stages.data import data
 
@@ -181,7 +182,8 @@ def table_rows(target: float) -> list[Row]:
         ]
 
     def seconds_to_target(run: Result) -> float | None:
-        return (cost_of(run["curve"], target) or {}).get("seconds")
+        cost = cost_of(Curves.model_validate(run["curve"]), target)
+        return cost.seconds if cost else None
 
     to = f"to a reward of {target:g}"
     rows += [

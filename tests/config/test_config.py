@@ -21,8 +21,9 @@ from astarpo.config.documents import (
 from astarpo.config.setting import ALGORITHM_NAMES, Setting, setting_of
 from astarpo.config.train import readers
 from astarpo.rundir.reader import STAGES
+from astarpo.stages.pipeline import stage_configs
 from astarpo.types import UserError
-from astarpo.verbs.run import read_recipe, stage_configs
+from astarpo.verbs.run import read_recipe
 
 SOURCE = Path(str(resources.files("astarpo")))
 RECIPES = sorted(SOURCE.glob("recipes/*.toml"))

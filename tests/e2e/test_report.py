@@ -6,6 +6,8 @@ import json
 import os
 import re
 import shutil
+import signal
+import socket
 import subprocess
 import time
 import zlib
@@ -17,9 +19,11 @@ import pytest
 
 import astarpo
 from astarpo.cli import main
-from astarpo.config import ReportConfig, RunsConfig
+from astarpo.config import ReportConfig, RunConfig, RunsConfig
+from astarpo.runtime.locks import folder_lock
 from astarpo.types import UserError
 from astarpo.verbs.run import run_document
+from tests.conftest import command
 
 RECIPE = {
     "max_prompt_tokens": 64,
@@ -114,7 +118,7 @@ def test_several_runs_and_markdown(finished, tmp_path):
     assert any("training run on its own" in note for note in data["runs"][2]["notes"])
     assert data["runs"][2]["stage1"] == data["runs"][0]["stage1"]
     text = (tmp_path / "r.md").read_text(encoding="utf-8")
-    assert "| other | pass\\_at\\_1 |" in text
+    assert "| other    | pass_at_1    |" in text
     assert (tmp_path / "r-curves.png").stat().st_size > 1000
 
 
@@ -269,29 +273,63 @@ def test_runs_are_listed_with_their_state(finished, tmp_path, capsys):
     summary.write_text(
         json.dumps(json.loads(summary.read_text()) | {"completed": False, "reason": "KL"})
     )
-    for name in ("running", "silent"):
+    lock = json.dumps({"host": "node7", "pid": 12})
+    for name in ("running", "silent", "killed", "failed"):
         shutil.copytree(finished / "train", tmp_path / "r" / name)
         (tmp_path / "r" / name / "summary.json").unlink()
+        if name in ("silent", "killed"):
+            (tmp_path / "r" / name / ".lock").write_text(lock)
+    (tmp_path / "r" / "killed" / ".lock").write_text(lock.replace("node7", socket.gethostname()))
     hours_ago = time.time() - 3 * 3600
     for file in (tmp_path / "r" / "silent").rglob("*"):
         os.utime(file, (hours_ago, hours_ago))
-    assert main(["runs", str(tmp_path / "r")]) == 0
+    with folder_lock(tmp_path / "r" / "running"):
+        assert main(["runs", str(tmp_path / "r")]) == 0
     lines = capsys.readouterr().out.splitlines()
-    states = {line.split()[0]: line for line in lines[1:5]}
+    states = {line.split()[0]: line for line in lines[1:7]}
     assert lines[1].startswith("silent")  # it is the oldest
-    assert " silent (for 3.0 h) " in states["silent"]
-    assert " running " in states["running"]
+    assert " silent (for 3.0 h, process 12 on node7) " in states["silent"]
+    assert " running  " in states["running"]
+    assert " killed (last seen " in states["killed"]
+    assert " unfinished  " in states["failed"]
     assert " stopped (unhealthy, see summary.json) " in states["deep/stopped"]
-    assert " finished " in states["finished"]
+    assert " finished  " in states["finished"]
     assert all(" 3 of 3 " in line for line in states.values())
-    assert lines[6].startswith("running: has written of late")
+    assert lines[8].startswith("killed: its process is gone")
 
 
 def test_a_run_gone_on_with_is_no_longer_stopped(finished, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(finished / "train", run)
     (run / "summary.json").write_text('{"completed": false, "steps": 2}')
-    assert " running " in astarpo.runs(RunsConfig(dir=tmp_path))
+    with folder_lock(run):
+        assert " running " in astarpo.runs(RunsConfig(dir=tmp_path))
+    assert " unfinished " in astarpo.runs(RunsConfig(dir=tmp_path))
+
+
+@pytest.mark.parametrize(("part", "stage"), [("values", "estimate"), ("train", "train")])
+def test_a_run_killed_is_listed_so_at_once(part, stage, finished, tmp_path):
+    recipe = tmp_path / "mine.json"
+    recipe.write_text((finished / "recipe.json").read_text().replace('"steps": 3', '"steps": 300'))
+    out = tmp_path / "runs" / "mine"
+    words = command("run", recipe, "--out", out)
+    process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    try:
+        deadline = time.monotonic() + 120
+        while not (out / part / ".lock").exists():
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        process.send_signal(signal.SIGSTOP)  # so that it stays in this stage
+        listed = astarpo.runs(RunsConfig(dir=tmp_path / "runs"))
+        assert f"\nmine  running ({stage}) " in listed
+        with pytest.raises(UserError, match=f"process {process.pid} on .* is writing here"):
+            astarpo.run(RunConfig(recipe=str(recipe), out=out))
+    finally:
+        process.kill()
+        process.wait()
+    listed = astarpo.runs(RunsConfig(dir=tmp_path / "runs"))
+    assert f"\nmine  killed ({stage}, last seen " in listed
 
 
 def test_a_model_is_no_run(policy_path):

@@ -15,7 +15,7 @@ import astarpo
 from astarpo.cli import main
 from astarpo.config import EstimateConfig, TrainConfig
 from astarpo.models.policy import save_model
-from astarpo.rundir.trackers import NoTracker
+from astarpo.rundir.trackers import Tracker
 from astarpo.runtime.files import write_sealed_json
 from astarpo.runtime.locks import folder_lock
 from astarpo.runtime.stopping import check_stop
@@ -202,13 +202,13 @@ def test_training_in_another_thread(settings, whole_run, tmp_path):
 
 
 def test_a_tracker_is_closed_when_training_fails(settings, tmp_path, monkeypatch):
-    class Tracker(NoTracker):
+    class Recorder(Tracker):
         is_closed = False
 
         def close(self) -> None:
             self.is_closed = True
 
-    tracker = Tracker()
+    tracker = Recorder()
     # `astarpo.stages.train` is the verb; its module is of the same name.
     monkeypatch.setattr(sys.modules["astarpo.stages.train"], "open_tracker", lambda *given: tracker)
     with pytest.raises(TrainingStopped, match="not finite"):

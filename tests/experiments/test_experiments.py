@@ -9,9 +9,10 @@ import pytest
 
 from astarpo.config import CompareConfig, SweepConfig
 from astarpo.config.documents import shipped_policy
+from astarpo.experiments.records import Curves, Experiment, Run, read_results, write_results
 from astarpo.experiments.request import claim, parse_algorithms, parse_seeds, swept_variants
 from astarpo.experiments.results import common_target, cost_of
-from astarpo.experiments.stages import folder_to_itself
+from astarpo.experiments.runner import run_experiment
 from astarpo.experiments.table import render_tables
 from astarpo.types import UserError
 from astarpo.values.deviations import value_deviations
@@ -251,39 +252,65 @@ def test_a_folder_of_something_else_is_left_alone(recipe):
         claim(comparison(recipe))
 
 
-def test_a_folder_is_waited_for(tmp_path, caplog):
-    with folder_to_itself(tmp_path) as lock:
-        holder = subprocess.Popen(
-            [sys.executable, "-c", "import time; print(1, flush=True); time.sleep(0.5)"],
-            pass_fds=[lock],
-            stdout=subprocess.PIPE,
-        )
-        assert holder.stdout is not None
-        holder.stdout.readline()
-    with folder_to_itself(tmp_path):
-        assert holder.wait(0.3) == 0
-    assert "waiting" in caplog.text
+HAND_ON = """
+import subprocess, sys, time
+from pathlib import Path
+from astarpo.runtime.locks import folder_lock
+END = "import sys, time; time.sleep(0.5); open(sys.argv[1], 'w').close()"
+with folder_lock(Path(sys.argv[1])) as lock:
+    subprocess.Popen([sys.executable, "-c", END, sys.argv[2]], pass_fds=[lock])
+    print("begun", flush=True)
+    time.sleep(60)
+"""
 
 
-CURVE = {
-    "step": [0, 10, 20, 30],
-    "seconds": [5.0, 15.0, 25.0, 45.0],
-    "tokens": [100.0, 200.0, 300.0, 400.0],
-    "reward": [0.4, 0.6, 0.5, 0.9],
-}
+def test_a_training_that_outlives_its_experiment_is_waited_for(
+    recipe, tmp_path, monkeypatch, caplog
+):
+    experiment = comparison(recipe)
+    ended = tmp_path / "ended"
+    words = [sys.executable, "-c", HAND_ON, experiment.out, ended]
+    killed = subprocess.Popen(words, stdout=subprocess.PIPE)
+    assert killed.stdout is not None
+    killed.stdout.readline()
+    killed.kill()
+    killed.wait()
+
+    def claim_after_the_child(_) -> None:
+        assert ended.exists()
+        raise UserError("waited")
+
+    monkeypatch.setattr("astarpo.experiments.runner.claim", claim_after_the_child)
+    assert not ended.exists()
+    with pytest.raises(UserError, match="waited"):
+        run_experiment(experiment)
+    assert "waiting for it to end" in caplog.text
+
+
+CURVE = Curves(
+    step=[0, 10, 20, 30],
+    seconds=[5.0, 15.0, 25.0, 45.0],
+    tokens=[100.0, 200.0, 300.0, 400.0],
+    reward=[0.4, 0.6, 0.5, 0.9],
+)
+
+
+def cost(target, curve=CURVE):
+    found = cost_of(curve, target)
+    return found and found.model_dump()
 
 
 def test_cost_of_a_target_lies_on_the_line_between_evaluations():
-    assert cost_of(CURVE, 0.5) == pytest.approx({"steps": 5, "seconds": 10, "tokens": 150})
-    assert cost_of(CURVE, 0.6) == pytest.approx({"steps": 10, "seconds": 15, "tokens": 200})
-    assert cost_of(CURVE, 0.8) == pytest.approx({"steps": 27.5, "seconds": 40, "tokens": 375})
-    assert cost_of(CURVE, 0.3) == {"steps": 0, "seconds": 5, "tokens": 100}
-    assert cost_of(CURVE, 0.95) is None
-    assert cost_of({name: [] for name in CURVE}, 0.1) is None
+    assert cost(0.5) == pytest.approx({"steps": 5, "seconds": 10, "tokens": 150})
+    assert cost(0.6) == pytest.approx({"steps": 10, "seconds": 15, "tokens": 200})
+    assert cost(0.8) == pytest.approx({"steps": 27.5, "seconds": 40, "tokens": 375})
+    assert cost(0.3) == {"steps": 0, "seconds": 5, "tokens": 100}
+    assert cost(0.95) is None
+    assert cost(0.1, Curves()) is None
 
 
 def row(rewards, state="done"):
-    return {"state": state, "curve": {"reward": rewards}}
+    return Run(variant="v", state=state, curve=Curves(reward=rewards))
 
 
 def test_the_common_target():
@@ -329,7 +356,7 @@ def test_tables_say_the_cost_first_then_the_scores():
             result_row("grpo", 1, 0.8, state="collapsed"),
         ],
     }
-    text = render_tables(results)
+    text = render_tables(Experiment.model_validate(results))
     cells = [
         [cell.strip() for cell in line.strip("|").split("|")]
         for line in text.splitlines()
@@ -347,6 +374,29 @@ def test_tables_say_the_cost_first_then_the_scores():
     assert ["grpo", "0.500", "0.800", "0.800 ± 0.141"] in cells
     lengths = [len(line) for line in text.splitlines() if line.startswith("| ")]
     assert len(set(lengths)) <= 4  # one width a table
+
+
+def test_results_come_back_as_they_were_written(tmp_path):
+    made = Experiment.model_validate(
+        {
+            "kind": "sweep",
+            "setting": "beta1",
+            "rows": [result_row("a", 0, 0.9) | {"value": "inf"}, {"variant": "b", "seed": 1}],
+            "value_error": {"beta1": "inf", "n": [1, 2], "bias": [0.1, None], "sd": [0.2, 0.1]},
+        }
+    )
+    document = write_results(tmp_path, made)
+    assert json.loads((tmp_path / "results.json").read_text()) == document
+    assert document["value_error"]["bias"] == [0.1, None]
+    row = document["rows"][0]
+    # Counts stay counts: 30 steps, not 30.0.
+    assert [type(row[n]) for n in ("steps", "seed")] == [int, int]
+    assert [type(n) for n in row["curve"]["step"]] == [int] * 4
+    assert row["tokens"] == {"estimate": 100_000, "train": 1_100_000}
+    assert row["reason"] is None
+    again = read_results(tmp_path)
+    assert again.model_dump_json() == made.model_dump_json()
+    assert again.rows[0] == made.rows[0]
 
 
 @pytest.mark.parametrize("beta", [0.0, 0.25, 1.0, math.inf])

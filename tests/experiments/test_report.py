@@ -12,9 +12,9 @@ import pytest
 
 import astarpo
 from astarpo.config import ReportConfig
+from astarpo.experiments.records import Curves
 from astarpo.experiments.report import write_experiment
 from astarpo.experiments.report.curves import band_of
-from astarpo.experiments.report.results import Curves
 from astarpo.experiments.report.sweeps import positions
 from astarpo.types import UserError
 

@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Protocol, Self
 
-from torch import nn
-
 from astarpo.models.policy import Policy
 from astarpo.types import Completion
 
@@ -52,7 +50,6 @@ class Engine(Protocol):
         has to keep to; add yours to its list.
 
             class ServerEngine:
-                modules = ()
 
                 def __init__(self, policy: Policy, url: str) -> None:
                     self._server = connect(url, stop_ids=policy.vocabulary.stop_ids)
@@ -84,11 +81,6 @@ class Engine(Protocol):
         They stay the same from the opening on, but for `decoding`: how it decodes, known from the
         first completion on, where an engine has several ways.
         """
-        ...
-
-    @property
-    def modules(self) -> Sequence[nn.Module]:
-        """The models that it runs in this process, for the profiler; none if it has none here."""
         ...
 
     def generate(

@@ -16,7 +16,7 @@ from typing import Any, Self
 
 import torch
 import transformers
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import DynamicCache
 
 from astarpo.engines.base import Request, Sampling
@@ -66,11 +66,6 @@ class HFEngine:
             "dtype": str(dtype).removeprefix("torch."),
         }
         self._stop_ids = torch.tensor(sorted(policy.vocabulary.stop_ids), device=policy.device)
-
-    @property
-    def modules(self) -> list[nn.Module]:
-        """The policy's model."""
-        return [self.policy.model]
 
     def __enter__(self) -> Self:
         return self

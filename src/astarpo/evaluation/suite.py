@@ -26,6 +26,7 @@ from astarpo.models.vocabulary import Vocabulary, load_vocabulary
 from astarpo.runtime.files import write_json
 from astarpo.runtime.outputs import check_file
 from astarpo.runtime.stopwatch import Stopwatch
+from astarpo.runtime.tables import text_table
 from astarpo.runtime.version import package_version
 from astarpo.tasks import get_task
 from astarpo.tasks.benchmarks import SPLIT
@@ -167,14 +168,7 @@ def table(result: Mapping[str, Any]) -> str:
             interval = f"{low:.2f} to {high:.2f}"
             problems = str(entry["num_problems"])
             rows.append((name, problems, protocol.says, f"{value:.2f}", interval))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join(
-            cell.rjust(width) if column in (1, 3) else cell.ljust(width)
-            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
-    )
+    return "\n".join(text_table(rows, right={1, 3}))
 
 
 def _chosen(benchmarks: str | None, protocols: Mapping[str, Protocol]) -> list[str]:

@@ -14,7 +14,7 @@ _OWN = {n for n, setting in TRAIN_SETTINGS.items() if setting.in_experiment in (
 
 
 def preview(experiment: Experiment) -> list[str]:
-    """Says so in lines. Problems are made or read, and nothing is written.
+    """Lines of text that describe the experiment. Problems are made or read; nothing is written.
 
     Raises:
         UserError: Problems cannot be made or read.
@@ -57,7 +57,7 @@ def _training(config: TrainConfig, num_problems: int) -> str:
 
 
 def _settings(configs: Sequence[TrainConfig]) -> tuple[str, list[str]]:
-    """Settings that all have and that are no defaults, and of each config those that differ."""
+    """Settings that all share and that are not the default, and for each config the others."""
     dumps = [config.model_dump(mode="json", exclude=_OWN) for config in configs]
     differing = [name for name in dumps[0] if any(d[name] != dumps[0][name] for d in dumps)]
     plain = configs[0].model_dump(mode="json", exclude=_OWN, exclude_defaults=True)

@@ -1,15 +1,17 @@
-"""Runs an experiment: what is missing of it, and the tables and page of what is there."""
+"""Runs an experiment: the runs that are missing, then the tables and the page of all of them."""
 
 import logging
 from typing import Any
 
 from astarpo.experiments.plan import Experiment
+from astarpo.experiments.records import write_results
 from astarpo.experiments.report import write_experiment
 from astarpo.experiments.request import claim
 from astarpo.experiments.results import collect_results
-from astarpo.experiments.stages import StoppedError, Worker, folder_to_itself
+from astarpo.experiments.stages import StoppedError, Worker
 from astarpo.experiments.table import render_tables
-from astarpo.runtime.files import write_atomic, write_json
+from astarpo.runtime.files import write_atomic
+from astarpo.runtime.locks import folder_lock
 
 logger = logging.getLogger("astarpo")
 
@@ -26,7 +28,8 @@ def run_experiment(experiment: Experiment) -> dict[str, Any]:
     Raises:
         UserError: A stage failed, or the folder holds another experiment.
     """
-    with folder_to_itself(experiment.out) as lock:
+    # A training that outlives its killed experiment keeps the folder locked: it is waited for.
+    with folder_lock(experiment.out, wait=True) as lock:
         whole = claim(experiment)
         worker = Worker(experiment, lock)
         worker.prepare()
@@ -40,14 +43,15 @@ def run_experiment(experiment: Experiment) -> dict[str, Any]:
             logger.warning("stopped; the same call goes on")
             return _write(whole) | {"completed": False}
         results = _write(whole)
-        logger.info(render_tables(results))
+        logger.info((experiment.out / "table.md").read_text(encoding="utf-8"))
         logger.info(write_experiment(experiment.out))
     return results
 
 
 def _write(experiment: Experiment) -> dict[str, Any]:
+    """Writes what the finished runs have come to; returns what `results.json` says."""
     results = collect_results(experiment)
-    write_json(experiment.out / "results.json", results)
+    document = write_results(experiment.out, results)
     text = render_tables(results)
     write_atomic(experiment.out / "table.md", lambda file: file.write_text(text, encoding="utf-8"))
-    return results
+    return document

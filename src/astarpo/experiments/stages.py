@@ -1,18 +1,14 @@
-"""Does what an experiment has not done yet, stage by stage. Any kill costs a part of one stage.
+"""Does what an experiment has not done yet, stage by stage. A kill costs a part of one stage.
 
 Stage 1 and training run in processes of their own, because a process's peak memory is that of all
 it has done so far.
 """
 
-import fcntl
 import json
 import logging
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 
 import torch
 
@@ -33,32 +29,17 @@ _POLL_S = 0.2
 
 
 class StoppedError(Exception):
-    """A signal asked to stop. What was going has saved its state; the same call goes on."""
-
-
-@contextmanager
-def folder_to_itself(out: Path) -> Iterator[int]:
-    """Waits until no other process works in a folder, and holds it by the lock that it yields.
-
-    A child that is given the lock keeps it: a training that outlives its killed experiment does.
-    """
-    out.mkdir(parents=True, exist_ok=True)
-    with (out / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            logger.warning(f"{out}: another process works here; waiting for it to end")
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        yield lock.fileno()
+    """A signal asked to stop. The stage under way has saved its state; the same call goes on."""
 
 
 @dataclass(frozen=True)
 class Worker:
-    """Works in an experiment's folder.
+    """Runs the stages of an experiment in its folder.
 
     Attributes:
         experiment: What to do.
-        lock: Open file that holds the folder.
+        lock: File descriptor of the folder's lock. Child processes get it too, so that the folder
+            stays locked while one of them outlives this process.
     """
 
     experiment: Experiment
@@ -105,7 +86,7 @@ class Worker:
             raise StoppedError
 
     def _run(self, verb: str, config: EstimateConfig | TrainConfig) -> None:
-        """Runs a verb in a process of its own. A first signal is handed on to it, once.
+        """Runs a verb in a process of its own, which is sent on the first signal that comes.
 
         Raises:
             StoppedError: A signal came.

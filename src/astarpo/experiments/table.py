@@ -1,14 +1,17 @@
-"""The results of an experiment as tables: Markdown that also reads well in a terminal."""
+"""The results of an experiment as tables, a line for each variant."""
 
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from astarpo.experiments.plan import TEST
+from astarpo.experiments.records import Experiment, Run, Score, Seconds
+from astarpo.runtime.tables import markdown_table
 
 _NONE = "-"
 
-Row = Mapping[str, Any]
+Groups = Mapping[str, Sequence[Run]]
+"""Runs by variant."""
 
 
 class Table(NamedTuple):
@@ -18,51 +21,43 @@ class Table(NamedTuple):
     lines: list[list[str]]
 
 
-def render_tables(results: Mapping[str, Any]) -> str:
+def render_tables(results: Experiment) -> str:
     """What `table.md` says: a title, then the tables."""
     parts = [_title(results)]
     for heading, lines in make_tables(results):
         parts += ["", heading]
-        parts += ["", *_align(lines)] if lines else []
+        parts += ["", *markdown_table(lines, range(1, len(lines[0])))] if lines else []
     return "\n".join(parts) + "\n"
 
 
-def make_tables(results: Mapping[str, Any]) -> list[Table]:
+def make_tables(results: Experiment) -> list[Table]:
     """Time and tokens to the target first, then cost, then scores; a line for each variant."""
-    rows = results["rows"]
-    names = dict.fromkeys(row["variant"] for row in rows)
-    groups = {name: [row for row in rows if row["variant"] == name] for name in names}
+    groups = results.variants
     return [
-        _target_table(results["target"], groups),
+        _target_table(results.target, groups),
         _cost_table(groups),
         _phase_table(groups),
-        _score_table(results, groups),
+        _score_table(results),
     ]
 
 
-def _title(results: Mapping[str, Any]) -> str:
-    what = f"over {results['setting']}" if results["setting"] else f"equal {results['equal']}"
-    seeds = ", ".join(map(str, results["seeds"]))
-    return f"{results['kind']}, {what}; seeds {seeds}. Cells: mean ± standard deviation over seeds."
+def _title(results: Experiment) -> str:
+    what = f"over {results.setting}" if results.setting else f"equal {results.equal}"
+    seeds = ", ".join(map(str, results.seeds))
+    return f"{results.kind}, {what}; seeds {seeds}. Cells: mean ± standard deviation over seeds."
 
 
-def _target_table(target: float | None, groups: Mapping[str, Sequence[Row]]) -> Table:
+def _target_table(target: float | None, groups: Groups) -> Table:
     if target is None:
         return Table(
             "No held-out reward above the start was reached by every run: give --target.", []
         )
     lines = [["variant", "runs", "steps", "seconds", "tokens"]]
-    for name, rows in groups.items():
-        reached = [row["to_target"] for row in rows if row["to_target"]]
-        lines.append(
-            [
-                name,
-                f"{len(reached)} of {len(rows)}",
-                _spread([cost["steps"] for cost in reached], _short),
-                _spread([cost["seconds"] for cost in reached], _short),
-                _spread([cost["tokens"] for cost in reached], _short),
-            ]
-        )
+    for name, runs in groups.items():
+        reached = [run.to_target for run in runs if run.to_target]
+        costs = ([getattr(cost, column) for cost in reached] for column in lines[0][2:])
+        spreads = (_spread(values, _short) for values in costs)
+        lines.append([name, f"{len(reached)} of {len(runs)}", *spreads])
     heading = (
         f"Cost to reach a held-out reward of {target:g}, stage 1 included; means are of the runs "
         "that did, along the line between evaluations:"
@@ -70,18 +65,18 @@ def _target_table(target: float | None, groups: Mapping[str, Sequence[Row]]) -> 
     return Table(heading, lines)
 
 
-def _cost_table(groups: Mapping[str, Sequence[Row]]) -> Table:
+def _cost_table(groups: Groups) -> Table:
     lines = [["variant", "runs", "collapsed", "steps", "seconds", "tokens", "GiB"]]
-    for name, rows in groups.items():
+    for name, runs in groups.items():
         lines.append(
             [
                 name,
-                str(len(rows)),
-                str(sum(row["state"] == "collapsed" for row in rows)),
-                _spread((row["steps"] for row in rows), _short),
-                _spread((sum(row["seconds"].values()) for row in rows), _short),
-                _spread((sum(row["tokens"].values()) for row in rows), _short),
-                _spread((row["peak_memory_gib"] for row in rows), "{:.2f}".format),
+                str(len(runs)),
+                str(sum(run.collapsed for run in runs)),
+                _spread((run.steps for run in runs), _short),
+                _spread((run.seconds.total for run in runs), _short),
+                _spread((run.tokens.total for run in runs), _short),
+                _spread((run.peak_memory_gib for run in runs), "{:.2f}".format),
             ]
         )
     heading = (
@@ -91,26 +86,30 @@ def _cost_table(groups: Mapping[str, Sequence[Row]]) -> Table:
     return Table(heading, lines)
 
 
-def _phase_table(groups: Mapping[str, Sequence[Row]]) -> Table:
-    phases = ("estimate", "generate", "verify", "reference", "update")
+def _phase_table(groups: Groups) -> Table:
+    phases = list(Seconds.model_fields)
     lines = [["variant", "stage 1", *phases[1:]]]
     lines += [
-        [name, *(_spread((row["seconds"][phase] for row in rows), _short) for phase in phases)]
-        for name, rows in groups.items()
+        [name, *(_spread((getattr(run.seconds, p) for run in runs), _short) for p in phases)]
+        for name, runs in groups.items()
     ]
     return Table("Seconds by phase:", lines)
 
 
-def _score_table(results: Mapping[str, Any], groups: Mapping[str, Sequence[Row]]) -> Table:
-    rows = [row for group in groups.values() for row in group]
-    columns = _score_columns([*(row["scores"] for row in rows), results["reference"]])
-    lines = [["variant", "KL", *(f"{set_} {_label(score)}" for set_, score in columns)]]
-    for name, reference in _references(results).items():
-        cells = (reference.get(set_, {}).get(score, {}).get("value") for set_, score in columns)
-        lines.append([name, "0", *(_NONE if c is None else f"{c:.3f}" for c in cells)])
-    for name, group in groups.items():
-        cells = [_spread([_score(row, *column) for row in group], _three) for column in columns]
-        lines.append([name, _spread([row["kl"] for row in group], _three), *cells])
+def _score_table(results: Experiment) -> Table:
+    columns = [
+        (split, name)
+        for split in results.splits
+        for name in results.score_names(split)
+        if name in _LABELS or name.startswith("avg_at_")
+    ]
+    lines = [["variant", "KL", *(f"{split} {_label(name)}" for split, name in columns)]]
+    for line, reference in _references(results).items():
+        found = (reference.get(split, {}).get(name) for split, name in columns)
+        lines.append([line, "0", *(_three(score.value) if score else _NONE for score in found)])
+    for line, runs in results.variants.items():
+        cells = [_spread([run.score(*column) for run in runs], _three) for column in columns]
+        lines.append([line, _spread([run.kl for run in runs], _three), *cells])
     heading = (
         f"Scores at the end, and KL to the reference in nats a response. {TEST} is held out, the "
         "other sets are out of distribution. A collapsed run counts with its last held-out reward "
@@ -119,57 +118,33 @@ def _score_table(results: Mapping[str, Any], groups: Mapping[str, Sequence[Row]]
     return Table(heading, lines)
 
 
-def _score_columns(all_scores: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
-    """Problem set and score, of those that stand for greedy and for sampled answers."""
-    found = {
-        (set_, score): None
-        for scores in all_scores
-        for set_, values in scores.items()
-        for score in values
-        if score in _LABELS or score.startswith("avg_at_")
-    }
-    sets = dict.fromkeys(set_ for set_, _ in found)
-    ordered = [TEST, *(set_ for set_ in sets if set_ != TEST)]
-    return sorted(found, key=lambda column: ordered.index(column[0]))
-
-
 _LABELS = {
     "pass_at_1": "greedy",
     "greedy_reward": "greedy reward",
     "acc": "acc",
     "acc_norm": "acc_norm",
 }
+"""Scores that stand for greedy answers; beside them are those of sampled ones."""
 
 
 def _label(score: str) -> str:
     return _LABELS.get(score) or score.replace("avg_at_", "avg@")
 
 
-def _score(row: Row, problems: str, score: str) -> float | None:
-    if row["state"] == "collapsed":
-        held_out = row["curve"]["reward"]
-        counts = held_out and problems == TEST and score.startswith("avg_at_")
-        return held_out[-1] if counts else None
-    return row["scores"].get(problems, {}).get(score, {}).get("value")
-
-
-def _references(results: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+def _references(results: Experiment) -> dict[str, Mapping[str, Mapping[str, Score]]]:
     """Scores of the reference: one row, or one for each value where problems differ by it."""
-    if TEST in results["reference"] or not results["rows"]:
-        return {"reference": results["reference"]}
-    return {
-        f"reference {results['setting']}={row['value']}": row["reference"]
-        for row in results["rows"]
-    }
+    if TEST in results.reference or not results.rows:
+        return {"reference": results.reference}
+    return {f"reference {results.setting}={run.value}": run.reference for run in results.rows}
 
 
 def _spread(values: Iterable[float | None], form: Callable[[float], str]) -> str:
-    """Mean and standard deviation of what is known."""
+    """Mean and standard deviation of the values that are not None."""
     known = [value for value in values if value is not None]
     if not known:
         return _NONE
     mean = statistics.fmean(known)
-    # What is the same by design, such as steps, has no spread to speak of.
+    # Numbers that are equal by design, such as steps, need no deviation.
     if len(known) == 1 or (mean == int(mean) and len(set(known)) == 1):
         return form(mean)
     return f"{form(mean)} ± {form(statistics.stdev(known))}"
@@ -188,21 +163,3 @@ _UNITS = ((1e9, "G"), (1e6, "M"), (1e3, "k"), (1, ""))
 
 def _three(value: float) -> str:
     return f"{value:.3f}"
-
-
-def _align(lines: Sequence[Sequence[str]]) -> list[str]:
-    """A Markdown table whose columns line up as plain text; all but the first to the right."""
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    rule = [
-        f"{'-' * (width - 1)}-" if i == 0 else f"{'-' * (width - 1)}:"
-        for i, width in enumerate(widths)
-    ]
-    return [
-        "| "
-        + " | ".join(
-            cell.ljust(width) if i == 0 else cell.rjust(width)
-            for i, (cell, width) in enumerate(zip(line, widths, strict=True))
-        )
-        + " |"
-        for line in [lines[0], rule, *lines[1:]]
-    ]

@@ -6,6 +6,8 @@ from typing import Any
 
 from astarpo.reports.plots import plot_runs
 from astarpo.runtime.files import write_atomic
+from astarpo.runtime.tables import escape_markdown as _cell
+from astarpo.runtime.tables import markdown_table
 
 
 def write_markdown(path: Path, runs: Sequence[Mapping[str, Any]]) -> None:
@@ -72,17 +74,7 @@ def _verdict_table(runs: Sequence[Mapping[str, Any]]) -> list[str]:
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
-    def line(cells: Sequence[str]) -> str:
-        return f"| {' | '.join(map(_cell, cells))} |"
-
-    return [line(heads), f"|{'-|' * len(heads)}", *map(line, rows), ""]
-
-
-def _cell(text: str) -> str:
-    """Text that stays text in Markdown and in one cell."""
-    for character in "\\`*_{}[]<>|#":
-        text = text.replace(character, f"\\{character}")
-    return " ".join(text.split())
+    return [*markdown_table([heads, *rows]), ""]
 
 
 def _show(value: Any) -> str:

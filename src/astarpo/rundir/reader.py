@@ -1,20 +1,20 @@
 """Reading what a run left behind, whole or not: for reports and listings.
 
-A run is the directory of `astarpo train` (see `runlog.py`) or the folder of `astarpo run` (see
-`run.py`), which has the former as its part `train/`. Any part may be missing or half written: the
-run may still be going, or have been killed.
+A run is the directory of `astarpo train` (see `writer.py`) or the folder of `astarpo run`, which
+has the former as its part `train/`. Any part may be missing or half written: the run may still be
+going, or have been killed.
 """
 
 import json
 import logging
 import os
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from astarpo.rundir.rows import read_rows
+from astarpo.runtime.locks import Holder, read_holder
 from astarpo.types import UserError
 
 logger = logging.getLogger("astarpo")
@@ -25,7 +25,8 @@ STAGES = (
 )  # fmt: skip
 _WARM_STAGES = {"warm_data", "warm_start"}
 
-# A run that has written nothing for this long, or for three of its longest steps, is called silent.
+# A run on another machine that has shown no work for this long, or for three of its longest steps,
+# is called silent.
 _QUIET_S = 300.0
 _QUIET_STEPS = 3
 
@@ -93,9 +94,10 @@ class State:
     """How far a run has come.
 
     Attributes:
-        word: `finished`; `stopped` by a signal or for its health; `running`, judged by recent
-            writing; `silent`, not written to for a while: killed, failed or in a long stage.
-        detail: The stage it is in, how long it has been silent, that it was stopped for its health.
+        word: `finished`; `running`, a process is at work; `stopped` by a signal or for its health;
+            `killed`, its process is gone; `silent`, its process was on another machine and has
+            shown no work for a while; `unfinished`, none of these: an error ended it.
+        detail: The stage it is in, for how long it has been silent, why it was stopped.
     """
 
     word: str
@@ -138,35 +140,32 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def state_of(run: RunDirectory, rows: Sequence[Mapping[str, Any]]) -> State:
-    """Judges from a run's files whether it has finished, was stopped, is running or is silent.
+    """How far a run has come, by its lock file and what it has written.
 
     Args:
         run: The run.
         rows: Its metrics.
     """
-    training = _training_state(run, rows)
-    stage = ""
-    if run.is_recipe:
-        done = run.stage_seconds
-        wanted = [s for s in STAGES if s not in _WARM_STAGES or "warm-start" in run.recipe]
-        missing = [name for name in wanted if name not in done]
-        if not missing:
-            return State("finished", "")
-        stage = missing[0].replace("_", " ")
-        if missing[0] != "train":
-            training = None
-    if training and (training.word == "stopped" or not run.is_recipe):
-        return training
-    quiet_s = time.time() - _last_write(run)
-    longest_s = max((row.get("seconds", 0.0) for row in rows), default=0.0)
-    if quiet_s < max(_QUIET_S, _QUIET_STEPS * longest_s):
-        return State("running", stage)
-    return State("silent", ", ".join(filter(None, [stage, f"for {format_duration(quiet_s)}"])))
+    stage = _stage(run)
+    if run.is_recipe and stage is None:
+        return State("finished", "")  # Its report, which is made then, says so too.
+    words = (stage or "").replace("_", " ")
+    holder = read_holder(run.path)
+    if holder and holder.is_alive:
+        return State("running", words)
+    found = _training_state(run, rows) if stage in (None, "train") else None
+    # A lock file beside the summary of a stop is of a run that went on and was killed.
+    if found and (not run.is_recipe if found.word == "finished" else holder is None):
+        return found
+    return _left_state(holder, words, rows)
 
 
 def started_at(run: RunDirectory) -> float:
     """When a run began, as far as its files tell: the oldest of them, in seconds since 1970."""
-    return min((time_s for time_s in _write_times(run)), default=run.path.stat().st_mtime)
+    # Hidden files come and go while others are written.
+    files = [file for pattern in ("[!.]*", "samples/[!.]*") for file in run.path.glob(pattern)]
+    times_s = [file.stat().st_mtime for file in files if file.is_file()]
+    return min(times_s, default=run.path.stat().st_mtime)
 
 
 def format_duration(seconds: float) -> str:
@@ -192,19 +191,26 @@ def _training_state(run: RunDirectory, rows: Sequence[Mapping[str, Any]]) -> Sta
     return State("stopped", "unhealthy, see summary.json" if "reason" in summary else "")
 
 
-def _last_write(run: RunDirectory) -> float:
-    return max((time_s for time_s in _write_times(run)), default=0.0)
+def _stage(run: RunDirectory) -> str | None:
+    """The first stage of a recipe that is not done; None where all are, and of a training run."""
+    if not run.is_recipe:
+        return None
+    done = run.stage_seconds
+    wanted = [name for name in STAGES if name not in _WARM_STAGES or "warm-start" in run.recipe]
+    return next((name for name in wanted if name not in done), None)
 
 
-def _write_times(run: RunDirectory) -> Iterator[float]:
-    patterns = ["*", "samples/*"]
-    if run.is_recipe:
-        patterns = ["*", "values/*", "train/*", "train/samples/*"]
-    for pattern in patterns:
-        for file in run.path.glob(pattern):
-            # Reports come later than the run; folders change with what is put into them.
-            if file.is_file() and not file.name.startswith("report"):
-                yield file.stat().st_mtime
+def _left_state(holder: Holder | None, stage: str, rows: Sequence[Mapping[str, Any]]) -> State:
+    """The state of a run that is not done and that no process is seen to work on."""
+    if holder is None:
+        return State("unfinished", stage)
+    silence = format_duration(holder.silent_s)
+    if holder.is_alive is False:
+        return State("killed", f"{stage}, last seen {silence} ago".removeprefix(", "))
+    longest_s = max((row.get("seconds", 0.0) for row in rows), default=0.0)
+    if holder.silent_s < max(_QUIET_S, _QUIET_STEPS * longest_s):
+        return State("running", f"{stage}, {holder.name}".removeprefix(", "))
+    return State("silent", f"{stage}, for {silence}, {holder.name}".removeprefix(", "))
 
 
 def whole_rows(path: Path) -> Iterator[dict[str, Any]]:

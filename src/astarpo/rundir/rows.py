@@ -3,7 +3,7 @@
     {"step": 1, "reward": 0.25, "check": "1c291ca3"}
 
 `check` is the CRC-32 of the rest of the line's object as `json.dumps` writes it. Rows without one,
-of other origin, are taken as they are.
+which another program wrote, are taken as they are.
 """
 
 import json
@@ -20,8 +20,8 @@ class Rows(NamedTuple):
     """What a file of rows holds.
 
     Attributes:
-        whole: The rows that can be trusted, without their checksums.
-        damaged: Numbers of the lines that cannot, from 1: the last may be one only begun.
+        whole: The undamaged rows, without their checksums.
+        damaged: Numbers of the damaged lines, from 1. The last may still be being written.
     """
 
     whole: list[dict[str, Any]]

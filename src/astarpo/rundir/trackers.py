@@ -9,7 +9,7 @@ import importlib
 import numbers
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, Protocol
+from typing import Any, Literal
 
 from astarpo.types import Answer, UserError
 
@@ -23,36 +23,20 @@ PROJECT = "astarpo"
 _COLUMNS = ["problem", "text", "answer", "ground_truth", "reward", "status"]
 
 
-class Tracker(Protocol):
-    """Where a run can be watched."""
+class Tracker:
+    """Where a run can be watched. This one shows nothing; others replace its methods."""
 
     def log(self, step: int, metrics: Mapping[str, Any]) -> None:
         """Shows the numbers of one step."""
-        ...
 
     def log_samples(self, step: int, answers: Sequence[Answer]) -> None:
         """Shows the first `NUM_SAMPLES` answers of a step as a table."""
-        ...
 
     def close(self) -> None:
-        """Ends the tracker's own processes."""
-        ...
+        """Ends the tracker's own processes, once what is pending is written."""
 
 
-class NoTracker:
-    """Shows nothing."""
-
-    def log(self, step: int, metrics: Mapping[str, Any]) -> None:
-        """Does nothing."""
-
-    def log_samples(self, step: int, answers: Sequence[Answer]) -> None:
-        """Does nothing."""
-
-    def close(self) -> None:
-        """Does nothing."""
-
-
-class TensorBoard:
+class TensorBoard(Tracker):
     """Event files in the run directory's `tensorboard/`."""
 
     def __init__(self, run_path: Path, settings: Mapping[str, Any], steps_done: int) -> None:
@@ -62,13 +46,13 @@ class TensorBoard:
         self._writer.add_text("settings", text)
 
     def log(self, step: int, metrics: Mapping[str, Any]) -> None:
-        """Adds a scalar for each number."""
+        """Writes a scalar for each number."""
         for name, value in metrics.items():
             if isinstance(value, numbers.Real):
                 self._writer.add_scalar(name, value, step)
 
     def log_samples(self, step: int, answers: Sequence[Answer]) -> None:
-        """Adds a Markdown text; what the policy wrote is escaped."""
+        """Writes a Markdown text in which what the policy wrote is escaped."""
         parts = []
         for row in _rows(answers):
             facts = ", ".join(f"{k} {v}" for k, v in zip(_COLUMNS, row, strict=True) if k != "text")
@@ -80,7 +64,7 @@ class TensorBoard:
         self._writer.close()
 
 
-class WandbLike:
+class WandbLike(Tracker):
     """Weights & Biases, or trackio, which has the same interface."""
 
     def __init__(
@@ -127,7 +111,7 @@ def open_tracker(
     """
     match name:
         case "none":
-            return NoTracker()
+            return Tracker()
         case "tensorboard":
             return TensorBoard(run_path, settings, steps_done)
         case _:

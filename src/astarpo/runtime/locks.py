@@ -1,7 +1,11 @@
-"""One writer for a folder: two processes on one `--out` would undo each other's work.
+"""One writer for a folder, by name: two processes on one `--out` would undo each other's work.
 
-The lock is the operating system's, on a file `.lock` that names its holder, so that it ends with
-the process however that ends, `kill -9` included; there is nothing to clean up.
+The lock is the operating system's, on a file `.lock` that names its holder as `{"host", "pid"}`. It
+ends with the process however that ends, `kill -9` included, so there is nothing to clean up. The
+file is removed when the work ends by itself: one that is there and not locked was left by a kill.
+
+Where other machines do not see the lock, as on some network file systems, the file's time tells
+them: its holder renews it while it works (`beat`).
 """
 
 import fcntl
@@ -9,24 +13,53 @@ import json
 import logging
 import os
 import socket
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from astarpo.runtime.files import disk_errors
 from astarpo.types import UserError
 
 LOCK_NAME = ".lock"
 
+_SECONDS_BETWEEN_BEATS = 10.0
+_SECONDS_BETWEEN_TRIES = 0.005
+
 logger = logging.getLogger("astarpo")
+
+_held: set[int] = set()
+_last_beat_s = 0.0
+
+
+class Holder(NamedTuple):
+    """The process that a folder's lock file names.
+
+    Attributes:
+        name: `process 12 on node7`, as messages call it.
+        is_alive: Whether it holds the lock; None where that cannot be seen from this machine.
+        silent_s: Seconds since it last showed that it works.
+    """
+
+    name: str
+    is_alive: bool | None
+    silent_s: float
 
 
 @contextmanager
-def folder_lock(path: Path) -> Iterator[None]:
+def folder_lock(path: Path, *, wait: bool = False) -> Iterator[int]:
     """Makes this process the only one to write in a folder, which is made if it is missing.
 
     A folder that was made here and is still empty at the end is removed again.
+
+    Args:
+        path: The folder.
+        wait: Whether to wait for another process that holds it, rather than refuse.
+
+    Yields:
+        The lock's file descriptor. A child process that is given it keeps the folder locked should
+        this process be killed.
 
     Raises:
         UserError: Another process holds it, or the disk refuses.
@@ -35,12 +68,14 @@ def folder_lock(path: Path) -> Iterator[None]:
         is_new = not path.exists()
         path.mkdir(parents=True, exist_ok=True)
         file = path / LOCK_NAME
-        descriptor = _acquire(file)
+        descriptor = _acquire(file, wait=wait)
     try:
         with disk_errors(path):
             _name_holder(descriptor, path)
-        yield
+        _held.add(descriptor)
+        yield descriptor
     finally:
+        _held.discard(descriptor)
         # The lock ends with the descriptor; a disk that has become read-only keeps the file.
         with suppress(OSError):
             if _is_at(descriptor, file):
@@ -51,18 +86,53 @@ def folder_lock(path: Path) -> Iterator[None]:
                 path.rmdir()
 
 
-def _acquire(file: Path) -> int:
+def beat() -> None:
+    """Renews the time of every lock file that this process holds, now and then."""
+    global _last_beat_s
+    now_s = time.monotonic()
+    if now_s - _last_beat_s >= _SECONDS_BETWEEN_BEATS:
+        _last_beat_s = now_s
+        for descriptor in tuple(_held):
+            with suppress(OSError):  # Work that the disk refuses says so itself.
+                os.utime(descriptor)
+
+
+def read_holder(path: Path) -> Holder | None:
+    """Who works in a folder, or was killed while it did; None where neither is so."""
+    try:
+        descriptor = os.open(path / LOCK_NAME, os.O_RDONLY | os.O_NOFOLLOW)
+    except OSError:
+        return None
+    try:
+        left = _read_name(descriptor)
+        is_alive = False if left and left["host"] == socket.gethostname() else None
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            is_alive = True
+        except OSError:  # This file system has no locks.
+            is_alive = None
+        silent_s = max(0.0, time.time() - os.fstat(descriptor).st_mtime)
+        return Holder(_named(left), is_alive, silent_s)
+    finally:
+        os.close(descriptor)
+
+
+def _acquire(file: Path, *, wait: bool) -> int:
     while True:
         descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
         try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _lock(descriptor)
         except BlockingIOError as error:
-            holder = _named(_read_holder(descriptor))
-            os.close(descriptor)
-            raise UserError(
-                f"{file.parent}: {holder} is writing here; wait for it or end it (if that machine "
-                f"is gone, delete {file})"
-            ) from error
+            name = _named(_read_name(descriptor))
+            if not wait:
+                os.close(descriptor)
+                raise UserError(
+                    f"{file.parent}: {name} is writing here; wait for it or end it (if that "
+                    f"machine is gone, delete {file})"
+                ) from error
+            logger.warning(f"{file.parent}: {name} works here; waiting for it to end")
+            fcntl.flock(descriptor, fcntl.LOCK_EX)
         except OSError as error:
             logger.warning(
                 f"{file.parent}: this file system has no locks ({error.strerror}): see to it that "
@@ -71,6 +141,17 @@ def _acquire(file: Path) -> int:
         if _is_at(descriptor, file):
             return descriptor
         os.close(descriptor)  # Its last holder has just removed it.
+
+
+def _lock(descriptor: int) -> None:
+    """Locks a file for writing; raises BlockingIOError where another process has done so."""
+    while True:
+        with suppress(BlockingIOError):
+            return fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Only `read_holder` shares a lock, for a moment: where it can be shared nobody writes.
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
+        time.sleep(_SECONDS_BETWEEN_TRIES)
 
 
 def _is_at(descriptor: int, file: Path) -> bool:
@@ -82,7 +163,7 @@ def _is_at(descriptor: int, file: Path) -> bool:
 
 def _name_holder(descriptor: int, path: Path) -> None:
     host = socket.gethostname()
-    left = _read_holder(descriptor)
+    left = _read_name(descriptor)
     if left and left["host"] != host:
         logger.warning(
             f"{path}: {_named(left)} was killed while it wrote here; going on in its place"
@@ -91,7 +172,7 @@ def _name_holder(descriptor: int, path: Path) -> None:
     os.pwrite(descriptor, json.dumps({"host": host, "pid": os.getpid()}).encode(), 0)
 
 
-def _read_holder(descriptor: int) -> dict[str, Any] | None:
+def _read_name(descriptor: int) -> dict[str, Any] | None:
     """Who wrote its name last, None where nobody has."""
     try:
         holder = json.loads(os.pread(descriptor, 4096, 0))

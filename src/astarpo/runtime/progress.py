@@ -1,9 +1,11 @@
-"""What a person sees while something runs: a bar in a terminal, else a plain line now and then."""
+"""Progress of long work: a bar in a terminal, otherwise a plain line now and then."""
 
 import logging
 import sys
 import time
 from types import TracebackType
+
+from astarpo.runtime.locks import beat
 
 logger = logging.getLogger("astarpo")
 
@@ -11,7 +13,7 @@ _SECONDS_BETWEEN_LINES = 15.0
 
 
 class Progress:
-    """Counts towards a total. Use as a context manager.
+    """Counts towards a total, as a context manager.
 
     Attributes:
         label: What is counted.
@@ -54,7 +56,8 @@ class Progress:
             self._bar.stop()
 
     def advance(self, count: int, note: str | None = None) -> None:
-        """Counts `count` more, and shows `note` beside the count."""
+        """Counts `count` more and shows `note` beside the count."""
+        beat()
         self._done += count
         self._note = self._note if note is None else note
         now = time.monotonic()

@@ -1,4 +1,4 @@
-"""Seconds by phase of the work."""
+"""Seconds by phase of the work; in a profiler's trace, a range for each phase."""
 
 import time
 from collections.abc import Iterator
@@ -19,9 +19,10 @@ class Stopwatch:
         """Adds the seconds of a block to a phase, until a GPU has done what it was asked to."""
         started = time.perf_counter()
         try:
-            yield
+            with torch.profiler.record_function(name):
+                yield
+                if torch.cuda.is_initialized():
+                    torch.cuda.synchronize()
         finally:
-            if torch.cuda.is_initialized():
-                torch.cuda.synchronize()
             spent = time.perf_counter() - started
             self.seconds[name] = self.seconds.get(name, 0.0) + spent

@@ -28,7 +28,7 @@ from astarpo.rollout import roll_out
 from astarpo.runtime.locks import folder_lock
 from astarpo.runtime.memory import peak_memory_gib
 from astarpo.runtime.outputs import check_folder
-from astarpo.runtime.profiling import StepProfiler
+from astarpo.runtime.profiling import profile_steps
 from astarpo.runtime.progress import Progress
 from astarpo.runtime.seeding import derive_seed
 from astarpo.runtime.stopwatch import Stopwatch
@@ -150,14 +150,14 @@ def _sample_missing(
     reasons = column_counts(table.samples(["finish_reason"])["finish_reason"])
     with (
         Progress("stage 1: samples", sum(map(len, shards))) as progress,
-        StepProfiler(config.out, engine.modules, len(shards), enabled=config.profile) as profiler,
+        profile_steps(config.out, len(shards), enabled=config.profile) as begin_step,
     ):
         for shard in shards:
             prompts = [prompt for prompt, _ in shard]
             seeds = [derive_seed(config.seed, "stage1", p.problem.id, n) for p, n in shard]
-            clock = profiler.step(stopwatch)
+            begin_step()
             answers = roll_out(
-                vocabulary, engine, grader, prompts, seeds, sampling, clock, progress.advance
+                vocabulary, engine, grader, prompts, seeds, sampling, stopwatch, progress.advance
             )
             table.append([Sample.of(a, n) for a, (_, n) in zip(answers, shard, strict=True)])
             peak = max(table.manifest.get("peak_memory_gib", 0.0), peak_memory_gib())

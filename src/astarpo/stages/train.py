@@ -25,7 +25,7 @@ from astarpo.rundir.writer import RunLog
 from astarpo.runtime.files import atomic_directory
 from astarpo.runtime.locks import folder_lock
 from astarpo.runtime.outputs import check_folder
-from astarpo.runtime.profiling import StepProfiler
+from astarpo.runtime.profiling import profile_steps
 from astarpo.runtime.progress import Progress
 from astarpo.runtime.stopping import StopRequested, StopSignal, stop_requested
 from astarpo.runtime.stopwatch import Stopwatch
@@ -132,18 +132,18 @@ class Training:
             StopRequested: A signal asks to stop; the step that was going on is given up.
         """
         config, run, done, wanted = self._config, self._run, self._step, self._inputs.num_steps
-        models = self._learner.models
         with (
             closing(open_tracker(config.log_to, run.path, run.settings, done)) as tracker,
             Grader(config.grade_workers, config.grade_timeout, config.trust_reward) as grader,
             Progress("training: steps", wanted, done) as progress,
-            StepProfiler(config.out, models, wanted - done, enabled=config.profile) as profiler,
+            profile_steps(config.out, wanted - done, enabled=config.profile) as begin_step,
         ):
             self._evaluate_if_due(engine, grader)
             while not self._is_over():
                 if self._where.any(stop_requested()):
                     raise StopRequested
-                clock = profiler.step(Stopwatch())
+                begin_step()
+                clock = Stopwatch()
                 answers = self._roll_out(engine, grader, clock)
                 row = self._update(engine, answers, clock)
                 tracker.log(self._step, row)

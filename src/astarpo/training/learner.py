@@ -97,11 +97,6 @@ class Learner:
                     layer for layer in model.modules() if isinstance(layer, _checkpointing_layer())
                 ]
 
-    @property
-    def models(self) -> list[Any]:
-        """All models that an update runs."""
-        return [*self._trained, self.reference.model]
-
     def update(
         self,
         answers: Sequence[Answer],

@@ -1,21 +1,23 @@
-"""The runs below a folder, as a table in text: state, progress, last reward, time."""
+"""The runs below a folder as a table: state, progress, last reward, time."""
 
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from astarpo.config import RunsConfig
 from astarpo.rundir.reader import RunDirectory, open_run, started_at, state_of
+from astarpo.runtime.tables import text_table
 from astarpo.types import UserError
 
 _COLUMNS = ("run", "state", "step", "reward", "KL", "seconds", "started")
-_RIGHT = {"step", "reward", "KL", "seconds"}
+_RIGHT = {i for i, name in enumerate(_COLUMNS) if name in ("step", "reward", "KL", "seconds")}
 # Parts of a run that hold no runs but may hold very many files.
 _PARTS = {"samples", "checkpoints", "model", "values", "reference"}
 _NOTE = (
-    "running: has written of late; silent: has not, so it was killed, failed, or is in a long step"
+    "killed: its process is gone; unfinished: an error ended it; silent: another machine's, which "
+    "has shown no work for a while"
 )
 
 
@@ -29,8 +31,8 @@ def runs(config: RunsConfig) -> str:
         UserError: There is no such folder, or no run in it.
     """
     rows = [_row(run, config.dir) for run in prepare(config)]
-    lines = _render(rows)
-    if any(row[1].startswith(("running", "silent")) for row in rows):
+    lines = text_table([_COLUMNS, *rows], _RIGHT)
+    if any(row[1].startswith(("killed", "unfinished", "silent")) for row in rows):
         lines += ["", _NOTE]
     return "\n".join(lines)
 
@@ -85,17 +87,6 @@ def _progress(step: int, config: dict[str, Any]) -> str:
 
 def _number(value: Any) -> str:
     return f"{value:.3f}" if isinstance(value, int | float) else "-"
-
-
-def _render(rows: Sequence[tuple[str, ...]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(_COLUMNS, *rows, strict=True)]
-    return [
-        "  ".join(
-            cell.rjust(width) if name in _RIGHT else cell.ljust(width)
-            for name, cell, width in zip(_COLUMNS, row, widths, strict=True)
-        ).rstrip()
-        for row in (_COLUMNS, *rows)
-    ]
 
 
 def preview(config: RunsConfig) -> list[str]:

@@ -11,10 +11,10 @@ from collections.abc import Callable
 from pathlib import Path
 from string import Template
 
+from astarpo.experiments.records import Experiment, read_results
 from astarpo.experiments.report.costs import plot_costs
 from astarpo.experiments.report.curves import plot_reward, plot_training
 from astarpo.experiments.report.markup import note, notes, text
-from astarpo.experiments.report.results import Experiment, read_results
 from astarpo.experiments.report.style import DPI, MAX_LINES
 from astarpo.experiments.report.sweeps import plot_sweep, plot_value_error
 from astarpo.experiments.report.tables import headline_tables, run_table, settings_tables

@@ -7,7 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from astarpo.experiments.report.results import Experiment, Run
+from astarpo.experiments.records import Experiment, Run
 from astarpo.experiments.report.style import finish, label, look, save, token_unit
 
 _PHASE_LOOKS = {

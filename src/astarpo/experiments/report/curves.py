@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from astarpo.experiments.report.results import Experiment, Run
+from astarpo.experiments.records import Experiment, Run
 from astarpo.experiments.report.style import finish, label, legend_below, look, save, token_unit
 
 _SMOOTH = 10

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from astarpo.experiments.report.results import Experiment, Run
+from astarpo.experiments.records import Experiment, Run
 from astarpo.experiments.report.style import finish, label, legend_below, look, save
 
 Measure = Callable[[Run], float | None]
@@ -90,7 +90,7 @@ def plot_sweep(path: Path, experiment: Experiment) -> bool:
         if panel.reference:
             _draw_line(axis, experiment.rows, panel.reference, places, _REFERENCE_LOOK)
         axis.set_xticks(list(places.values()), ticks)
-        finish(axis, label(experiment.setting), panel.words)
+        finish(axis, label(experiment.setting or ""), panel.words)
         if widest * len(places) > _MAX_TICK_LETTERS:
             axis.tick_params(axis="x", rotation=40)
     for axis in axes[len(panels) :]:

@@ -6,8 +6,8 @@ from typing import Any
 from urllib.parse import quote
 
 from astarpo.config.train import TRAIN_SETTINGS
+from astarpo.experiments.records import Experiment, Run
 from astarpo.experiments.report.markup import note, row, show, table, text
-from astarpo.experiments.report.results import Experiment, Run
 from astarpo.experiments.table import make_tables
 
 # What differs between runs because each has its own folder, table and seed.
@@ -19,7 +19,7 @@ def headline_tables(experiment: Experiment) -> str:
     if not experiment.rows:
         return note("No run is finished yet.")
     parts = []
-    for heading, lines in make_tables(experiment.model_dump()):
+    for heading, lines in make_tables(experiment):
         parts.append(f'<p class="muted">{text(heading)}</p>')
         if lines:
             heads, *others = lines

@@ -1,0 +1,125 @@
+"""The stages of a recipe: their settings, what is checked before any of them runs, running one.
+
+data -> [warm start ->] evaluate the reference -> estimate -> train -> evaluate the result
+"""
+
+from collections.abc import Callable, Mapping, Set
+from pathlib import Path
+from typing import Any
+
+from astarpo.config import (
+    Config,
+    DataConfig,
+    EstimateConfig,
+    EvaluateConfig,
+    TrainConfig,
+    WarmStartConfig,
+)
+from astarpo.config.documents import build, measures_kl, settings_for
+from astarpo.rundir.reader import has_run
+from astarpo.stages.data import data, keep_apart
+from astarpo.stages.estimate import estimate
+from astarpo.stages.estimate import prepare as prepare_estimate
+from astarpo.stages.evaluate import evaluate
+from astarpo.stages.evaluate import prepare as prepare_evaluate
+from astarpo.stages.train import require_parts, train
+from astarpo.stages.warm_start import prepare as prepare_warm_start
+from astarpo.stages.warm_start import warm_start
+from astarpo.training.inputs import TextSettings, refuse_other_text
+
+_VERBS: dict[type[Config], Callable[[Any], Any]] = {
+    DataConfig: data,
+    WarmStartConfig: warm_start,
+    EstimateConfig: estimate,
+    TrainConfig: train,
+    EvaluateConfig: evaluate,
+}
+
+
+def stage_configs(document: Mapping[str, Any], out: Path, origin: str) -> dict[str, Any]:
+    """The config of every stage of a recipe, in order.
+
+    Args:
+        document: The recipe.
+        out: Folder for everything.
+        origin: Where the recipe came from, for messages.
+
+    Raises:
+        UserError: A setting is wrong.
+    """
+
+    def settings(verb: str, **own: Any) -> dict[str, Any]:
+        return settings_for(verb, document, origin) | own
+
+    stages: dict[str, Any] = {}
+    train_file, test_file = out / "train.parquet", out / "test.parquet"
+    made = {"overwrite": True}  # What is in the folder is its own.
+    test = {"split": "test"} | document.get("test", {}) | {"out": test_file} | made
+    stages["test_data"] = build(DataConfig, settings("data") | test)
+    stages["train_data"] = build(DataConfig, settings("data", split="train", out=train_file) | made)
+    model = {}
+    if "warm-start" in document:
+        warm_file = out / "warm.parquet"
+        warm = {"split": "train"} | document.get("warm-data", {}) | {"out": warm_file} | made
+        stages["warm_data"] = build(DataConfig, settings("data") | warm)
+        model = {"model": str(out / "reference")}
+        stages["warm_start"] = build(
+            WarmStartConfig, settings("warm-start", problems=warm_file, out=out / "reference")
+        )
+    evaluation = settings("evaluate", problems=test_file) | model | made
+    stages["evaluate_reference"] = build(EvaluateConfig, evaluation | {"out": out / "base.json"})
+    stages["estimate"] = build(
+        EstimateConfig, settings("estimate", problems=train_file, out=out / "values") | model
+    )
+    stages["train"] = train_config = build(
+        TrainConfig,
+        settings("train", problems=train_file, values=out / "values", out=out / "train")
+        | model
+        | {"resume": has_run(out / "train")},
+    )
+    trained = {"model": str(out / "train" / "model"), "out": out / "trained.json"}
+    after = build(EvaluateConfig, evaluation | {"reference": None} | trained)
+    stages["evaluate_trained"] = after.model_copy(update=measures_kl(after, train_config.model))
+    return stages
+
+
+def prepare_stages(stages: Mapping[str, Any], finished: Set[str]) -> dict[str, Any]:
+    """Checks what stages will need, also of problems that are not written yet.
+
+    Args:
+        stages: Configs by name, as `stage_configs` gives them.
+        finished: Names of those that are done.
+
+    Returns:
+        The configs, those of the problems such that training and held-out ones are kept apart.
+
+    Raises:
+        UserError: An input is wrong or is not there.
+    """
+    stages = dict(stages)
+    require_parts(stages["train"])
+    text = TextSettings(*(getattr(stages["estimate"], name) for name in TextSettings._fields))
+    refuse_other_text(stages["train"], text, "[estimate]")
+    apart = keep_apart(stages["train_data"], stages["test_data"])
+    stages["train_data"], stages["test_data"] = apart.train, apart.test
+    if "warm_start" in stages and not stages["warm_start"].out.exists():
+        warm = keep_apart(stages["warm_data"], apart.test)
+        stages["warm_data"] = warm.train
+        prepare_warm_start(stages["warm_start"], warm.problems)
+        return stages  # The others' model is not there yet.
+    if "evaluate_reference" not in finished:
+        prepare_evaluate(stages["evaluate_reference"], apart.held_out)
+    if "estimate" not in finished:
+        prepare_estimate(stages["estimate"], apart.problems)
+    return stages
+
+
+def is_made(config: Config) -> bool:
+    """Whether a stage's result is there although its time is not known: a kill came in between."""
+    return isinstance(config, DataConfig | WarmStartConfig) and config.out.exists()
+
+
+def run_stage(config: Config) -> bool:
+    """Runs the verb that a config is for; False where a signal stopped it before its end."""
+    result = _VERBS[type(config)](config)
+    return not (isinstance(config, TrainConfig) and not result["completed"])
