@@ -5,17 +5,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from astarpo.evaluation.scores import mean_change
 from astarpo.reports.answers import Source, verdict_counts
+from astarpo.reports.plots import columns_of
 from astarpo.reports.stage1 import summarize_stage1
 from astarpo.rundir.reader import RunDirectory, read_json, state_of
 from astarpo.tasks.problem_set import read_problems
 from astarpo.types import Problem, UserError
-
-_CURVES = ("reward", "kl", "length_mean", "loss", "entropy", "grad_norm")
 
 
 def collect_run(
@@ -43,7 +41,7 @@ def collect_run(
             "facts": _facts(run, rows, manifest, scores),
             "scores": {kind: found["scores"] for kind, found in scores.items() if _scored(found)},
             "changes": _changes(tables),
-            "curves": _curves(rows),
+            "curves": columns_of(rows),
             "stage1": stage1,
             "verdicts": {kind: verdict_counts(table) for kind, table in tables.items()},
             "settings": _settings(run, manifest, scores),
@@ -141,18 +139,6 @@ def _facts(
 
 def _seconds(phases: Mapping[str, float]) -> float | None:
     return round(sum(phases.values()), 1) if phases else None
-
-
-def _curves(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
-    def column(name: str) -> list[Any]:
-        return [row.get(name) for row in rows]
-
-    def running_total(name: str) -> list[float]:
-        return np.cumsum([row.get(name) or 0 for row in rows]).tolist()
-
-    x = {"step": column("step"), "seconds": running_total("seconds")}
-    x["tokens"] = running_total("tokens")
-    return x | {name: column(name) for name in _CURVES}
 
 
 def _changes(tables: Mapping[str, pa.Table]) -> dict[str, dict[str, float]]:

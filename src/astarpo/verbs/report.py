@@ -1,9 +1,9 @@
 """Runs as one page that works offline, made from their directories alone.
 
-run directories -> collect.py, stage1.py, answers.py -> page.py + assets/ -> report.html
-                                                     -> markdown.py      -> report.md, PNG
+run directories -> collect.py, stage1.py, answers.py -> run_page.py + assets/ -> report.html
+                                                     -> markdown.py           -> report.md, PNG
 
-Experiments have a page of another kind: see `experiment/`.
+Experiments have a page of another kind: see `experiments/report/`.
 """
 
 import time
@@ -14,7 +14,8 @@ from astarpo.config import ReportConfig
 from astarpo.reports.answers import Source, choose_problems, columns, read_sources, shorten
 from astarpo.reports.collect import clean, collect_run, read_questions, run_names
 from astarpo.reports.markdown import write_markdown
-from astarpo.reports.page import render_page
+from astarpo.reports.page import plural
+from astarpo.reports.run_page import render_runs
 from astarpo.reports.stage1 import values_by_problem
 from astarpo.rundir.reader import RunDirectory, open_run
 from astarpo.runtime.files import write_atomic
@@ -50,22 +51,13 @@ def report(config: ReportConfig) -> str:
     ]
     answers = _answers(runs, sources_by_run, config.max_answers)
     num_all = sum(len(s.table) for s in _distinct(runs, sources_by_run))
-    num_shown = len(answers["text"])
-    data = {
-        "runs": collected,
-        "made": time.strftime("%Y-%m-%d %H:%M"),
-        "version": package_version(),
-        "num_answers": num_all,
-        "num_shown": num_shown,
-    }
-    page = render_page(", ".join(names), data, answers)
+    made = f"astarpo {package_version()}, {time.strftime('%Y-%m-%d %H:%M')}"
+    page = render_runs(collected, answers, num_all, made)
     write_atomic(out, lambda file: file.write_text(page, encoding="utf-8"))
     if config.markdown:
         write_markdown(out.with_suffix(".md"), collected)
-    return (
-        f"{out}: {len(runs)} run{'s' * (len(runs) > 1)}, {num_shown:,} of {num_all:,} answers, "
-        f"{len(page) / 1e6:.1f} MB"
-    )
+    shown = f"{len(answers['text']):,} of {num_all:,} answers"
+    return f"{out}: {plural(len(runs), 'run')}, {shown}, {len(page) / 1e6:.1f} MB"
 
 
 def prepare(config: ReportConfig) -> Path:

@@ -1,0 +1,119 @@
+"""Runs beside one another, as pages and Markdown both show them."""
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+ORIGINS = {
+    "stage1": "Stage 1 (reference)",
+    "training": "Training",
+    "reference": "Reference, evaluated",
+    "trained": "Trained, evaluated",
+}
+"""Where answers come from."""
+_SCORE_NAMES = {
+    "pass_at_1": "pass@1, greedy",
+    "kl": "KL to reference (nats)",
+    "kl_per_token": "KL per token (nats)",
+}
+
+Run = Mapping[str, Any]
+"""A run as `collect.collect_run` gives it."""
+
+
+class ScoreRow(NamedTuple):
+    """A score of a run before and after training.
+
+    Attributes:
+        run: The run's name.
+        score: The score's key.
+        reference: `value`, `low` and `high` of the reference policy; None where not evaluated.
+        trained: Of the trained policy.
+        change: Of the pairs, with how many problems got `better` and `worse`.
+    """
+
+    run: str
+    score: str
+    reference: Mapping[str, float] | None
+    trained: Mapping[str, float] | None
+    change: Mapping[str, float] | None
+
+    @property
+    def name(self) -> str:
+        """The score for people."""
+        return _SCORE_NAMES.get(self.score) or self.score.replace("_at_", "@")
+
+    @property
+    def is_share(self) -> bool:
+        """Whether it lies between 0 and 1, so that it can be drawn there."""
+        known = [score for score in (self.reference, self.trained) if score]
+        return not self.score.startswith("kl") and all(
+            score["low"] >= 0 and score["high"] <= 1 for score in known
+        )
+
+
+class SettingTable(NamedTuple):
+    """Settings of one part of a run.
+
+    Attributes:
+        title: The part.
+        rows: Name, whether runs differ in it, and its value in each run; those that differ first.
+    """
+
+    title: str
+    rows: list[tuple[str, bool, list[str]]]
+
+    @property
+    def differs(self) -> bool:
+        """Whether runs differ in any setting."""
+        return any(differs for _, differs, _ in self.rows)
+
+
+def fact_rows(runs: Sequence[Run]) -> list[list[Any]]:
+    """A label and its value in each run, in the order shown."""
+    columns = [dict(run["facts"]) for run in runs]
+    return [[label, *(facts[label] for facts in columns)] for label, _ in runs[0]["facts"]]
+
+
+def score_rows(runs: Sequence[Run]) -> list[ScoreRow]:
+    """Every score of every run that has it, score by score."""
+    found = [
+        (run, *(run["scores"].get(kind, {}) for kind in ("reference", "trained"))) for run in runs
+    ]
+    names = dict.fromkeys(name for _, before, after in found for name in [*before, *after])
+    return [
+        ScoreRow(
+            run["name"], name, before.get(name), after.get(name),
+            run["changes"].get("avg_at" if name.startswith("avg_at") else name),
+        )
+        for name in names
+        for run, before, after in found
+        if name in before or name in after
+    ]  # fmt: skip
+
+
+def curves_by_run(runs: Sequence[Run]) -> dict[str, dict[str, list[Any]]]:
+    """The curves of the runs that have any, by the run's name."""
+    return {run["name"]: run["curves"] for run in runs if run["curves"]["step"]}
+
+
+def stage1_groups(runs: Sequence[Run]) -> list[tuple[list[str], dict[str, Any]]]:
+    """Stage 1 with the names of the runs that share it."""
+    groups: dict[str, tuple[list[str], dict[str, Any]]] = {}
+    for run in runs:
+        if run["stage1"]:
+            names, _ = groups.setdefault(json.dumps(run["stage1"]), ([], run["stage1"]))
+            names.append(run["name"])
+    return list(groups.values())
+
+
+def setting_tables(runs: Sequence[Run]) -> list[SettingTable]:
+    """Settings by part, those that differ between the runs first."""
+    tables = []
+    for title in dict.fromkeys(title for run in runs for title in run["settings"]):
+        parts = [run["settings"].get(title, {}) for run in runs]
+        names = dict.fromkeys(name for part in parts for name in part)
+        cells = {name: [part.get(name, "-") for part in parts] for name in names}
+        rows = [(name, len(set(values)) > 1, values) for name, values in cells.items()]
+        tables.append(SettingTable(title, sorted(rows, key=lambda row: not row[1])))
+    return tables
