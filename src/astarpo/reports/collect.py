@@ -8,12 +8,22 @@ from typing import Any
 import pyarrow as pa
 
 from astarpo.evaluation.scores import mean_change
-from astarpo.reports.answers import Source, verdict_counts
+from astarpo.reports.answers import Source, read_sources, verdict_counts
 from astarpo.reports.plots import columns_of
 from astarpo.reports.stage1 import summarize_stage1
 from astarpo.rundir.reader import RunDirectory, read_json, state_of
 from astarpo.tasks.problem_set import read_problems
 from astarpo.types import Problem, UserError
+
+
+def collect_runs(
+    runs: Sequence[RunDirectory], names: Sequence[str]
+) -> tuple[list[dict[str, Any]], list[list[Source]]]:
+    """What is to be said of each run, by `collect_run`, and its answers by origin."""
+    notes: list[list[str]] = [[] for _ in runs]
+    sources = [read_sources(run, i, notes[i]) for i, run in enumerate(runs)]
+    collected = map(collect_run, runs, names, sources, notes)
+    return list(collected), sources
 
 
 def collect_run(

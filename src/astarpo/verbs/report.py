@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from astarpo.config import ReportConfig
-from astarpo.reports.answers import Source, choose_problems, columns, read_sources, shorten
-from astarpo.reports.collect import clean, collect_run, read_questions, run_names
+from astarpo.reports.answers import Source, choose_problems, columns, shorten
+from astarpo.reports.collect import clean, collect_runs, read_questions, run_names
 from astarpo.reports.markdown import write_markdown
 from astarpo.reports.page import plural
 from astarpo.reports.run_page import render_runs
@@ -43,12 +43,7 @@ def report(config: ReportConfig) -> str:
 
         return write_experiment(config.runs[0])
     runs = [open_run(path) for path in config.runs]
-    names = run_names(config.runs)
-    sources_by_run, notes = _read_answers(runs)
-    collected = [
-        collect_run(run, name, sources, remarks)
-        for run, name, sources, remarks in zip(runs, names, sources_by_run, notes, strict=True)
-    ]
+    collected, sources_by_run = collect_runs(runs, run_names(config.runs))
     answers = _answers(runs, sources_by_run, config.max_answers)
     num_all = sum(len(s.table) for s in _distinct(runs, sources_by_run))
     made = f"astarpo {package_version()}, {time.strftime('%Y-%m-%d %H:%M')}"
@@ -84,12 +79,6 @@ def prepare(config: ReportConfig) -> Path:
 
 def _of_experiment(config: ReportConfig) -> bool:
     return any((path / "results.json").is_file() for path in config.runs)
-
-
-def _read_answers(runs: list[RunDirectory]) -> tuple[list[list[Source]], list[list[str]]]:
-    notes: list[list[str]] = [[] for _ in runs]
-    sources = [read_sources(run, i, notes[i]) for i, run in enumerate(runs)]
-    return sources, notes
 
 
 def _distinct(runs: list[RunDirectory], sources_by_run: list[list[Source]]) -> list[Source]:
