@@ -159,7 +159,7 @@ def test_the_page_asks_nothing_of_the_network(finished):
 @pytest.mark.parametrize("axis", ["step", "seconds", "tokens"])
 def test_a_picture_for_each_measure_and_axis(finished, axis):
     page = (finished / "report.html").read_text(encoding="utf-8")
-    alts = re.findall(rf'<img class="card {axis}" alt="(.*?)"', page)
+    alts = re.findall(rf'<img class="plot {axis}" alt="(.*?)"', page)
     names = ["mean reward", "KL to reference", "mean response length", "loss", "entropy",
              "gradient norm"]  # fmt: skip
     assert [alt.partition(":")[0] for alt in alts] == names

@@ -13,7 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from astarpo.reports.style import GUIDE, LINE, finish, legend_below, look
+from astarpo.reports.style import GUIDE, LINE, finish, legend_below, look, single_panel
 
 Columns = Mapping[str, Sequence[float | None]]
 """A run: `step`, `seconds` and `tokens` so far, and its measures; None or nan where unknown."""
@@ -22,6 +22,8 @@ Curve = tuple[np.ndarray, np.ndarray]
 
 SMOOTH = 10
 """Steps of training whose mean is drawn."""
+PANEL = (3.8, 2.5)
+"""Width and height of a panel in inches."""
 _MAX_MARKERS = 8
 _LEGEND_ROW = 0.22  # inches
 _RAW_LOOK: dict[str, Any] = {"linewidth": 0.8, "alpha": 0.35}
@@ -64,8 +66,7 @@ def curves_figure(
     *,
     smooth: int = 1,
     target: float | None = None,
-    size: tuple[float, float] = (3.8, 2.5),
-    legend: bool = True,
+    size: tuple[float, float] = PANEL,
 ) -> Figure:
     """Draws lines into rows of panels.
 
@@ -75,16 +76,12 @@ def curves_figure(
         smooth: Over how many points the mean is drawn; single runs show their points behind it.
         target: Where a horizontal line stands.
         size: Width and height of a panel in inches.
-        legend: Whether there is one; without it margins are fixed, which is several times faster.
     """
-    handles = _legend(lines, smooth, target) if legend else []
+    handles = _legend(lines, smooth, target)
     height = size[1] * len(grid) + _LEGEND_ROW * -(-len(handles) // 4)
-    width = size[0] * len(grid[0])
-    figure = Figure(figsize=(width, height), layout="constrained" if legend else None)
+    figure = Figure(figsize=(size[0] * len(grid[0]), height), layout="constrained")
     shared = "row" if all(len({panel.y for panel in row}) == 1 for row in grid) else False
     all_axes = figure.subplots(len(grid), len(grid[0]), squeeze=False, sharey=shared)
-    if not legend:
-        figure.subplots_adjust(left=0.15, right=0.97, bottom=0.19, top=0.96)
     for axes, row in zip(all_axes, grid, strict=True):
         for axis, panel in zip(axes, row, strict=True):
             _draw_panel(axis, panel, lines, smooth)
@@ -92,8 +89,15 @@ def curves_figure(
                 axis.axhline(target, **GUIDE)
         for axis in axes:
             _fit_scales(axis)
-    if handles:
-        legend_below(figure, handles)
+    legend_below(figure, handles)
+    return figure
+
+
+def panel_figure(panel: Panel, lines: Sequence[Line], smooth: int = 1) -> Figure:
+    """One panel of `curves_figure` without a legend."""
+    figure, axis = single_panel(PANEL)
+    _draw_panel(axis, panel, lines, smooth)
+    _fit_scales(axis)
     return figure
 
 
@@ -170,15 +174,19 @@ def _draw_panel(axis: Axes, panel: Panel, lines: Sequence[Line], smooth: int) ->
 def _fit_scales(axis: Axes) -> None:
     """Starts the x axis at zero, and the y axis too wherever zero is near."""
     axis.set_xlim(left=0)
+    # Short numbers, with a power of ten above the axis where they are very small or large.
+    axis.ticklabel_format(axis="y", useOffset=False, scilimits=(-3, 5))
     low, high = axis.get_ylim()
     if 0 < low < 0.5 * high:
         axis.set_ylim(bottom=0)
 
 
 def _legend(lines: Sequence[Line], smooth: int, target: float | None) -> list[Artist]:
-    handles = []
+    handles: list[Artist] = []
     for number, line in enumerate(lines):
-        style = look(number) | ({"marker": ""} if len(lines) == 1 else {})
+        style = look(number)
+        if len(lines) == 1:
+            style["marker"] = ""
         handles.append(Line2D([], [], label=line.label, **LINE, **style))
     if smooth > 1 and any(len(line.runs) == 1 for line in lines):
         words = f"each step (bold: mean of {smooth})"

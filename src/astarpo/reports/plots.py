@@ -10,8 +10,28 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from astarpo.evaluation.scores import level_counts
-from astarpo.reports.curves import SMOOTH, Columns, Line, Panel, curves_figure, points
-from astarpo.reports.style import BAR, GUIDE, LINE, Picture, embed, finish, label, look, save
+from astarpo.reports.curves import (
+    PANEL,
+    SMOOTH,
+    Columns,
+    Line,
+    Panel,
+    curves_figure,
+    panel_figure,
+    points,
+)
+from astarpo.reports.style import (
+    BAR,
+    GUIDE,
+    LINE,
+    Picture,
+    embed,
+    finish,
+    label,
+    look,
+    save,
+    single_panel,
+)
 from astarpo.values.estimators import ProblemValues
 
 MEASURES = {
@@ -31,7 +51,6 @@ AXES = {
 """What measures are drawn against."""
 _IN_FILES = ("reward", "kl", "length_mean", "loss")
 _MEAN_REWARD = "mean reward of the samples"
-_PANEL = (3.8, 2.5)
 
 
 def columns_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
@@ -72,16 +91,12 @@ def plot_runs(path: Path, curves: Mapping[str, Columns]) -> None:
 
 def curve_pictures(curves: Mapping[str, Columns]) -> dict[str, dict[str, Picture]]:
     """The same curves for a page, a picture each: by measure that has any value, then by axis."""
-    pictures = {}
-    for name in MEASURES:
-        if any(len(points(columns, "step", name)[0]) for columns in curves.values()):
-            pictures[name] = {
-                x: embed(
-                    curves_figure([[_panel(x, name)]], _lines(curves), smooth=SMOOTH, legend=False)
-                )
-                for x in AXES
-            }
-    return pictures
+    lines = _lines(curves)
+    return {
+        name: {x: embed(panel_figure(_panel(x, name), lines, SMOOTH)) for x in AXES}
+        for name in MEASURES
+        if any(len(points(columns, "step", name)[0]) for columns in curves.values())
+    }
 
 
 def key_picture(number: int) -> Picture:
@@ -100,12 +115,13 @@ def plot_values(path: Path, values: ProblemValues, beta: float) -> None:
         beta: The paper's beta_1, for the title.
     """
     most = int(values.num_samples_P.max())
-    figure = Figure(figsize=(2 * _PANEL[0], 3.2), layout="constrained")
+    figure = Figure(figsize=(2 * PANEL[0], 3.2), layout="constrained")
     left, right = figure.subplots(1, 2)
     columns = [values.mean_P, values.v_star_P, np.nan_to_num(values.standard_error_P)]
     _draw_estimates(left, np.unique(np.stack(columns, axis=1), axis=0))
     figure.suptitle(f"β₁ = {beta:g}, N = {most}", fontsize=9)
-    _draw_solve_rates(right, *level_counts(values.mean_P))
+    levels, counts = level_counts(values.mean_P)
+    _draw_solve_rates(right, levels.tolist(), counts.tolist())
     save(figure, path)
 
 
@@ -136,9 +152,7 @@ def _panel(x: str, name: str, with_name: bool = False) -> Panel:
 
 
 def _single(draw: Any) -> Picture:
-    figure = Figure(figsize=_PANEL)
-    axis = figure.subplots()
-    figure.subplots_adjust(left=0.15, right=0.97, bottom=0.19, top=0.96)
+    figure, axis = single_panel(PANEL)
     draw(axis)
     return embed(figure)
 

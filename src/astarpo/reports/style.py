@@ -63,11 +63,20 @@ def label(text: str) -> str:
     return text.lstrip("_").replace("$", r"\$")
 
 
+def single_panel(size: tuple[float, float]) -> tuple[Figure, Axes]:
+    """A picture with one panel and fixed margins, which is several times faster than a layout."""
+    figure = Figure(figsize=size)
+    axis = figure.subplots()
+    figure.subplots_adjust(left=0.15, right=0.97, bottom=0.19, top=0.91)
+    return figure, axis
+
+
 def finish(axis: Axes, x: str = "", y: str = "") -> None:
     """Names the axes of a panel and gives it the common grid."""
     axis.set_xlabel(x, fontsize=9)
     axis.set_ylabel(y, fontsize=9)
     axis.tick_params(labelsize=8)
+    axis.yaxis.get_offset_text().set_fontsize(8)
     axis.grid(alpha=0.3)
     axis.set_axisbelow(True)
     axis.spines[["top", "right"]].set_visible(False)

@@ -1,6 +1,7 @@
 """Bars of time, memory and tokens by variant: whole runs, and up to the target."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -50,7 +51,7 @@ def _draw_phases(axis: Axes, variants: dict[str, list[Run]]) -> None:
             [np.mean([getattr(run.seconds, phase) for run in runs]) for runs in variants.values()]
         )
         if means.any():
-            style = {"color": color, "hatch": hatch, "label": words} | BAR
+            style: dict[str, Any] = BAR | {"color": color, "hatch": hatch, "label": words}
             axis.barh(range(len(variants)), means, left=left, height=0.6, **style)
             left += means
     for place, (total, runs) in enumerate(zip(left, variants.values(), strict=True)):
