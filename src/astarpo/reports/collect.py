@@ -74,14 +74,14 @@ def read_questions(runs: Sequence[RunDirectory], kept: set[str]) -> dict[str, Pr
 
 def clean(value: Any) -> Any:
     """A copy that is JSON: floats to six digits, not finite ones None, text without surrogates."""
-    if isinstance(value, Mapping):
-        return {str(key): clean(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [clean(item) for item in value]
-    if isinstance(value, float):
-        return float(f"{value:.6g}") if math.isfinite(value) else None
     if value is None or isinstance(value, int):
         return value
+    if isinstance(value, float):
+        return float(f"{value:.6g}") if math.isfinite(value) else None
+    if isinstance(value, list | tuple):
+        return [clean(item) for item in value]
+    if isinstance(value, Mapping):
+        return {str(key): clean(item) for key, item in value.items()}
     text = str(value)
     if text.isascii():
         return text

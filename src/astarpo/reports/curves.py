@@ -174,6 +174,7 @@ def _draw_panel(axis: Axes, panel: Panel, lines: Sequence[Line], smooth: int) ->
 def _fit_scales(axis: Axes) -> None:
     """Starts the x axis at zero, and the y axis too wherever zero is near."""
     axis.set_xlim(left=0)
+    axis.locator_params(nbins=5)
     # Short numbers, with a power of ten above the axis where they are very small or large.
     axis.ticklabel_format(axis="y", useOffset=False, scilimits=(-3, 5))
     low, high = axis.get_ylim()

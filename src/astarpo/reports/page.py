@@ -40,7 +40,8 @@ def answer_browser(data: Mapping[str, Any], answers: Mapping[str, Any]) -> dict[
         answers: Columns of answers; becomes deflated JSON in base64, read after the first paint.
     """
     script = "\n".join(['"use strict";', "(() => {", *map(asset, _SCRIPTS), "})();"])
-    packed = base64.b64encode(zlib.compress(to_json(answers).encode("ascii"), 6)).decode("ascii")
+    # Level 6 takes nearly twice as long and saves 2%.
+    packed = base64.b64encode(zlib.compress(to_json(answers).encode("ascii"), 5)).decode("ascii")
     return {"script": Markup(script), "data": Markup(to_json(data)), "answers": Markup(packed)}
 
 

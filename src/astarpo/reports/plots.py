@@ -184,4 +184,5 @@ def _draw_lengths(
     axis.bar(edges[:-1], not_right, width, bottom=right, align="edge", **rest, **BAR)
     finish(axis, "tokens of a sample", "samples")
     axis.grid(visible=False, axis="x")
-    axis.legend(fontsize=8, frameon=False)
+    axis.margins(y=0.25)
+    axis.legend(fontsize=8, frameon=False, ncols=2)

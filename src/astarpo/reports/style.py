@@ -5,6 +5,7 @@ A picture is saved as PNG for files and Markdown, and embedded in pages as SVG.
 
 import base64
 import io
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -25,6 +26,9 @@ _CSS_DPI = 96
 _MAX_LABEL = 48
 # A longer SVG is slower to show than the same picture as PNG, and larger.
 _MAX_SVG_BYTES = 150_000
+# Of coordinates in points, whose further decimals nobody sees.
+_PATH = re.compile(rb'(?<= d=")[^"]+')
+_DIGITS = re.compile(rb"(\.\d\d)\d+")
 
 MAX_LINES = len(_COLORS)
 """As many lines as can be told apart."""
@@ -115,4 +119,5 @@ def _bytes(figure: Figure, kind: str) -> bytes:
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "astarpo"}):
         metadata = {"Date": None} if kind == "svg" else None
         figure.savefig(file, format=kind, dpi=_DPI, metadata=metadata)
-    return file.getvalue()
+    data = file.getvalue()
+    return data if kind == "png" else _PATH.sub(lambda path: _DIGITS.sub(rb"\1", path[0]), data)
