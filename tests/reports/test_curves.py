@@ -127,7 +127,7 @@ def test_a_run_looks_the_same_in_its_file_and_in_a_page(tmp_path, monkeypatch):
 
 
 def svg_of(picture) -> str:
-    kind, _, data = picture.source.partition(";base64,")
+    kind, _, data = picture.partition(";base64,")
     assert kind == "data:image/svg+xml"
     return base64.b64decode(data).decode("utf-8")
 
@@ -146,13 +146,12 @@ def test_names_in_pictures_stay_text():
 def test_the_same_picture_has_the_same_bytes():
     made = [embed(panel_figure(PANEL, [Line("a", [run([0.1, 0.2])])])) for _ in range(2)]
     assert made[0] == made[1]
-    assert (made[0].width, made[0].height) == (365, 240)
 
 
 def test_a_long_picture_is_a_png(monkeypatch):
     figure = panel_figure(PANEL, [Line("a", [run([0.1, 0.2])])])
     monkeypatch.setattr(style, "_MAX_SVG_BYTES", 100)
-    kind, _, data = embed(figure).source.partition(";base64,")
+    kind, _, data = embed(figure).partition(";base64,")
     assert kind == "data:image/png"
     assert base64.b64decode(data).startswith(b"\x89PNG")
 

@@ -3,7 +3,7 @@
 import pytest
 from jinja2 import UndefinedError
 
-from astarpo.reports.overview import SettingTable, setting_tables, stage1_groups
+from astarpo.reports.overview import setting_tables, stage1_groups
 from astarpo.reports.page import content_hash, plural, render, show
 
 PAGE = {
@@ -53,10 +53,9 @@ def test_settings_that_differ_come_first():
         {"settings": {"Training": {"lr": "1", "seed": "0"}}},
         {"settings": {"Training": {"lr": "1", "seed": "1", "new": "x"}, "Data": {"limit": "5"}}},
     ]
-    training, data = setting_tables(runs)
+    tables = setting_tables(runs)
     rows = [("seed", True, ["0", "1"]), ("new", True, ["-", "x"]), ("lr", False, ["1", "1"])]
-    assert training == SettingTable("Training", rows)
-    assert data.differs
+    assert tables == {"Training": rows, "Data": [("limit", True, ["-", "5"])]}
 
 
 def test_runs_that_share_stage_1_show_it_once():

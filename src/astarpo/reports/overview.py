@@ -52,23 +52,6 @@ class ScoreRow(NamedTuple):
         )
 
 
-class SettingTable(NamedTuple):
-    """Settings of one part of a run.
-
-    Attributes:
-        title: The part.
-        rows: Name, whether runs differ in it, and its value in each run; those that differ first.
-    """
-
-    title: str
-    rows: list[tuple[str, bool, list[str]]]
-
-    @property
-    def differs(self) -> bool:
-        """Whether runs differ in any setting."""
-        return any(differs for _, differs, _ in self.rows)
-
-
 def fact_rows(runs: Sequence[Run]) -> list[list[Any]]:
     """A label and its value in each run, in the order shown."""
     columns = [dict(run["facts"]) for run in runs]
@@ -107,13 +90,13 @@ def stage1_groups(runs: Sequence[Run]) -> list[tuple[list[str], dict[str, Any]]]
     return list(groups.values())
 
 
-def setting_tables(runs: Sequence[Run]) -> list[SettingTable]:
-    """Settings by part, those that differ between the runs first."""
-    tables = []
+def setting_tables(runs: Sequence[Run]) -> dict[str, list[tuple[str, bool, list[str]]]]:
+    """By part: each setting's name, whether runs differ in it, its values; differing ones first."""
+    tables = {}
     for title in dict.fromkeys(title for run in runs for title in run["settings"]):
         parts = [run["settings"].get(title, {}) for run in runs]
         names = dict.fromkeys(name for part in parts for name in part)
         cells = {name: [part.get(name, "-") for part in parts] for name in names}
         rows = [(name, len(set(values)) > 1, values) for name, values in cells.items()]
-        tables.append(SettingTable(title, sorted(rows, key=lambda row: not row[1])))
+        tables[title] = sorted(rows, key=lambda row: not row[1])
     return tables

@@ -1,6 +1,6 @@
 """Pictures of a run and of a value table, for files and for pages."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,6 @@ from astarpo.reports.style import (
     BAR,
     GUIDE,
     LINE,
-    Picture,
     embed,
     finish,
     label,
@@ -89,7 +88,7 @@ def plot_runs(path: Path, curves: Mapping[str, Columns]) -> None:
     save(curves_figure(grid, _lines(curves), smooth=SMOOTH), path)
 
 
-def curve_pictures(curves: Mapping[str, Columns]) -> dict[str, dict[str, Picture]]:
+def curve_pictures(curves: Mapping[str, Columns]) -> dict[str, dict[str, str]]:
     """The same curves for a page, a picture each: by measure that has any value, then by axis."""
     lines = _lines(curves)
     return {
@@ -99,7 +98,7 @@ def curve_pictures(curves: Mapping[str, Columns]) -> dict[str, dict[str, Picture
     }
 
 
-def key_picture(number: int) -> Picture:
+def key_picture(number: int) -> str:
     """The nth line alone, for a legend outside pictures."""
     figure = Figure(figsize=(0.5, 0.16))
     figure.add_artist(Line2D([0.02, 0.5, 0.98], [0.5] * 3, markevery=[1], **LINE, **look(number)))
@@ -125,19 +124,24 @@ def plot_values(path: Path, values: ProblemValues, beta: float) -> None:
     save(figure, path)
 
 
-def stage1_pictures(found: Mapping[str, Any]) -> dict[str, Picture]:
-    """Stage 1 for a page: `solve_rate`, `v_star` and, where lengths are known, `length`.
+def stage1_pictures(found: Mapping[str, Any]) -> dict[str, str]:
+    """Stage 1 for a page: solve rates, V* and, where they are known, lengths; by their titles.
 
     Args:
         found: As `stage1.summarize_stage1` gives it.
     """
-    rates = found["solve_rates"]
-    pictures = {
-        "solve_rate": _single(lambda axis: _draw_solve_rates(axis, rates["x"], rates["count"])),
-        "v_star": _single(lambda axis: _draw_estimates(axis, np.array(found["points"])[:, :3])),
-    }
-    if found["lengths"]:
-        pictures["length"] = _single(lambda axis: _draw_lengths(axis, **found["lengths"]))
+    points_P3 = np.array(found["points"])[:, :3]
+    parts: list[tuple[str, Callable[..., None], Any]] = [
+        ("problems by solve rate", _draw_solve_rates, found["solve_rates"]),
+        ("V* against solve rate", _draw_estimates, {"points_P3": points_P3}),
+        ("samples by length", _draw_lengths, found["lengths"]),
+    ]
+    pictures = {}
+    for title, draw, numbers in parts:
+        if numbers:
+            figure, axis = single_panel(PANEL)
+            draw(axis, **numbers)
+            pictures[title] = embed(figure)
     return pictures
 
 
@@ -151,12 +155,6 @@ def _panel(x: str, name: str, with_name: bool = False) -> Panel:
     return Panel(x, name, AXES[x], y_label if with_name else "")
 
 
-def _single(draw: Any) -> Picture:
-    figure, axis = single_panel(PANEL)
-    draw(axis)
-    return embed(figure)
-
-
 def _draw_estimates(axis: Axes, points_P3: np.ndarray) -> None:
     """V* with one standard error against mean reward; problems with the same rewards are one."""
     mean, value, error = points_P3.T
@@ -167,10 +165,10 @@ def _draw_estimates(axis: Axes, points_P3: np.ndarray) -> None:
     axis.legend(fontsize=8, frameon=False)
 
 
-def _draw_solve_rates(axis: Axes, levels: Sequence[float], counts: Sequence[int]) -> None:
-    gap = float(np.diff(levels).min()) if len(levels) > 1 else 0.1
-    axis.bar(levels, counts, width=0.8 * gap, color=look(0)["color"], **BAR)
-    axis.set_xlim(min(0.0, levels[0]) - gap / 2, max(1.0, levels[-1]) + gap / 2)
+def _draw_solve_rates(axis: Axes, x: Sequence[float], count: Sequence[int]) -> None:
+    gap = float(np.diff(x).min()) if len(x) > 1 else 0.1
+    axis.bar(x, count, width=0.8 * gap, color=look(0)["color"], **BAR)
+    axis.set_xlim(min(0.0, x[0]) - gap / 2, max(1.0, x[-1]) + gap / 2)
     finish(axis, _MEAN_REWARD, "problems")
     axis.grid(visible=False, axis="x")
 

@@ -16,12 +16,6 @@ from astarpo.reports.overview import (
 from astarpo.reports.page import answer_browser, render, show
 from astarpo.reports.plots import AXES, MEASURES, curve_pictures, key_picture, stage1_pictures
 
-_STAGE1_TITLES = {
-    "solve_rate": "problems by solve rate",
-    "v_star": "V* against solve rate",
-    "length": "samples by length",
-}
-
 
 def render_runs(
     runs: Sequence[Run], answers: Mapping[str, Any], num_answers: int, made: str
@@ -55,7 +49,7 @@ def render_runs(
         keys={name: key_picture(number) for number, name in enumerate(curves)},
         axes={name: words.partition(" (")[0] for name, words in AXES.items()},
         smooth=SMOOTH,
-        stage1=[_stage1(*group) for group in stage1_groups(runs)],
+        stage1=[(*group, stage1_pictures(group[1])) for group in stage1_groups(runs)],
         origins=ORIGINS,
         settings=setting_tables(runs),
         **answer_browser(data, answers),
@@ -79,9 +73,3 @@ def _curves(runs: Mapping[str, Columns]) -> list[dict[str, Any]]:
             }
         )
     return found
-
-
-def _stage1(names: list[str], found: Mapping[str, Any]) -> dict[str, Any]:
-    pictures = stage1_pictures(found)
-    titles = {_STAGE1_TITLES[name]: picture for name, picture in pictures.items()}
-    return {**found, "runs": names, "pictures": titles}

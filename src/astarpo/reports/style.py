@@ -8,7 +8,7 @@ import io
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import matplotlib
 from matplotlib.artist import Artist
@@ -22,7 +22,6 @@ _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#5
 _DASHES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (8, 2, 1, 2)), (0, (5, 1)), (0, (1, 3)))
 _MARKERS = ("o", "s", "^", "D", "v", "P", "*")
 _DPI = 150
-_CSS_DPI = 96
 _MAX_LABEL = 48
 # A longer SVG is slower to show than the same picture as PNG, and larger.
 _MAX_SVG_BYTES = 150_000
@@ -36,20 +35,6 @@ LINE: dict[str, Any] = {"linewidth": 1.8, "markersize": 5}
 GUIDE: dict[str, Any] = {"color": "0.35", "linewidth": 1, "linestyle": (0, (6, 3))}
 """Look of a line to compare with: a target, the reference policy."""
 BAR: dict[str, Any] = {"edgecolor": "0.2", "linewidth": 0.5}
-
-
-class Picture(NamedTuple):
-    """A picture as a page embeds it.
-
-    Attributes:
-        source: A `data:` address with all of it.
-        width: In CSS pixels.
-        height: In CSS pixels.
-    """
-
-    source: str
-    width: int
-    height: int
 
 
 def look(number: int) -> dict[str, Any]:
@@ -103,14 +88,12 @@ def save(figure: Figure, path: Path) -> None:
     write_atomic(path, lambda file: figure.savefig(file, format="png", dpi=_DPI))
 
 
-def embed(figure: Figure) -> Picture:
-    """The picture as SVG, or as PNG where the SVG would be long."""
+def embed(figure: Figure) -> str:
+    """A `data:` address with all of the picture: as SVG, or as PNG where the SVG would be long."""
     kind, data = "svg+xml", _bytes(figure, "svg")
     if len(data) > _MAX_SVG_BYTES:
         kind, data = "png", _bytes(figure, "png")
-    source = f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"
-    width, height = (round(inches * _CSS_DPI) for inches in figure.get_size_inches())
-    return Picture(source, width, height)
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"
 
 
 def _bytes(figure: Figure, kind: str) -> bytes:

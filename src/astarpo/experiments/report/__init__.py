@@ -16,7 +16,7 @@ from astarpo.experiments.report.results import Experiment, read_results
 from astarpo.experiments.report.sweeps import draw_sweep, draw_value_error
 from astarpo.experiments.report.tables import headline_tables, run_table, settings_tables
 from astarpo.reports.page import plural, render
-from astarpo.reports.style import MAX_LINES, Picture, embed, save
+from astarpo.reports.style import MAX_LINES, embed, save
 from astarpo.runtime.files import write_atomic
 
 _CAPTIONS = {
@@ -84,7 +84,7 @@ def _draw(experiment: Experiment) -> dict[str, Figure]:
     return {name: figure for name, figure in figures.items() if figure}
 
 
-def _render(out: Path, experiment: Experiment, pictures: Mapping[str, Picture]) -> str:
+def _render(out: Path, experiment: Experiment, pictures: Mapping[str, str]) -> str:
     title = "Comparison" if experiment.kind == "compare" else f"Sweep over {experiment.setting}"
     run_heads, runs = run_table(experiment, out)
     differing, shared = settings_tables(experiment)
