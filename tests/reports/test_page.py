@@ -1,5 +1,8 @@
 """Templates escape what goes into them."""
 
+import re
+from importlib import resources
+
 import pytest
 from jinja2 import UndefinedError
 
@@ -63,3 +66,12 @@ def test_runs_that_share_stage_1_show_it_once():
     stages = [("a", first), ("b", dict(first)), ("c", second), ("d", None)]
     runs = [{"name": name, "stage1": found} for name, found in stages]
     assert stage1_groups(runs) == [(["a", "b"], first), (["c"], second)]
+
+
+def test_only_what_the_package_makes_goes_in_unescaped():
+    folder = resources.files("astarpo.reports") / "assets"
+    templates = [file for file in folder.iterdir() if file.name.endswith(".html")]
+    assert len(templates) == 4
+    found = [name for file in templates for name in re.findall(r"(\w+) \| safe", file.read_text())]
+    assert sorted(found) == ["answers", "data", "script", "style"]
+    assert not any("autoescape" in file.read_text() for file in templates)

@@ -19,7 +19,7 @@ from astarpo.types import Problem, UserError
 def collect_runs(
     runs: Sequence[RunDirectory], names: Sequence[str]
 ) -> tuple[list[dict[str, Any]], list[list[Source]]]:
-    """What is to be said of each run, by `collect_run`, and its answers by origin."""
+    """Each run as `collect_run` gives it, and its answers by origin."""
     notes: list[list[str]] = [[] for _ in runs]
     sources = [read_sources(run, i, notes[i]) for i, run in enumerate(runs)]
     collected = map(collect_run, runs, names, sources, notes)
@@ -29,13 +29,13 @@ def collect_runs(
 def collect_run(
     run: RunDirectory, name: str, sources: Sequence[Source], notes: list[str]
 ) -> dict[str, Any]:
-    """All of a run but its answers' text.
+    """What a report shows of a run, without the texts of its answers.
 
     Args:
         run: The run.
         name: What the report calls it.
         sources: Its answers.
-        notes: Remarks so far; what is missing is added.
+        notes: Remarks so far. The returned notes also say what is missing.
     """
     tables = {source.kind: source.table for source in sources}
     rows = run.metrics()
@@ -60,7 +60,7 @@ def collect_run(
 
 
 def read_questions(runs: Sequence[RunDirectory], kept: set[str]) -> dict[str, Problem]:
-    """The problems of the kept ids, as far as problem sets are still to be found."""
+    """The problems of the kept ids, from those problem sets that still exist."""
     found: dict[str, Problem] = {}
     paths = {path.resolve() for run in runs for s in ("train", "test") if (path := run.problems(s))}
     for path in sorted(paths):
@@ -73,7 +73,7 @@ def read_questions(runs: Sequence[RunDirectory], kept: set[str]) -> dict[str, Pr
 
 
 def clean(value: Any) -> Any:
-    """A copy that is JSON: floats to six digits, not finite ones None, text without surrogates."""
+    """A copy for JSON: floats to six digits, None for nan and infinity, no lone surrogates."""
     if value is None or isinstance(value, int):
         return value
     if isinstance(value, float):
@@ -123,7 +123,7 @@ def _facts(
     manifest: Mapping[str, Any],
     scores: Mapping[str, Mapping[str, Any]],
 ) -> list[tuple[str, Any]]:
-    """Label and value, in the order shown; None where it is not known."""
+    """Labels and values in the order shown; None where a value is not known."""
     config = run.config
     total_steps = config.get("steps")
     last = rows[-1] if rows else {}
@@ -152,7 +152,7 @@ def _seconds(phases: Mapping[str, float]) -> float | None:
 
 
 def _changes(tables: Mapping[str, pa.Table]) -> dict[str, dict[str, float]]:
-    """Trained minus reference over the problems both answered, with 95% intervals of the pairs."""
+    """Trained minus reference, paired by problem, with 95% intervals of the mean difference."""
     if not {"reference", "trained"} <= tables.keys():
         return {}
     modes = {"pass_at_1": "greedy", "avg_at": "sampled"}
@@ -183,7 +183,7 @@ def _mean_rewards(table: pa.Table, mode: str) -> dict[str, float]:
 def _settings(
     run: RunDirectory, manifest: Mapping[str, Any], scores: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, dict[str, str]]:
-    """Settings by part, each flat: name to value as text."""
+    """The settings of each part of the run, by name, as text."""
     tables = {k: v for k, v in run.recipe.items() if isinstance(v, dict)}
     data = {k: tables[k] for k in ("data", "test", "warm-data", "warm-start") if k in tables}
     evaluated = next((found for found in scores.values() if found), {})
@@ -210,7 +210,7 @@ def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 
 
 def run_names(paths: Sequence[Path]) -> list[str]:
-    """Short names for runs: their folders' names, or as much of the paths as tells them apart."""
+    """The names of the runs' folders, with parent folders where the names alone are equal."""
     parts = [path.resolve().parts for path in paths]
     shortest = 1 if len({p[-1] for p in parts}) == len(parts) else max(map(len, parts))
     if shortest > 1:

@@ -1,7 +1,7 @@
-"""The one drawing of curves: a run, runs over one another, variants with a band over their seeds.
+"""Draws curves: of a run, of several runs, and of an experiment's variants with bands.
 
-Each panel shows one measure against steps, seconds or generated tokens; each line is a run, or the
-mean of several.
+A picture consists of panels, each with one measure against steps, seconds or generated tokens. Each
+line is a run, or the mean of several runs with a band from the lowest to the highest.
 """
 
 from collections.abc import Mapping, Sequence
@@ -16,12 +16,12 @@ from matplotlib.lines import Line2D
 from astarpo.reports.style import GUIDE, LINE, finish, legend_below, look, single_panel
 
 Columns = Mapping[str, Sequence[float | None]]
-"""A run: `step`, `seconds` and `tokens` so far, and its measures; None or nan where unknown."""
+"""A run: `step`, running totals `seconds` and `tokens`, and measures; None or nan if unknown."""
 Curve = tuple[np.ndarray, np.ndarray]
 """x, rising, and y."""
 
 SMOOTH = 10
-"""Steps of training whose mean is drawn."""
+"""Number of training steps that a running mean covers."""
 PANEL = (3.8, 2.5)
 """Width and height of a panel in inches."""
 _MAX_MARKERS = 8
@@ -73,7 +73,8 @@ def curves_figure(
     Args:
         grid: Rows of panels; those of a row with the same measure share its scale.
         lines: Drawn in each panel, in this order.
-        smooth: Over how many points the mean is drawn; single runs show their points behind it.
+        smooth: Number of points that the running mean covers. A single run also shows its
+            points, faint.
         target: Where a horizontal line stands.
         size: Width and height of a panel in inches.
     """
@@ -109,7 +110,7 @@ def points(columns: Columns, x: str, y: str) -> Curve:
 
 
 def running_mean(values: np.ndarray, width: int) -> np.ndarray:
-    """The mean of each value and those before it, `width` in all."""
+    """The mean of the last `width` values at each value, of fewer at the start."""
     if not len(values):
         return values
     padded = np.concatenate([np.full(width - 1, np.nan), values])
@@ -137,7 +138,7 @@ def band_of(curves: Sequence[Curve]) -> tuple[np.ndarray, np.ndarray, np.ndarray
 
 
 def token_unit(largest: float) -> tuple[float, str]:
-    """What to divide token counts by, and what to call the result."""
+    """The unit for token counts on an axis: its size and its name."""
     return (1e6, "millions") if largest >= 1e6 else (1e3, "thousands")
 
 

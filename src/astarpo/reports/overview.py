@@ -1,4 +1,4 @@
-"""Runs beside one another, as pages and Markdown both show them."""
+"""Facts, scores and settings of several runs, as both pages and Markdown show them."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -10,7 +10,7 @@ ORIGINS = {
     "reference": "Reference, evaluated",
     "trained": "Trained, evaluated",
 }
-"""Where answers come from."""
+"""Names of the origins of answers."""
 _SCORE_NAMES = {
     "pass_at_1": "pass@1, greedy",
     "kl": "KL to reference (nats)",
@@ -22,14 +22,14 @@ Run = Mapping[str, Any]
 
 
 class ScoreRow(NamedTuple):
-    """A score of a run before and after training.
+    """One score of one run, before and after training.
 
     Attributes:
         run: The run's name.
         score: The score's key.
         reference: `value`, `low` and `high` of the reference policy; None where not evaluated.
         trained: Of the trained policy.
-        change: Of the pairs, with how many problems got `better` and `worse`.
+        change: Mean difference over problems, and how many got `better` and `worse`.
     """
 
     run: str
@@ -45,7 +45,7 @@ class ScoreRow(NamedTuple):
 
     @property
     def is_share(self) -> bool:
-        """Whether it lies between 0 and 1, so that it can be drawn there."""
+        """Whether the score is a share, which can be drawn on a line from 0 to 1."""
         known = [score for score in (self.reference, self.trained) if score]
         return not self.score.startswith("kl") and all(
             score["low"] >= 0 and score["high"] <= 1 for score in known
@@ -53,13 +53,13 @@ class ScoreRow(NamedTuple):
 
 
 def fact_rows(runs: Sequence[Run]) -> list[list[Any]]:
-    """A label and its value in each run, in the order shown."""
+    """Rows of a label and its value in each run."""
     columns = [dict(run["facts"]) for run in runs]
     return [[label, *(facts[label] for facts in columns)] for label, _ in runs[0]["facts"]]
 
 
 def score_rows(runs: Sequence[Run]) -> list[ScoreRow]:
-    """Every score of every run that has it, score by score."""
+    """A row for each score of each run; the same score of different runs stands together."""
     found = [
         (run, *(run["scores"].get(kind, {}) for kind in ("reference", "trained"))) for run in runs
     ]
@@ -81,7 +81,7 @@ def curves_by_run(runs: Sequence[Run]) -> dict[str, dict[str, list[Any]]]:
 
 
 def stage1_groups(runs: Sequence[Run]) -> list[tuple[list[str], dict[str, Any]]]:
-    """Stage 1 with the names of the runs that share it."""
+    """Each distinct stage 1, with the names of the runs that share it."""
     groups: dict[str, tuple[list[str], dict[str, Any]]] = {}
     for run in runs:
         if run["stage1"]:

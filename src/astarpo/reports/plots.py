@@ -41,19 +41,19 @@ MEASURES = {
     "entropy": ("entropy", "nats per token"),
     "grad_norm": ("gradient norm", ""),
 }
-"""What is measured at each step of training: its name and its unit."""
+"""Measures of each training step that are drawn, each with its name and unit."""
 AXES = {
     "step": "training steps",
     "seconds": "seconds of training",
     "tokens": "generated tokens ({unit})",
 }
-"""What measures are drawn against."""
+"""Columns that measures are drawn against, each with the axis's name."""
 _IN_FILES = ("reward", "kl", "length_mean", "loss")
 _MEAN_REWARD = "mean reward of the samples"
 
 
 def columns_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
-    """A run's metrics, one row a step, as columns; seconds and tokens are sums so far."""
+    """A run's metrics as columns, from rows of one step each; seconds and tokens are summed up."""
 
     def column(name: str) -> list[Any]:
         return [row.get(name) for row in rows]

@@ -1,6 +1,6 @@
-"""How all pictures look: colours, dashes and markers that also tell lines apart in grey.
+"""The look of all pictures: colours, and dashes and markers that tell lines apart in grey too.
 
-A picture is saved as PNG for files and Markdown, and embedded in pages as SVG.
+Files and Markdown get a picture as PNG, pages as SVG.
 """
 
 import base64

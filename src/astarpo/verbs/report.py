@@ -1,4 +1,4 @@
-"""Runs as one page that works offline, made from their directories alone.
+"""Reports of runs: one page that works offline, made from the run directories alone.
 
 run directories -> collect.py, stage1.py, answers.py -> run_page.py + assets/ -> report.html
                                                      -> markdown.py           -> report.md, PNG
@@ -25,7 +25,7 @@ from astarpo.types import UserError
 
 
 def report(config: ReportConfig) -> str:
-    """Writes the report of some runs; those still going or cut short are shown as far as they are.
+    """Writes the report of one or more runs, also of runs that are unfinished.
 
     The folder of an experiment (`astarpo compare`, `astarpo sweep`) gets the report and pictures of
     its own.
@@ -56,7 +56,7 @@ def report(config: ReportConfig) -> str:
 
 
 def prepare(config: ReportConfig) -> Path:
-    """The page's file: a run's own report is made anew, another file is not replaced unasked.
+    """The file of the page. The run's own report may be replaced, another file only if asked for.
 
     Raises:
         UserError: A path is no run, or the report cannot be written.
@@ -82,7 +82,7 @@ def _of_experiment(config: ReportConfig) -> bool:
 
 
 def _distinct(runs: list[RunDirectory], sources_by_run: list[list[Source]]) -> list[Source]:
-    """All sources, but a value table that several runs share only once."""
+    """All sources, without repeating a value table that several runs share."""
     seen: set[Path] = set()
     kept = []
     for run, sources in zip(runs, sources_by_run, strict=True):
@@ -93,7 +93,7 @@ def _distinct(runs: list[RunDirectory], sources_by_run: list[list[Source]]) -> l
 
 
 def _values(runs: list[RunDirectory], sources: list[Source]) -> dict[str, list[float]]:
-    """Of each problem, from the first run that has it."""
+    """Mean reward, V* and its standard error of each problem, from the first run that has it."""
     values: dict[str, list[float]] = {}
     for source in sources:
         if source.kind == "stage1":

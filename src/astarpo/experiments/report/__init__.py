@@ -1,7 +1,7 @@
-"""An experiment (`astarpo compare`, `astarpo sweep`) in pictures and one page that works offline.
+"""The report of an experiment (`astarpo compare`, `astarpo sweep`): pictures and a page.
 
-results.json -> results.py -> curves.py, costs.py, sweeps.py -> PNG -> report.html
-                           -> tables.py                             -> report.html
+results.json -> results.py -> curves.py, costs.py, sweeps.py -> PNG, report.html
+                           -> tables.py                      -> report.html
 """
 
 import time
@@ -27,8 +27,8 @@ _CAPTIONS = {
     ),
     "value-error.png": (
         "Error of V̂* against N",
-        "Of V̂* from N samples, judged by V̂* from all samples of the same problems: near their "
-        "number both are too low.",
+        "V̂* from N samples compared with V̂* from all samples of the same problems. Where N comes "
+        "near the number of all samples, bias and spread look smaller than they are.",
     ),
     "reward.png": (
         "Held-out reward",
@@ -43,13 +43,14 @@ _CAPTIONS = {
     ),
     "training.png": (
         "Training",
-        "Means of the last 10 steps; lines and bands are as above.",
+        "Running means over 10 steps, with lines and bands as above. Where a variant has only one "
+        "run, its steps are drawn too, faint.",
     ),
 }
 
 
 def write_experiment(out: Path) -> str:
-    """Writes the pictures and the page of an experiment; one under way is shown as far as it is.
+    """Writes the pictures and the page of an experiment, also of one that is still under way.
 
     Args:
         out: The experiment's folder, with `results.json` in it.
@@ -74,7 +75,7 @@ def write_experiment(out: Path) -> str:
 
 
 def _draw(experiment: Experiment) -> dict[str, Figure]:
-    """Pictures by file name, in the order shown; only those with something to show."""
+    """Pictures by file name in the order shown, without those that would be empty."""
     draw: dict[str, Callable[[Experiment], Figure | None]] = {"cost.png": draw_costs}
     if len(experiment.variants) <= MAX_LINES:
         draw |= {"reward.png": draw_reward, "training.png": draw_training}

@@ -81,7 +81,7 @@ def _draw_to_target(
 
 
 def _draw_bars(axis: Axes, groups: Sequence[Sequence[float | None]], words: str) -> None:
-    """A bar a group, as long as its mean, and a dot a value."""
+    """Draws a bar for each group, as long as its mean, and a dot for each value."""
     for place, group in enumerate(groups):
         values = [value for value in group if value is not None]
         if not values:

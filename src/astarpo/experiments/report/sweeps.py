@@ -1,4 +1,4 @@
-"""Accuracy, KL, loss and collapses against the setting of a sweep; V*'s error against N."""
+"""Draws scores, KL, loss and collapses against the setting of a sweep, and V*'s error."""
 
 import math
 import textwrap
@@ -20,13 +20,13 @@ _MAX_TICK_LETTERS = 48
 
 
 class _Panel(NamedTuple):
-    """One measure against the setting, and the reference policy's beside it.
+    """One measure against the setting, with the reference policy's value beside it.
 
     Attributes:
         words: The axis's name.
-        measure: Of a run.
-        reference: What the reference policy has for it, for the problems of a run.
-        is_share: Whether only the mean over runs says something.
+        measure: Gives a run's value.
+        reference: Gives the reference policy's value on the problems of a run.
+        is_share: Whether the value of one run is only 0 or 1, so that only the mean is drawn.
     """
 
     words: str
@@ -36,7 +36,7 @@ class _Panel(NamedTuple):
 
 
 def positions(values: Sequence[Any]) -> dict[str, float]:
-    """Where each value of the setting stands, by its text.
+    """The place of each value of the setting on the axis, by the value's text.
 
     Numbers stand at their log2, 0 a gap before the smallest and infinity a gap behind the largest;
     with anything else among them all stand side by side in their order.
@@ -54,7 +54,7 @@ def positions(values: Sequence[Any]) -> dict[str, float]:
 
 
 def value_text(value: Any) -> str:
-    """A value of the setting as the axis shows it."""
+    """A value of the setting as text for the axis."""
     return (
         f"{value:g}"
         if isinstance(value, int | float) and not isinstance(value, bool)
@@ -118,7 +118,7 @@ def draw_value_error(experiment: Experiment) -> Figure | None:
 
 
 def _panels(experiment: Experiment) -> list[_Panel]:
-    """Those that have something to show."""
+    """The panels for which any run has a value."""
     panels = [
         _score_panel(split, name)
         for split in experiment.splits
@@ -160,7 +160,7 @@ def _draw_line(
     places: Mapping[str, float],
     style: Mapping[str, Any],
 ) -> None:
-    """The mean at each value of the setting."""
+    """Draws the mean over runs at each value of the setting."""
     values: dict[float, list[float]] = {}
     for run in runs:
         if (value := measure(run)) is not None:
@@ -201,7 +201,7 @@ def _legend(experiment: Experiment, with_reference: bool) -> list[Line2D]:
 
 
 def _wrap(text: str) -> str:
-    """A name that is too long for a tick, broken where it has underscores."""
+    """Breaks a name that is too long for a tick at its underscores."""
     return textwrap.fill(text.replace("_", "_ "), 12).replace("_ ", "_")
 
 
