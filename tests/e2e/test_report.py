@@ -20,6 +20,9 @@ import pytest
 import astarpo
 from astarpo.cli import main
 from astarpo.config import ReportConfig, RunConfig, RunsConfig
+from astarpo.reports.collect import collect_runs, run_names
+from astarpo.reports.page import show
+from astarpo.rundir.reader import open_run
 from astarpo.runtime.locks import folder_lock
 from astarpo.types import UserError
 from astarpo.verbs.run import run_document
@@ -52,14 +55,33 @@ def parts(page: Path) -> tuple[dict, dict]:
     return json.loads(data), json.loads(zlib.decompress(base64.b64decode(answers)))
 
 
+def collected(*paths: Path) -> list[dict]:
+    """What is said of each run."""
+    return collect_runs([open_run(path) for path in paths], run_names(paths))[0]
+
+
 def make_report(*runs: Path, out: Path, **settings) -> tuple[dict, dict]:
     astarpo.report(ReportConfig(runs=list(runs), out=out, overwrite=True, **settings))
-    return parts(out)
+    data, answers = parts(out)
+    assert data["runs"] == run_names(runs)
+    return data | {"runs": collected(*runs)}, answers
+
+
+def rows_of(page: str, label: str) -> list[list[str]]:
+    """The cells of a table of the page as text, row by row, its heads first."""
+    table = page.partition(f'aria-label="{label}"')[2].partition("</table>")[0]
+    return [
+        [
+            " ".join(html.unescape(re.sub("<.*?>", "", cell)).split())
+            for cell in re.findall(r"<t[hd].*?</t[hd]>", row, re.DOTALL)
+        ]
+        for row in re.findall(r"<tr>.*?</tr>", table, re.DOTALL)
+    ]
 
 
 def test_a_run_ends_with_its_report(finished):
     data, answers = parts(finished / "report.html")
-    (run,) = data["runs"]
+    (run,) = collected(finished)
     facts = dict(run["facts"])
     assert facts["State"] == "finished"
     assert facts["Steps"] == "3 of 3"
@@ -92,12 +114,62 @@ def test_a_run_ends_with_its_report(finished):
         assert answers["truths"][answers["problem"][at[0]]] == row["ground_truth"]
 
 
+def test_the_page_shows_what_is_known_of_the_run(finished):
+    page = (finished / "report.html").read_text(encoding="utf-8")
+    (run,) = collected(finished)
+    facts = dict(re.findall(r"<dt>(.*?)</dt><dd>(.*?)</dd>", page))
+    assert facts["State"] == "finished"
+    assert facts["Steps"] == "3 of 3"
+    assert facts["Problems, train"] == "12"
+    assert facts.keys() == {label for label, value in run["facts"] if value is not None}
+    assert '<ul class="notes">' not in page
+    scores = {cells[0]: cells[1:] for cells in rows_of(page, "Scores")}
+    for name, words in (("pass_at_1", "pass@1, greedy"), ("avg_at_2", "avg@2")):
+        reference, trained, change, _ = scores[words]
+        for cell, kind in ((reference, "reference"), (trained, "trained")):
+            score = run["scores"][kind][name]
+            assert cell == "{value:.3f} [{low:.3f}, {high:.3f}]".format(**score)
+        found = run["changes"]["avg_at" if name == "avg_at_2" else name]
+        assert change.startswith("{value:+.3f} [{low:.3f}, {high:.3f}]".format(**found))
+        assert change.endswith(f"▲ {found['better']} ▼ {found['worse']}")
+    heads, last = rows_of(page, "Last values")
+    assert heads[1:3] == ["mean reward", "KL to reference"]
+    assert last[1] == show(run["curves"]["reward"][-1])
+    heads, *verdicts = rows_of(page, "Verdicts by origin")
+    assert [(row[0], row[-1]) for row in verdicts] == [
+        ("Stage 1 (reference)", "48"), ("Training", "18"), ("Reference, evaluated", "24"),
+        ("Trained, evaluated", "24"),
+    ]  # fmt: skip
+    counts = run["verdicts"]["training"]
+    assert [int(cell.split()[0]) for cell in verdicts[1][1:-1]] == list(counts.values())
+    assert ["lr", "0.0001"] in rows_of(page, "Training")
+    assert "12 problems, 4 samples each, β₁ = " in page
+
+
 def test_the_page_asks_nothing_of_the_network(finished):
     page = (finished / "report.html").read_text(encoding="utf-8")
-    assert "default-src 'none'" in page
+    assert "default-src 'none'; img-src data:; script-src 'sha256-" in page
     assert "unsafe" not in page
-    code = page.replace("http://www.w3.org/2000/svg", "")
+    code, pictures = re.subn('src="data:image/(svg\\+xml|png);base64,[A-Za-z0-9+/=]+"', "", page)
+    assert pictures == 6 * 3 + 3  # curves against three axes, stage 1
     assert not re.search(r"https?://|src=|innerHTML|outerHTML|insertAdjacent|document\.write", code)
+    for data in re.findall(r"svg\+xml;base64,([^\"]+)", page):
+        picture = re.sub(
+            "<metadata>.*?</metadata>", "", base64.b64decode(data).decode(), flags=re.S
+        )
+        assert not re.search(r"<script|href=\"(?!#)|url\((?!#)| on\w+=", picture)
+
+
+@pytest.mark.parametrize("axis", ["step", "seconds", "tokens"])
+def test_a_picture_for_each_measure_and_axis(finished, axis):
+    page = (finished / "report.html").read_text(encoding="utf-8")
+    alts = re.findall(rf'<img class="plot {axis}" alt="(.*?)"', page)
+    names = ["mean reward", "KL to reference", "mean response length", "loss", "entropy",
+             "gradient norm"]  # fmt: skip
+    assert [alt.partition(":")[0] for alt in alts] == names
+    (run,) = collected(finished)
+    first, *_, last = run["curves"]["kl"]
+    assert alts[1] == f"KL to reference: finished from {show(first)} to {show(last)}"
 
 
 def test_several_runs_and_markdown(finished, tmp_path):
@@ -110,13 +182,21 @@ def test_several_runs_and_markdown(finished, tmp_path):
     )
     data, answers = parts(tmp_path / "r.html")
     assert line.startswith(f"{tmp_path / 'r.html'}: 3 runs, ")
-    assert [run["name"] for run in data["runs"]] == ["finished", "other", "train"]
+    assert data["runs"] == ["finished", "other", "train"]
+    data["runs"] = collected(finished, other, training)
     # The bare training run reads the first run's value table, which is in the page once.
     kinds = [(source["run"], source["kind"]) for source in answers["sources"]]
     assert (0, "stage1") in kinds
     assert (2, "stage1") not in kinds
     assert any("training run on its own" in note for note in data["runs"][2]["notes"])
     assert data["runs"][2]["stage1"] == data["runs"][0]["stage1"]
+    page = (tmp_path / "r.html").read_text(encoding="utf-8")
+    heads, *facts = rows_of(page, "Facts of the runs")
+    assert heads == ["", "finished", "other", "train"]
+    assert ["Steps", "3 of 3", "3 of 3", "3 of 3"] in facts
+    assert [row[0] for row in rows_of(page, "Last values")[1:]] == heads[1:]
+    assert "<h3>finished, other, train</h3>" in page
+    assert "pass@1, greedy · other" in [row[0] for row in rows_of(page, "Scores")]
     text = (tmp_path / "r.md").read_text(encoding="utf-8")
     assert "| other    | pass_at_1    |" in text
     assert (tmp_path / "r-curves.png").stat().st_size > 1000
@@ -204,7 +284,7 @@ def test_hostile_text_stays_data(hostile, tmp_path):
     page = (tmp_path / "r.html").read_text(encoding="utf-8")
     assert page.count("</script") == 3
     assert page.count("<script") == 3
-    assert "<img" not in page
+    assert page.count("<img") == page.count('src="data:image/svg+xml;base64,') > 0
     assert "\x00" not in page
     names = [answers["problems"][place] for place in answers["problem"]]
     by_problem = dict(zip(names, answers["text"], strict=True))
@@ -261,7 +341,10 @@ def test_a_browser_runs_nothing_that_a_model_wrote(hostile, tmp_path):
     dom = open_page(tmp_path / "r.html", tmp_path / "profile")
     assert re.search(r"<html[^>]* data-ready=", dom)
     shown = re.sub(r"<script.*?</script>", "", dom, flags=re.DOTALL)
-    assert "<img" not in shown
+    images = re.findall("<img[^>]*>", shown)
+    assert images
+    assert all('src="data:image/svg+xml;base64,' in image for image in images)
+    assert not any(re.search(r"\son\w+=", re.sub('"[^"]*"', "", image)) for image in images)
     assert "&lt;img src=x onerror" in shown
     assert "<title>owned" not in dom
 

@@ -14,8 +14,8 @@ import astarpo
 from astarpo.config import ReportConfig
 from astarpo.experiments.records import Curves
 from astarpo.experiments.report import write_experiment
-from astarpo.experiments.report.curves import band_of
 from astarpo.experiments.report.sweeps import positions
+from astarpo.reports.curves import band_of
 from astarpo.types import UserError
 
 SECONDS_PER_STEP = {"astar_po": 2.0, "grpo": 9.0, "ppo": 4.0}
@@ -185,7 +185,8 @@ def test_the_page_asks_nothing_of_the_network_and_runs_nothing(tmp_path):
     assert "default-src 'none'; img-src data:" in page
     assert "<script" not in page
     assert not re.search(r"https?://|unsafe|javascript:", page)
-    assert set(re.findall(r'src="(.{22})', page)) == {"data:image/png;base64,"}
+    assert set(re.findall(r'src="([^,]{1,40},)', page)) == {"data:image/svg+xml;base64,"}
+    assert page.count("src=") == page.count('src="data:image/svg+xml;base64,')
 
 
 def test_an_experiment_under_way_is_shown_as_far_as_it_is(tmp_path):

@@ -13,6 +13,7 @@ import numpy as np
 from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError, model_validator
 
 from astarpo.reports.collect import clean
+from astarpo.reports.curves import points
 from astarpo.runtime.files import write_json
 from astarpo.types import UserError
 
@@ -103,10 +104,7 @@ class Curves(_Record):
 
     def against(self, x: str, y: str) -> tuple[np.ndarray, np.ndarray]:
         """Two columns as far as both go, without points where either is missing."""
-        pairs = np.array(list(zip(getattr(self, x), getattr(self, y), strict=False)), dtype=float)
-        pairs = pairs.reshape(-1, 2)
-        pairs = pairs[np.isfinite(pairs).all(axis=1)]
-        return pairs[:, 0], pairs[:, 1]
+        return points(dict(self), x, y)
 
 
 class Run(_Record):

@@ -1,8 +1,8 @@
-"""Every sampled answer of a run as one table: stage 1, training steps, evaluations.
+"""Every answer of a run as one table: those of stage 1, of training and of evaluations.
 
-A page can hold only so many. Beyond that whole problems are left out, chosen by a hash of their
-id, so that what remains of a problem is its full history and runs over the same problems keep the
-same ones.
+A page can hold only so many answers. Beyond that, whole problems are left out. A hash of a
+problem's id decides which, so that a problem in the page has all of its answers, and runs over the
+same problems show the same ones.
 """
 
 import hashlib
@@ -45,7 +45,7 @@ class Source:
 
 
 def read_sources(run: RunDirectory, number: int, notes: list[str]) -> list[Source]:
-    """The answers of a run, by origin; what cannot be read is noted and left out.
+    """The answers of a run, by origin. A file that cannot be read is noted and left out.
 
     Args:
         run: The run.
@@ -66,7 +66,7 @@ def read_sources(run: RunDirectory, number: int, notes: list[str]) -> list[Sourc
 
 
 def verdict_counts(table: pa.Table) -> dict[str, int]:
-    """How answers were judged: right and wrong where judging went `ok`, else by status."""
+    """Counts verdicts: right or wrong where the status is `ok`, else the status itself."""
     columns = (table[name].to_pylist() for name in ("status", "reward", "finish_reason"))
     counts = dict.fromkeys(["right", "wrong", *STATUSES[1:], "cut"], 0)
     for status, reward, reason in zip(*columns, strict=True):
@@ -77,7 +77,7 @@ def verdict_counts(table: pa.Table) -> dict[str, int]:
 
 
 def choose_problems(sources: Sequence[Source], max_answers: int) -> set[str]:
-    """Problems whose answers all fit into a page together."""
+    """The problems to show: as many as have answers that fit into a page together."""
     sizes: dict[str, tuple[int, int]] = {}
     for source in sources:
         bytes_long = pc.call_function("binary_length", [source.table["text"]]).to_pylist()
@@ -132,7 +132,7 @@ def columns(sources: Sequence[Source], kept: set[str]) -> dict[str, Any]:
 
 
 def shorten(text: str | None, limit: int = _MAX_CHARACTERS) -> str:
-    """A text as the page holds it: cut, and saying so, where it is very long."""
+    """A text cut to a number of characters, with a note of how many more there were."""
     text = text or ""
     if len(text) <= limit:
         return text

@@ -5,29 +5,37 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 
 from astarpo.evaluation.scores import mean_change
-from astarpo.reports.answers import Source, verdict_counts
+from astarpo.reports.answers import Source, read_sources, verdict_counts
+from astarpo.reports.plots import columns_of
 from astarpo.reports.stage1 import summarize_stage1
 from astarpo.rundir.reader import RunDirectory, read_json, state_of
 from astarpo.tasks.problem_set import read_problems
 from astarpo.types import Problem, UserError
 
-_CURVES = ("reward", "kl", "length_mean", "loss", "entropy", "grad_norm")
+
+def collect_runs(
+    runs: Sequence[RunDirectory], names: Sequence[str]
+) -> tuple[list[dict[str, Any]], list[list[Source]]]:
+    """Each run as `collect_run` gives it, and its answers by origin."""
+    notes: list[list[str]] = [[] for _ in runs]
+    sources = [read_sources(run, i, notes[i]) for i, run in enumerate(runs)]
+    collected = map(collect_run, runs, names, sources, notes)
+    return list(collected), sources
 
 
 def collect_run(
     run: RunDirectory, name: str, sources: Sequence[Source], notes: list[str]
 ) -> dict[str, Any]:
-    """All of a run but its answers' text.
+    """What a report shows of a run, without the texts of its answers.
 
     Args:
         run: The run.
         name: What the report calls it.
         sources: Its answers.
-        notes: Remarks so far; what is missing is added.
+        notes: Remarks so far. The returned notes also say what is missing.
     """
     tables = {source.kind: source.table for source in sources}
     rows = run.metrics()
@@ -43,7 +51,7 @@ def collect_run(
             "facts": _facts(run, rows, manifest, scores),
             "scores": {kind: found["scores"] for kind, found in scores.items() if _scored(found)},
             "changes": _changes(tables),
-            "curves": _curves(rows),
+            "curves": columns_of(rows),
             "stage1": stage1,
             "verdicts": {kind: verdict_counts(table) for kind, table in tables.items()},
             "settings": _settings(run, manifest, scores),
@@ -52,7 +60,7 @@ def collect_run(
 
 
 def read_questions(runs: Sequence[RunDirectory], kept: set[str]) -> dict[str, Problem]:
-    """The problems of the kept ids, as far as problem sets are still to be found."""
+    """The problems of the kept ids, from those problem sets that still exist."""
     found: dict[str, Problem] = {}
     paths = {path.resolve() for run in runs for s in ("train", "test") if (path := run.problems(s))}
     for path in sorted(paths):
@@ -65,15 +73,15 @@ def read_questions(runs: Sequence[RunDirectory], kept: set[str]) -> dict[str, Pr
 
 
 def clean(value: Any) -> Any:
-    """A copy that is JSON: floats to six digits, not finite ones None, text without surrogates."""
-    if isinstance(value, Mapping):
-        return {str(key): clean(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [clean(item) for item in value]
-    if isinstance(value, float):
-        return float(f"{value:.6g}") if math.isfinite(value) else None
+    """A copy for JSON: floats to six digits, None for nan and infinity, no lone surrogates."""
     if value is None or isinstance(value, int):
         return value
+    if isinstance(value, float):
+        return float(f"{value:.6g}") if math.isfinite(value) else None
+    if isinstance(value, list | tuple):
+        return [clean(item) for item in value]
+    if isinstance(value, Mapping):
+        return {str(key): clean(item) for key, item in value.items()}
     text = str(value)
     if text.isascii():
         return text
@@ -115,7 +123,7 @@ def _facts(
     manifest: Mapping[str, Any],
     scores: Mapping[str, Mapping[str, Any]],
 ) -> list[tuple[str, Any]]:
-    """Label and value, in the order shown; None where it is not known."""
+    """Labels and values in the order shown; None where a value is not known."""
     config = run.config
     total_steps = config.get("steps")
     last = rows[-1] if rows else {}
@@ -143,20 +151,8 @@ def _seconds(phases: Mapping[str, float]) -> float | None:
     return round(sum(phases.values()), 1) if phases else None
 
 
-def _curves(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
-    def column(name: str) -> list[Any]:
-        return [row.get(name) for row in rows]
-
-    def running_total(name: str) -> list[float]:
-        return np.cumsum([row.get(name) or 0 for row in rows]).tolist()
-
-    x = {"step": column("step"), "seconds": running_total("seconds")}
-    x["tokens"] = running_total("tokens")
-    return x | {name: column(name) for name in _CURVES}
-
-
 def _changes(tables: Mapping[str, pa.Table]) -> dict[str, dict[str, float]]:
-    """Trained minus reference over the problems both answered, with 95% intervals of the pairs."""
+    """Trained minus reference, paired by problem, with 95% intervals of the mean difference."""
     if not {"reference", "trained"} <= tables.keys():
         return {}
     modes = {"pass_at_1": "greedy", "avg_at": "sampled"}
@@ -187,7 +183,7 @@ def _mean_rewards(table: pa.Table, mode: str) -> dict[str, float]:
 def _settings(
     run: RunDirectory, manifest: Mapping[str, Any], scores: Mapping[str, Mapping[str, Any]]
 ) -> dict[str, dict[str, str]]:
-    """Settings by part, each flat: name to value as text."""
+    """The settings of each part of the run, by name, as text."""
     tables = {k: v for k, v in run.recipe.items() if isinstance(v, dict)}
     data = {k: tables[k] for k in ("data", "test", "warm-data", "warm-start") if k in tables}
     evaluated = next((found for found in scores.values() if found), {})
@@ -214,7 +210,7 @@ def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
 
 
 def run_names(paths: Sequence[Path]) -> list[str]:
-    """Short names for runs: their folders' names, or as much of the paths as tells them apart."""
+    """The names of the runs' folders, with parent folders where the names alone are equal."""
     parts = [path.resolve().parts for path in paths]
     shortest = 1 if len({p[-1] for p in parts}) == len(parts) else max(map(len, parts))
     if shortest > 1:

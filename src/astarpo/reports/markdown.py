@@ -2,15 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
+from astarpo.reports.overview import Run, curves_by_run, fact_rows, score_rows
+from astarpo.reports.page import show
 from astarpo.reports.plots import plot_runs
 from astarpo.runtime.files import write_atomic
 from astarpo.runtime.tables import escape_markdown as _cell
 from astarpo.runtime.tables import markdown_table
 
 
-def write_markdown(path: Path, runs: Sequence[Mapping[str, Any]]) -> None:
+def write_markdown(path: Path, runs: Sequence[Run]) -> None:
     """Writes the Markdown and, where there are training steps, `<name>-curves.png`.
 
     Args:
@@ -18,16 +19,11 @@ def write_markdown(path: Path, runs: Sequence[Mapping[str, Any]]) -> None:
         runs: As `collect.collect_run` gives them.
     """
     lines = [f"# {_cell(' · '.join(run['name'] for run in runs))}", ""]
-    labels = [label for label, _ in runs[0]["facts"]]
-    facts = [dict(run["facts"]) for run in runs]
-    lines += _table(
-        ["", *(run["name"] for run in runs)],
-        [[label, *(_show(known[label]) for known in facts)] for label in labels],
-    )
+    facts = [[label, *map(show, values)] for label, *values in fact_rows(runs)]
+    lines += _table(["", *(run["name"] for run in runs)], facts)
     lines += [f"- {_cell(run['name'])}: {_cell(note)}" for run in runs for note in run["notes"]]
     lines += ["", "## Reference against trained", "", *_score_table(runs)]
-    curves = {run["name"]: run["curves"] for run in runs if run["curves"]["step"]}
-    if curves:
+    if curves := curves_by_run(runs):
         picture = path.with_name(f"{path.stem}-curves.png")
         plot_runs(picture, curves)
         lines += ["", "## Training", "", f"![curves](<{picture.name}>)"]
@@ -38,7 +34,7 @@ def write_markdown(path: Path, runs: Sequence[Mapping[str, Any]]) -> None:
     write_atomic(path, lambda file: file.write_bytes(data))
 
 
-def _stage1(run: Mapping[str, Any]) -> str:
+def _stage1(run: Run) -> str:
     if not (found := run["stage1"]):
         return f"- {_cell(run['name'])}: no value table to be found"
     counts = " or ".join(map(str, found["num_samples"]))
@@ -49,21 +45,18 @@ def _stage1(run: Mapping[str, Any]) -> str:
     )
 
 
-def _score_table(runs: Sequence[Mapping[str, Any]]) -> list[str]:
-    rows = []
-    for run in runs:
-        before, after = (run["scores"].get(kind, {}) for kind in ("reference", "trained"))
-        for name in dict.fromkeys([*before, *after]):
-            change = run["changes"].get("avg_at" if name.startswith("avg_at") else name)
-            cells = (_interval(before.get(name)), _interval(after.get(name)), _interval(change))
-            rows.append([run["name"], name, *cells])
+def _score_table(runs: Sequence[Run]) -> list[str]:
+    rows = [
+        [row.run, row.score, *map(_interval, (row.reference, row.trained, row.change))]
+        for row in score_rows(runs)
+    ]
     if not rows:
         return ["No evaluation here."]
     caption = "95% intervals over problems; the change is of pairs, problem by problem."
     return [*_table(["run", "score", "reference", "trained", "change"], rows), caption]
 
 
-def _verdict_table(runs: Sequence[Mapping[str, Any]]) -> list[str]:
+def _verdict_table(runs: Sequence[Run]) -> list[str]:
     rows = [
         [run["name"], kind, *map(str, counts.values())]
         for run in runs
@@ -75,14 +68,6 @@ def _verdict_table(runs: Sequence[Mapping[str, Any]]) -> list[str]:
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
     return [*markdown_table([heads, *rows]), ""]
-
-
-def _show(value: Any) -> str:
-    if value is None:
-        return "-"
-    if isinstance(value, float) and abs(value) < 1e4:
-        return f"{value:.4g}"
-    return f"{value:,.0f}" if isinstance(value, int | float) else str(value)
 
 
 def _interval(score: Mapping[str, float] | None) -> str:

@@ -1,74 +1,108 @@
-"""Pictures of a run and of a value table, drawn from their files alone."""
+"""Pictures of a run and of a value table, for files and for pages."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
-from astarpo.runtime.files import write_atomic
+from astarpo.reports.curves import (
+    PANEL,
+    SMOOTH,
+    Columns,
+    Line,
+    Panel,
+    curves_figure,
+    panel_figure,
+    points,
+)
+from astarpo.reports.style import (
+    BAR,
+    GUIDE,
+    LINE,
+    embed,
+    finish,
+    label,
+    look,
+    save,
+    single_panel,
+)
 from astarpo.values.estimators import ProblemValues
 from astarpo.values.summary import level_counts
 
-_CURVES = (
-    ("reward", "mean reward"),
-    ("kl", "KL to reference (nats per response)"),
-    ("length_mean", "mean response length (tokens)"),
-    ("loss", "loss (reward squared)"),
-)
-_SMOOTH = 10
-_MEAN_REWARD = "mean reward of N samples"
-_DASHES = ("-", "--", ":", "-.", (0, (8, 2, 1, 2)), (0, (1, 3)))
+MEASURES = {
+    "reward": ("mean reward", ""),
+    "kl": ("KL to reference", "nats per response"),
+    "length_mean": ("mean response length", "tokens"),
+    "loss": ("loss", "reward squared"),
+    "entropy": ("entropy", "nats per token"),
+    "grad_norm": ("gradient norm", ""),
+}
+"""Measures of each training step that are drawn, each with its name and unit."""
+AXES = {
+    "step": "training steps",
+    "seconds": "seconds of training",
+    "tokens": "generated tokens ({unit})",
+}
+"""Columns that measures are drawn against, each with the axis's name."""
+_IN_FILES = ("reward", "kl", "length_mean", "loss")
+_MEAN_REWARD = "mean reward of the samples"
+
+
+def columns_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """A run's metrics as columns, from rows of one step each; seconds and tokens are summed up."""
+
+    def column(name: str) -> list[Any]:
+        return [row.get(name) for row in rows]
+
+    def running_total(name: str) -> list[float]:
+        return np.cumsum([row.get(name) or 0 for row in rows]).tolist()
+
+    totals = {name: running_total(name) for name in ("seconds", "tokens")}
+    return {"step": column("step")} | totals | {name: column(name) for name in MEASURES}
 
 
 def plot_run(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Draws reward, KL, length and loss against step and against seconds into a PNG.
+    """Draws reward, KL, length and loss against steps and against seconds into a PNG.
 
     Args:
         path: File to write.
         rows: A run's metrics, one a step.
     """
-    steps = np.array([row["step"] for row in rows])
-    seconds = np.cumsum([row["seconds"] for row in rows])
-    figure = Figure(figsize=(9, 2.4 * len(_CURVES)), layout="constrained")
-    axes = figure.subplots(len(_CURVES), 2, sharey="row", squeeze=False)
-    for (left, right), (name, label) in zip(axes, _CURVES, strict=True):
-        values = np.array([row[name] for row in rows])
-        for axis, x in ((left, steps), (right, seconds)):
-            axis.plot(x, values, color="0.75", linewidth=0.8)
-            axis.plot(x, _running_mean(values), color="C0", linewidth=1.8)
-            axis.grid(alpha=0.3)
-        left.set_ylabel(label, fontsize=9)
-    axes[-1][0].set_xlabel("step")
-    axes[-1][1].set_xlabel("training time (s)")
-    figure.suptitle(f"grey: each step; blue: mean of the last {_SMOOTH}", fontsize=9)
-    _save(figure, path)
+    plot_runs(path, {f"mean of the last {SMOOTH} steps": columns_of(rows)})
 
 
-def plot_runs(path: Path, curves: Mapping[str, Mapping[str, Sequence[float]]]) -> None:
-    """Draws several runs' curves over one another, against step and seconds, into a PNG.
+def plot_runs(path: Path, curves: Mapping[str, Columns]) -> None:
+    """Draws the curves of runs over one another, against steps and against seconds, into a PNG.
 
     Args:
         path: File to write.
-        curves: Of each run by its name: columns `step`, `seconds` (so far) and those of metrics.
+        curves: Of each run by its name, as `columns_of` gives them.
     """
-    figure = Figure(figsize=(9, 2.4 * len(_CURVES)), layout="constrained")
-    axes = figure.subplots(len(_CURVES), 2, sharey="row", squeeze=False)
-    for (left, right), (name, label) in zip(axes, _CURVES, strict=True):
-        for number, (run, columns) in enumerate(curves.items()):
-            values = np.array([np.nan if v is None else v for v in columns[name]], dtype=float)
-            style = {"color": f"C{number % 10}", "linestyle": _DASHES[number % len(_DASHES)]}
-            for axis, x in ((left, columns["step"]), (right, columns["seconds"])):
-                axis.plot(x, _running_mean(values), linewidth=1.8, label=run, **style)
-                axis.grid(alpha=0.3)
-        left.set_ylabel(label, fontsize=9)
-    axes[0][0].legend(fontsize=8)
-    axes[-1][0].set_xlabel("step")
-    axes[-1][1].set_xlabel("training time (s)")
-    figure.suptitle(f"mean of the last {_SMOOTH} steps", fontsize=9)
-    _save(figure, path)
+    grid = [
+        [_panel(x, name, with_name=x == "step") for x in ("step", "seconds")] for name in _IN_FILES
+    ]
+    save(curves_figure(grid, _lines(curves), smooth=SMOOTH), path)
+
+
+def curve_pictures(curves: Mapping[str, Columns]) -> dict[str, dict[str, str]]:
+    """The same curves for a page, a picture each: by measure that has any value, then by axis."""
+    lines = _lines(curves)
+    return {
+        name: {x: embed(panel_figure(_panel(x, name), lines, SMOOTH)) for x in AXES}
+        for name in MEASURES
+        if any(len(points(columns, "step", name)[0]) for columns in curves.values())
+    }
+
+
+def key_picture(number: int) -> str:
+    """The nth line alone, for a legend outside pictures."""
+    figure = Figure(figsize=(0.5, 0.16))
+    figure.add_artist(Line2D([0.02, 0.5, 0.98], [0.5] * 3, markevery=[1], **LINE, **look(number)))
+    return embed(figure)
 
 
 def plot_values(path: Path, values: ProblemValues, beta: float) -> None:
@@ -80,35 +114,73 @@ def plot_values(path: Path, values: ProblemValues, beta: float) -> None:
         beta: The paper's beta_1, for the title.
     """
     most = int(values.num_samples_P.max())
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    figure = Figure(figsize=(2 * PANEL[0], 3.2), layout="constrained")
     left, right = figure.subplots(1, 2)
-    _plot_estimates(left, values)
-    left.set_title(f"β₁ = {beta:g}, N = {most}, bars: one standard error", fontsize=9)
-    levels, counts = level_counts(values.mean_P)
-    gap = np.diff(levels).min() if len(levels) > 1 else 1 / most
-    right.bar(levels, counts, width=0.8 * gap, color="C0")
-    right.set_xlabel(_MEAN_REWARD)
-    right.set_ylabel("problems")
-    right.grid(alpha=0.3, axis="y")
-    _save(figure, path)
-
-
-def _plot_estimates(axis: Axes, values: ProblemValues) -> None:
-    # Problems with the same rewards lie on one point; draw it once.
     columns = [values.mean_P, values.v_star_P, np.nan_to_num(values.standard_error_P)]
-    points = np.unique(np.stack(columns, axis=1), axis=0)
-    axis.errorbar(points[:, 0], points[:, 1], yerr=points[:, 2], fmt="o", capsize=3, color="C0")
-    ends = [float(points[:, 0].min()), float(points[:, 0].max())]
-    axis.plot(ends, ends, color="0.5", linestyle="--", label="mean reward")
-    axis.set_xlabel(_MEAN_REWARD)
-    axis.set_ylabel("estimated V* (reward)")
-    axis.legend(fontsize=9)
-    axis.grid(alpha=0.3)
+    _draw_estimates(left, np.unique(np.stack(columns, axis=1), axis=0))
+    figure.suptitle(f"β₁ = {beta:g}, N = {most}", fontsize=9)
+    levels, counts = level_counts(values.mean_P)
+    _draw_solve_rates(right, levels.tolist(), counts.tolist())
+    save(figure, path)
 
 
-def _running_mean(values: np.ndarray) -> np.ndarray:
-    return np.array([values[max(0, i + 1 - _SMOOTH) : i + 1].mean() for i in range(len(values))])
+def stage1_pictures(found: Mapping[str, Any]) -> dict[str, str]:
+    """Stage 1 for a page: solve rates, V* and, where they are known, lengths; by their titles.
+
+    Args:
+        found: As `stage1.summarize_stage1` gives it.
+    """
+    points_P3 = np.array(found["points"])[:, :3]
+    parts: list[tuple[str, Callable[..., None], Any]] = [
+        ("problems by solve rate", _draw_solve_rates, found["solve_rates"]),
+        ("V* against solve rate", _draw_estimates, {"points_P3": points_P3}),
+        ("samples by length", _draw_lengths, found["lengths"]),
+    ]
+    pictures = {}
+    for title, draw, numbers in parts:
+        if numbers:
+            figure, axis = single_panel(PANEL)
+            draw(axis, **numbers)
+            pictures[title] = embed(figure)
+    return pictures
 
 
-def _save(figure: Figure, path: Path) -> None:
-    write_atomic(path, lambda file: figure.savefig(file, format="png", dpi=130))
+def _lines(curves: Mapping[str, Columns]) -> list[Line]:
+    return [Line(label(name), [columns]) for name, columns in curves.items()]
+
+
+def _panel(x: str, name: str, with_name: bool = False) -> Panel:
+    words, unit = MEASURES[name]
+    y_label = f"{words} ({unit})" if unit else words
+    return Panel(x, name, AXES[x], y_label if with_name else "")
+
+
+def _draw_estimates(axis: Axes, points_P3: np.ndarray) -> None:
+    """V* with one standard error against mean reward; problems with the same rewards are one."""
+    mean, value, error = points_P3.T
+    axis.errorbar(mean, value, yerr=error, fmt="o", markersize=5, capsize=3, color=look(0)["color"])
+    ends = [min(0.0, float(mean.min())), max(1.0, float(mean.max()))]
+    axis.plot(ends, ends, label="mean reward (β₁ = ∞)", **GUIDE)
+    finish(axis, _MEAN_REWARD, "V*, ± one standard error")
+    axis.legend(fontsize=8, frameon=False)
+
+
+def _draw_solve_rates(axis: Axes, x: Sequence[float], count: Sequence[int]) -> None:
+    gap = float(np.diff(x).min()) if len(x) > 1 else 0.1
+    axis.bar(x, count, width=0.8 * gap, color=look(0)["color"], **BAR)
+    axis.set_xlim(min(0.0, x[0]) - gap / 2, max(1.0, x[-1]) + gap / 2)
+    finish(axis, _MEAN_REWARD, "problems")
+    axis.grid(visible=False, axis="x")
+
+
+def _draw_lengths(
+    axis: Axes, edges: Sequence[float], right: Sequence[int], not_right: Sequence[int]
+) -> None:
+    width = np.diff(edges)
+    axis.bar(edges[:-1], right, width, align="edge", color=look(0)["color"], label="right", **BAR)
+    rest: dict[str, Any] = {"color": "0.88", "hatch": "///", "label": "not right"}
+    axis.bar(edges[:-1], not_right, width, bottom=right, align="edge", **rest, **BAR)
+    finish(axis, "tokens of a sample", "samples")
+    axis.grid(visible=False, axis="x")
+    axis.margins(y=0.25)
+    axis.legend(fontsize=8, frameon=False, ncols=2)

@@ -1,9 +1,9 @@
-"""Runs as one page that works offline, made from their directories alone.
+"""Reports of runs: one page that works offline, made from the run directories alone.
 
-run directories -> collect.py, stage1.py, answers.py -> page.py + assets/ -> report.html
-                                                     -> markdown.py      -> report.md, PNG
+run directories -> collect.py, stage1.py, answers.py -> run_page.py + assets/ -> report.html
+                                                     -> markdown.py           -> report.md, PNG
 
-Experiments have a page of another kind: see `experiment/`.
+Experiments have a page of another kind: see `experiments/report/`.
 """
 
 import time
@@ -11,10 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from astarpo.config import ReportConfig
-from astarpo.reports.answers import Source, choose_problems, columns, read_sources, shorten
-from astarpo.reports.collect import clean, collect_run, read_questions, run_names
+from astarpo.reports.answers import Source, choose_problems, columns, shorten
+from astarpo.reports.collect import clean, collect_runs, read_questions, run_names
 from astarpo.reports.markdown import write_markdown
-from astarpo.reports.page import render_page
+from astarpo.reports.page import plural
+from astarpo.reports.run_page import render_runs
 from astarpo.reports.stage1 import values_by_problem
 from astarpo.rundir.reader import RunDirectory, open_run
 from astarpo.runtime.files import write_atomic
@@ -24,7 +25,7 @@ from astarpo.types import UserError
 
 
 def report(config: ReportConfig) -> str:
-    """Writes the report of some runs; those still going or cut short are shown as far as they are.
+    """Writes the report of one or more runs, also of runs that are unfinished.
 
     The folder of an experiment (`astarpo compare`, `astarpo sweep`) gets the report and pictures of
     its own.
@@ -42,34 +43,20 @@ def report(config: ReportConfig) -> str:
 
         return write_experiment(config.runs[0])
     runs = [open_run(path) for path in config.runs]
-    names = run_names(config.runs)
-    sources_by_run, notes = _read_answers(runs)
-    collected = [
-        collect_run(run, name, sources, remarks)
-        for run, name, sources, remarks in zip(runs, names, sources_by_run, notes, strict=True)
-    ]
+    collected, sources_by_run = collect_runs(runs, run_names(config.runs))
     answers = _answers(runs, sources_by_run, config.max_answers)
     num_all = sum(len(s.table) for s in _distinct(runs, sources_by_run))
-    num_shown = len(answers["text"])
-    data = {
-        "runs": collected,
-        "made": time.strftime("%Y-%m-%d %H:%M"),
-        "version": package_version(),
-        "num_answers": num_all,
-        "num_shown": num_shown,
-    }
-    page = render_page(", ".join(names), data, answers)
+    made = f"astarpo {package_version()}, {time.strftime('%Y-%m-%d %H:%M')}"
+    page = render_runs(collected, answers, num_all, made)
     write_atomic(out, lambda file: file.write_text(page, encoding="utf-8"))
     if config.markdown:
         write_markdown(out.with_suffix(".md"), collected)
-    return (
-        f"{out}: {len(runs)} run{'s' * (len(runs) > 1)}, {num_shown:,} of {num_all:,} answers, "
-        f"{len(page) / 1e6:.1f} MB"
-    )
+    shown = f"{len(answers['text']):,} of {num_all:,} answers"
+    return f"{out}: {plural(len(runs), 'run')}, {shown}, {len(page) / 1e6:.1f} MB"
 
 
 def prepare(config: ReportConfig) -> Path:
-    """The page's file: a run's own report is made anew, another file is not replaced unasked.
+    """The file of the page. The run's own report may be replaced, another file only if asked for.
 
     Raises:
         UserError: A path is no run, or the report cannot be written.
@@ -94,14 +81,8 @@ def _of_experiment(config: ReportConfig) -> bool:
     return any((path / "results.json").is_file() for path in config.runs)
 
 
-def _read_answers(runs: list[RunDirectory]) -> tuple[list[list[Source]], list[list[str]]]:
-    notes: list[list[str]] = [[] for _ in runs]
-    sources = [read_sources(run, i, notes[i]) for i, run in enumerate(runs)]
-    return sources, notes
-
-
 def _distinct(runs: list[RunDirectory], sources_by_run: list[list[Source]]) -> list[Source]:
-    """All sources, but a value table that several runs share only once."""
+    """All sources, without repeating a value table that several runs share."""
     seen: set[Path] = set()
     kept = []
     for run, sources in zip(runs, sources_by_run, strict=True):
@@ -112,7 +93,7 @@ def _distinct(runs: list[RunDirectory], sources_by_run: list[list[Source]]) -> l
 
 
 def _values(runs: list[RunDirectory], sources: list[Source]) -> dict[str, list[float]]:
-    """Of each problem, from the first run that has it."""
+    """Mean reward, V* and its standard error of each problem, from the first run that has it."""
     values: dict[str, list[float]] = {}
     for source in sources:
         if source.kind == "stage1":

@@ -1,24 +1,22 @@
-"""An experiment (`astarpo compare`, `astarpo sweep`) in pictures and one page that works offline.
+"""The report of an experiment (`astarpo compare`, `astarpo sweep`): pictures and a page.
 
-results.json -> results.py -> curves.py, costs.py, sweeps.py -> PNG -> report.html
-                           -> tables.py                             -> report.html
+results.json -> results.py -> curves.py, costs.py, sweeps.py -> PNG, report.html
+                           -> tables.py                      -> report.html
 """
 
-import base64
-import struct
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from string import Template
+
+from matplotlib.figure import Figure
 
 from astarpo.experiments.records import Experiment, read_results
-from astarpo.experiments.report.costs import plot_costs
-from astarpo.experiments.report.curves import plot_reward, plot_training
-from astarpo.experiments.report.markup import note, notes, text
-from astarpo.experiments.report.style import DPI, MAX_LINES
-from astarpo.experiments.report.sweeps import plot_sweep, plot_value_error
+from astarpo.experiments.report.costs import draw_costs
+from astarpo.experiments.report.curves import draw_reward, draw_training
+from astarpo.experiments.report.sweeps import draw_sweep, draw_value_error
 from astarpo.experiments.report.tables import headline_tables, run_table, settings_tables
-from astarpo.reports.page import asset, content_hash
+from astarpo.reports.page import plural, render
+from astarpo.reports.style import MAX_LINES, embed, save
 from astarpo.runtime.files import write_atomic
 
 _CAPTIONS = {
@@ -29,8 +27,8 @@ _CAPTIONS = {
     ),
     "value-error.png": (
         "Error of V̂* against N",
-        "Of V̂* from N samples, judged by V̂* from all samples of the same problems: near their "
-        "number both are too low.",
+        "V̂* from N samples compared with V̂* from all samples of the same problems. Where N comes "
+        "near the number of all samples, bias and spread look smaller than they are.",
     ),
     "reward.png": (
         "Held-out reward",
@@ -45,13 +43,14 @@ _CAPTIONS = {
     ),
     "training.png": (
         "Training",
-        "Means of the last 10 steps; lines and bands are as above.",
+        "Running means over 10 steps, with lines and bands as above. Where a variant has only one "
+        "run, its steps are drawn too, faint.",
     ),
 }
 
 
 def write_experiment(out: Path) -> str:
-    """Writes the pictures and the page of an experiment; one under way is shown as far as it is.
+    """Writes the pictures and the page of an experiment, also of one that is still under way.
 
     Args:
         out: The experiment's folder, with `results.json` in it.
@@ -63,61 +62,45 @@ def write_experiment(out: Path) -> str:
         UserError: The results cannot be read, or nothing can be written.
     """
     experiment = read_results(out)
-    pictures = _draw(out, experiment)
-    page = _render(out, experiment, pictures)
-    write_atomic(out / "report.html", lambda file: file.write_text(page, encoding="utf-8"))
-    count = len(experiment.rows)
-    names = ", ".join(["report.html", *pictures])
-    return f"{out}: {names}: {count} run{'s' * (count != 1)}, {len(page) / 1e6:.1f} MB"
-
-
-def _draw(out: Path, experiment: Experiment) -> list[str]:
-    """Draws what there is to draw; removes what an earlier state had and this has not."""
-    plots: dict[str, Callable[[Path, Experiment], bool]] = {
-        "reward.png": plot_reward,
-        "cost.png": plot_costs,
-        "training.png": plot_training,
-    }
-    if len(experiment.variants) > MAX_LINES:
-        del plots["reward.png"], plots["training.png"]
-    if experiment.kind == "sweep":
-        plots = {"sweep.png": plot_sweep, "value-error.png": plot_value_error} | plots
-    drawn = []
+    figures = _draw(experiment)
     for name in _CAPTIONS:
-        if name in plots and plots[name](out / name, experiment):
-            drawn.append(name)
-        else:
+        if name in figures:
+            save(figures[name], out / name)
+        else:  # An earlier state of the experiment may have had it.
             (out / name).unlink(missing_ok=True)
-    return drawn
+    page = _render(out, experiment, {name: embed(figure) for name, figure in figures.items()})
+    write_atomic(out / "report.html", lambda file: file.write_text(page, encoding="utf-8"))
+    names = ", ".join(["report.html", *figures])
+    return f"{out}: {names}: {plural(len(experiment.rows), 'run')}, {len(page) / 1e6:.1f} MB"
 
 
-def _render(out: Path, experiment: Experiment, pictures: list[str]) -> str:
-    style = asset("page.css") + asset("experiment.css")
+def _draw(experiment: Experiment) -> dict[str, Figure]:
+    """Pictures by file name in the order shown, without those that would be empty."""
+    draw: dict[str, Callable[[Experiment], Figure | None]] = {"cost.png": draw_costs}
+    if len(experiment.variants) <= MAX_LINES:
+        draw |= {"reward.png": draw_reward, "training.png": draw_training}
+    if experiment.kind == "sweep":
+        draw |= {"sweep.png": draw_sweep, "value-error.png": draw_value_error}
+    figures = {name: draw[name](experiment) for name in _CAPTIONS if name in draw}
+    return {name: figure for name, figure in figures.items() if figure}
+
+
+def _render(out: Path, experiment: Experiment, pictures: Mapping[str, str]) -> str:
     title = "Comparison" if experiment.kind == "compare" else f"Sweep over {experiment.setting}"
-    made = f"astarpo {experiment.package_version}, {time.strftime('%Y-%m-%d %H:%M')}"
-    return Template(asset("experiment.html")).substitute(
-        title=text(f"{title}: {out.resolve().name}"),
-        style=style,
-        style_hash=content_hash(style),
-        made=text(made),
-        headline=headline_tables(experiment),
-        notes=notes(_remarks(experiment)),
-        pictures="".join(_figure(out / name) for name in pictures) or note("Nothing to draw yet."),
-        runs=run_table(experiment, out) if experiment.rows else note("No run is finished yet."),
-        settings=settings_tables(experiment),
-    )
-
-
-def _figure(path: Path) -> str:
-    title, caption = _CAPTIONS[path.name]
-    png = path.read_bytes()
-    width, height = struct.unpack(">II", png[16:24])  # where every PNG has its size
-    data = base64.b64encode(png).decode("ascii")
-    return (
-        f'<figure class="picture"><figcaption>{text(title)}</figcaption>'
-        f'<p class="muted">{text(caption)}</p>'
-        f'<img alt="{text(f"{title}. {caption}")}" width="{width * 96 // DPI}" '
-        f'height="{height * 96 // DPI}" src="data:image/png;base64,{data}"></figure>'
+    run_heads, runs = run_table(experiment, out)
+    differing, shared = settings_tables(experiment)
+    return render(
+        "experiment.html",
+        title=f"{title}: {out.resolve().name}",
+        made=f"astarpo {experiment.package_version}, {time.strftime('%Y-%m-%d %H:%M')}",
+        tables=headline_tables(experiment),
+        remarks=_remarks(experiment),
+        pictures=[(*_CAPTIONS[name], picture) for name, picture in pictures.items()],
+        run_heads=run_heads,
+        runs=runs,
+        variants=list(experiment.variants),
+        differing=differing,
+        shared=shared,
     )
 
 

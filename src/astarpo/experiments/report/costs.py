@@ -1,14 +1,15 @@
-"""Bars of time and memory by variant: whole runs, and up to the target."""
+"""Bars of time, memory and tokens by variant: whole runs, and up to the target."""
 
 from collections.abc import Sequence
-from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from astarpo.experiments.records import Experiment, Run
-from astarpo.experiments.report.style import finish, label, look, save, token_unit
+from astarpo.reports.curves import token_unit
+from astarpo.reports.style import BAR, finish, label, look
 
 _PHASE_LOOKS = {
     "estimate": ("#0072B2", "//", "stage 1"),
@@ -19,17 +20,14 @@ _PHASE_LOOKS = {
 }
 
 
-def plot_costs(path: Path, experiment: Experiment) -> bool:
-    """Draws seconds by phase, peak memory, and seconds and tokens to the target into a PNG.
+def draw_costs(experiment: Experiment) -> Figure | None:
+    """Seconds by phase, peak memory, and seconds and tokens to the target; None without a run.
 
     Bars are means over runs, as in `table.md`, and dots are runs; collapsed ones are counted.
-
-    Returns:
-        Whether there was anything to draw.
     """
     variants = experiment.variants
     if not variants:
-        return False
+        return None
     with_target = any(run.to_target for runs in variants.values() for run in runs)
     num_rows = 2 if with_target else 1
     height = num_rows * (0.42 * len(variants) + 1.0) + 0.4
@@ -43,8 +41,7 @@ def plot_costs(path: Path, experiment: Experiment) -> bool:
     for axis in axes[:, 0]:
         axis.set_yticks(range(len(variants)), [label(name) for name in variants], fontsize=9)
     axes[0][0].invert_yaxis()
-    save(figure, path)
-    return True
+    return figure
 
 
 def _draw_phases(axis: Axes, variants: dict[str, list[Run]]) -> None:
@@ -54,8 +51,8 @@ def _draw_phases(axis: Axes, variants: dict[str, list[Run]]) -> None:
             [np.mean([getattr(run.seconds, phase) for run in runs]) for runs in variants.values()]
         )
         if means.any():
-            style = {"color": color, "hatch": hatch, "edgecolor": "0.2", "linewidth": 0.5}
-            axis.barh(range(len(variants)), means, left=left, height=0.6, label=words, **style)
+            style: dict[str, Any] = BAR | {"color": color, "hatch": hatch, "label": words}
+            axis.barh(range(len(variants)), means, left=left, height=0.6, **style)
             left += means
     for place, (total, runs) in enumerate(zip(left, variants.values(), strict=True)):
         num_collapsed = sum(run.collapsed for run in runs)
@@ -84,14 +81,14 @@ def _draw_to_target(
 
 
 def _draw_bars(axis: Axes, groups: Sequence[Sequence[float | None]], words: str) -> None:
-    """A bar a group, as long as its mean, and a dot a value."""
+    """Draws a bar for each group, as long as its mean, and a dot for each value."""
     for place, group in enumerate(groups):
         values = [value for value in group if value is not None]
         if not values:
             _write(axis, 0.0, place, "none")
             continue
         mean = float(np.mean(values))
-        axis.barh(place, mean, height=0.6, color="0.85", edgecolor="0.2", linewidth=0.5)
+        axis.barh(place, mean, height=0.6, color="0.85", **BAR)
         axis.plot(
             values, [place] * len(values), marker="o", markersize=4.5, linestyle="",
             color=look(0)["color"], markerfacecolor="white",

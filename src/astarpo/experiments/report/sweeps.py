@@ -1,9 +1,8 @@
-"""Accuracy, KL, loss and collapses against the setting of a sweep; V*'s error against N."""
+"""Draws scores, KL, loss and collapses against the setting of a sweep, and V*'s error."""
 
 import math
 import textwrap
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -12,24 +11,22 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from astarpo.experiments.records import Experiment, Run
-from astarpo.experiments.report.style import finish, label, legend_below, look, save
+from astarpo.reports.style import GUIDE, LINE, finish, label, legend_below, look
 
 Measure = Callable[[Run], float | None]
 
 _LAST_STEPS = 10
 _MAX_TICK_LETTERS = 48
-_LINE: dict[str, Any] = {"linewidth": 1.8, "markersize": 6}
-_REFERENCE_LOOK: dict[str, Any] = {"color": "0.35", "linewidth": 1, "linestyle": (0, (6, 3))}
 
 
 class _Panel(NamedTuple):
-    """One measure against the setting, and the reference policy's beside it.
+    """One measure against the setting, with the reference policy's value beside it.
 
     Attributes:
         words: The axis's name.
-        measure: Of a run.
-        reference: What the reference policy has for it, for the problems of a run.
-        is_share: Whether only the mean over runs says something.
+        measure: Gives a run's value.
+        reference: Gives the reference policy's value on the problems of a run.
+        is_share: Whether the value of one run is only 0 or 1, so that only the mean is drawn.
     """
 
     words: str
@@ -39,7 +36,7 @@ class _Panel(NamedTuple):
 
 
 def positions(values: Sequence[Any]) -> dict[str, float]:
-    """Where each value of the setting stands, by its text.
+    """The place of each value of the setting on the axis, by the value's text.
 
     Numbers stand at their log2, 0 a gap before the smallest and infinity a gap behind the largest;
     with anything else among them all stand side by side in their order.
@@ -57,7 +54,7 @@ def positions(values: Sequence[Any]) -> dict[str, float]:
 
 
 def value_text(value: Any) -> str:
-    """A value of the setting as the axis shows it."""
+    """A value of the setting as text for the axis."""
     return (
         f"{value:g}"
         if isinstance(value, int | float) and not isinstance(value, bool)
@@ -65,15 +62,11 @@ def value_text(value: Any) -> str:
     )
 
 
-def plot_sweep(path: Path, experiment: Experiment) -> bool:
-    """Draws accuracy, KL, loss and, if any, collapses against the setting into a PNG.
-
-    Returns:
-        Whether there was anything to draw.
-    """
+def draw_sweep(experiment: Experiment) -> Figure | None:
+    """Accuracy, KL, loss and, if any, collapses against the setting; None without a value."""
     panels = _panels(experiment)
     if not panels:
-        return False
+        return None
     num_rows = math.ceil(len(panels) / 3)
     figure = Figure(figsize=(11, 3.1 * num_rows + 0.4), layout="constrained")
     axes = figure.subplots(num_rows, min(3, len(panels)), squeeze=False).ravel()
@@ -88,7 +81,7 @@ def plot_sweep(path: Path, experiment: Experiment) -> bool:
         if panel.is_share:
             axis.set_ylim(-0.05, 1.05)
         if panel.reference:
-            _draw_line(axis, experiment.rows, panel.reference, places, _REFERENCE_LOOK)
+            _draw_line(axis, experiment.rows, panel.reference, places, GUIDE)
         axis.set_xticks(list(places.values()), ticks)
         finish(axis, label(experiment.setting or ""), panel.words)
         if widest * len(places) > _MAX_TICK_LETTERS:
@@ -96,19 +89,14 @@ def plot_sweep(path: Path, experiment: Experiment) -> bool:
     for axis in axes[len(panels) :]:
         axis.remove()
     legend_below(figure, _legend(experiment, with_reference=any(p.reference for p in panels)))
-    save(figure, path)
-    return True
+    return figure
 
 
-def plot_value_error(path: Path, experiment: Experiment) -> bool:
-    """Draws bias and spread of V^* against the number of samples into a PNG.
-
-    Returns:
-        Whether there was anything to draw.
-    """
+def draw_value_error(experiment: Experiment) -> Figure | None:
+    """Bias and spread of V^* against the number of samples; None where it was not measured."""
     found = experiment.value_error
     if found is None or not found.n:
-        return False
+        return None
     count = min(len(found.n), len(found.bias), len(found.sd))
     n, bias, sd = (np.array(column[:count]) for column in (found.n, found.bias, found.sd))
     figure = Figure(figsize=(6.5, 3.8), layout="constrained")
@@ -120,18 +108,17 @@ def plot_value_error(path: Path, experiment: Experiment) -> bool:
         ("root mean square error", np.hypot(bias, sd)),
     )
     for number, (words, values) in enumerate(lines):
-        axis.plot(n, values, label=words, linewidth=1.8, markersize=5, **look(number))
+        axis.plot(n, values, label=words, **LINE, **look(number))
     axis.set_xscale("log", base=2)
     axis.set_xticks(n, [f"{value:g}" for value in n])
     axis.minorticks_off()
     finish(axis, "N: samples per problem of stage 1", "error of V̂* (reward)")
     axis.legend(fontsize=8, frameon=False)
-    save(figure, path)
-    return True
+    return figure
 
 
 def _panels(experiment: Experiment) -> list[_Panel]:
-    """Those that have something to show."""
+    """The panels for which any run has a value."""
     panels = [
         _score_panel(split, name)
         for split in experiment.splits
@@ -173,13 +160,13 @@ def _draw_line(
     places: Mapping[str, float],
     style: Mapping[str, Any],
 ) -> None:
-    """The mean at each value of the setting."""
+    """Draws the mean over runs at each value of the setting."""
     values: dict[float, list[float]] = {}
     for run in runs:
         if (value := measure(run)) is not None:
             values.setdefault(places[value_text(run.value)], []).append(value)
     x = sorted(values)
-    axis.plot(x, [np.mean(values[at]) for at in x], **(_LINE | dict(style)))
+    axis.plot(x, [np.mean(values[at]) for at in x], **(LINE | dict(style)))
 
 
 def _draw_runs(
@@ -195,7 +182,7 @@ def _draw_runs(
 
 def _legend(experiment: Experiment, with_reference: bool) -> list[Line2D]:
     handles = [
-        Line2D([], [], label=f"{label(name)}, mean", **(_LINE | look(number)))
+        Line2D([], [], label=f"{label(name)}, mean", **(LINE | look(number)))
         for number, name in enumerate(experiment.algorithms)
     ]
     dot: dict[str, Any] = {"color": "0.3", "linestyle": "", "markersize": 4}
@@ -209,12 +196,12 @@ def _legend(experiment: Experiment, with_reference: bool) -> list[Line2D]:
             )
         )
     if with_reference:
-        handles.append(Line2D([], [], label="reference policy", **_REFERENCE_LOOK))
+        handles.append(Line2D([], [], label="reference policy", **GUIDE))
     return handles
 
 
 def _wrap(text: str) -> str:
-    """A name that is too long for a tick, broken where it has underscores."""
+    """Breaks a name that is too long for a tick at its underscores."""
     return textwrap.fill(text.replace("_", "_ "), 12).replace("_ ", "_")
 
 

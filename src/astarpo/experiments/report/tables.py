@@ -7,54 +7,39 @@ from urllib.parse import quote
 
 from astarpo.config.train import TRAIN_SETTINGS
 from astarpo.experiments.records import Experiment, Run
-from astarpo.experiments.report.markup import note, row, show, table, text
-from astarpo.experiments.table import make_tables
+from astarpo.experiments.table import Table, make_tables
+
+RunRow = tuple[str, str | None, list[str | float | None]]
 
 # What differs between runs because each has its own folder, table and seed.
 _OF_A_RUN = {name for name, setting in TRAIN_SETTINGS.items() if setting.in_experiment == "run"}
 
 
-def headline_tables(experiment: Experiment) -> str:
+def headline_tables(experiment: Experiment) -> list[Table]:
     """The tables of `table.md`: to the target, costs, scores; a line for each variant."""
-    if not experiment.rows:
-        return note("No run is finished yet.")
-    parts = []
-    for heading, lines in make_tables(experiment):
-        parts.append(f'<p class="muted">{text(heading)}</p>')
-        if lines:
-            heads, *others = lines
-            parts.append(table(heads, [row(line[0], line[1:]) for line in others]))
-    return "".join(parts)
+    return make_tables(experiment) if experiment.rows else []
 
 
-def run_table(experiment: Experiment, out: Path) -> str:
-    """Every run with its cost and result, and a link to its own report where there is one."""
+def run_table(experiment: Experiment, out: Path) -> tuple[list[str], list[RunRow]]:
+    """Heads and, for every run, its name, its own report's address if any, cost and result."""
     names = [name for name in experiment.score_names("test") if name != "kl"]
     heads = ["run", "state", "steps", "seconds", "tokens", "GiB", "KL", *map(_score_words, names)]
     rows = []
     for run in experiment.rows:
-        cells = [run.state, *map(show, (
-            run.steps, run.seconds.total, run.tokens.total, run.peak_memory_gib, run.kl,
-            *(run.score("test", name) for name in names),
-        ))]  # fmt: skip
-        rows.append(row(run.name, cells, link=_address(run, out)))
-    return table(heads, rows)
+        scores = [run.score("test", name) for name in names]
+        spent = [run.steps, run.seconds.total, run.tokens.total, run.peak_memory_gib, run.kl]
+        rows.append((run.name, _address(run, out), [run.state, *spent, *scores]))
+    return heads, rows
 
 
-def settings_tables(experiment: Experiment) -> str:
-    """Settings that differ between variants, then those that all share."""
+def settings_tables(experiment: Experiment) -> tuple[list[list[str]], list[list[str]]]:
+    """Settings that differ between variants, each with a value a variant; then those all share."""
     found = {name: _settings(runs[0]) for name, runs in experiment.variants.items()}
     names = dict.fromkeys(name for settings in found.values() for name in settings)
-    if not names:
-        return note("No settings are known yet.")
     columns = {name: [settings.get(name, "-") for settings in found.values()] for name in names}
-    differing = [row(n, cells) for n, cells in columns.items() if len(set(cells)) > 1]
-    shared = [row(n, cells[:1]) for n, cells in columns.items() if len(set(cells)) == 1]
-    return (
-        (table(["differs", *found], differing) if differing else "")
-        + "<details><summary>The same in all variants</summary>"
-        + f"{table(['setting', 'value'], shared)}</details>"
-    )
+    differing = [[name, *cells] for name, cells in columns.items() if len(set(cells)) > 1]
+    shared = [[name, cells[0]] for name, cells in columns.items() if len(set(cells)) == 1]
+    return differing, shared
 
 
 def _score_words(name: str) -> str:

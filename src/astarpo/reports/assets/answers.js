@@ -21,6 +21,8 @@ const ORDERS = {
   surprise: ["reward furthest from V*", (a, b) => surprise(b) - surprise(a)],
 };
 
+// Names of the runs, of the origins of answers, and how many answers there are and are shown.
+const report = JSON.parse(byId("report-data").textContent);
 let answers = null;
 let found = [];
 let page = 0;
@@ -66,7 +68,8 @@ async function unpack(text) {
 
 const sourceName = (k) => {
   const { run, kind } = answers.sources[k];
-  return many ? `${runs[run].name}: ${ORIGINS[kind]}` : ORIGINS[kind];
+  const origin = report.origins[kind];
+  return report.runs.length > 1 ? `${report.runs[run]}: ${origin}` : origin;
 };
 
 function controls() {
@@ -257,3 +260,6 @@ function response(text) {
     `Show all ${show(text.length)} characters`);
   return [pre, more];
 }
+
+// The answers take longest to unpack: let the rest of the page appear first.
+requestAnimationFrame(() => setTimeout(startAnswers));
