@@ -48,6 +48,13 @@ def take_gradient(model):
     return gradient
 
 
+def test_whole_logits_are_told_of(caplog):
+    caplog.set_level("INFO")
+    is_plain(small_model("gemma2"))
+    assert "Gemma2ForCausalLM: its logits are more than" in caplog.text
+    assert "those of a whole micro-batch are held at once" in caplog.text
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_scores_are_the_models_own_in_chunks_or_not(kind, monkeypatch):
     model = small_model(kind, **KINDS[kind])

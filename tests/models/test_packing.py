@@ -8,7 +8,7 @@ from transformers import AutoModelForTokenClassification
 
 from astarpo.engines.branching import attention as branch_attention
 from astarpo.models import packing, ways
-from astarpo.models.agreement import tell_failure
+from astarpo.models.agreement import describe_error, tell_slower
 from astarpo.models.batch import collate, masked_sum
 from astarpo.models.critic import critic_values
 from astarpo.models.logprobs import token_logprobs
@@ -112,9 +112,9 @@ def test_on_a_gpu_a_way_that_fails_is_a_warning_with_its_reason(caplog):
     caplog.set_level(logging.INFO)
     for device in ("cpu", "cuda"):
         model = SimpleNamespace(device=torch.device(device))
-        tell_failure(model, "packed sequences", ValueError("a window\nand more"), "they are padded")
+        tell_slower(model, describe_error(ValueError("a window\nand more")), "they are padded")
     said = [(record.levelname, record.message) for record in caplog.records]
-    text = "SimpleNamespace: packed sequences failed (ValueError: a window); they are padded"
+    text = "SimpleNamespace: ValueError: a window; they are padded"
     assert said == [("INFO", text), ("WARNING", text)]
 
 

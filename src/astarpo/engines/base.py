@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any, Protocol, Self
 
 from astarpo.models.policy import Policy
@@ -53,9 +52,8 @@ class Engine(Protocol):
 
                 def __init__(self, policy: Policy, url: str) -> None:
                     self._server = connect(url, stop_ids=policy.vocabulary.stop_ids)
-                    self.facts = {"name": "server", "version": self._server.version} | {
-                        "dtype": "bfloat16"
-                    }
+                    version = self._server.version
+                    self.facts = {"name": "server", "version": version, "dtype": "bfloat16"}
                     self.sync(policy)
 
                 def generate(self, requests, sampling, on_progress=None):
@@ -70,7 +68,7 @@ class Engine(Protocol):
                 def __enter__(self):
                     return self
 
-                def __exit__(self, kind, error, traceback):
+                def __exit__(self, *error):
                     self._server.close()
     """
 
@@ -114,11 +112,6 @@ class Engine(Protocol):
 
     def __enter__(self) -> Self: ...
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         """Closes the engine and gives back what it holds. Its facts can still be read."""
         ...

@@ -16,7 +16,7 @@ from transformers import DynamicCache
 
 from astarpo.engines.branching.attention import NAME
 from astarpo.engines.branching.cache import BranchingCache
-from astarpo.models.agreement import gap, reach, tell_failure, tolerance
+from astarpo.models.agreement import describe_error, gap, reach, tell_slower, tolerance
 from astarpo.models.attention import attending, refuse_states
 from astarpo.models.batch import collate
 from astarpo.models.logprobs import logprobs_alone
@@ -123,7 +123,8 @@ def own_way(
         except torch.OutOfMemoryError:
             raise
         except Exception as error:  # Models differ in too many ways to foresee how one fails.
-            tell_failure(model, f"decoding by {way}", error, _SAMPLING_BY[next_way])
+            reason = f"decoding by {way} failed ({describe_error(error)})"
+            tell_slower(model, reason, _SAMPLING_BY[next_way])
             continue
         apart = gap(ours_BT.flatten(), theirs_R, [_TRIED + 1] * 4)
         if apart <= tolerance(model):

@@ -11,7 +11,6 @@ Shapes: _B rows being decoded, _P prompts, _L their columns, _R response tokens 
 
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from types import TracebackType
 from typing import Any, Self
 
 import torch
@@ -70,12 +69,7 @@ class HFEngine:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         """Has nothing to give back: the model is the caller's."""
 
     def sync(self, policy: Policy) -> None:

@@ -58,20 +58,14 @@ def reach(model: Any, longest: int) -> int:
     return min(max(_SHORTEST, 1 << (longest - 1).bit_length()), max(limit, longest))
 
 
-def tell_failure(model: Any, way: str, error: Exception, instead: str) -> None:
-    """Logs that a model cannot be computed in a fast way, and why.
+def tell_slower(model: Any, reason: str, instead: str) -> None:
+    """Logs why a model cannot be computed in the fast way, and what is done in its place.
 
     On a GPU the slower ways cost several times the time, so that it is a warning there. On a CPU
     whole families of models take them, at little cost.
-
-    Args:
-        model: A transformers model.
-        way: What failed.
-        error: How it failed.
-        instead: What is done in its place.
     """
     level = logging.WARNING if model.device.type == "cuda" else logging.INFO
-    logger.log(level, f"{type(model).__name__}: {way} failed ({describe_error(error)}); {instead}")
+    logger.log(level, f"{type(model).__name__}: {reason}; {instead}")
 
 
 def describe_error(error: Exception) -> str:

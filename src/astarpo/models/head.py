@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from astarpo.models.agreement import gap, tolerance
+from astarpo.models.agreement import gap, tell_slower, tolerance
 
 # Logits of a chunk, 512 MB in fp32. Smaller chunks add up the weight's gradient more often.
 MAX_LOGITS = 1 << 27
@@ -32,6 +32,9 @@ def is_plain(model: Any) -> bool:
     """
     if model not in _plain:
         _plain[model] = _try_out(model)
+        if not _plain[model]:
+            reason = "its logits are more than a linear layer over its decoder's hidden states"
+            tell_slower(model, reason, "those of a whole micro-batch are held at once")
         torch.clear_autocast_cache()  # its casts were made without gradients
     return _plain[model]
 

@@ -18,7 +18,7 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from astarpo.models.agreement import gap, reach, tell_failure, tolerance
+from astarpo.models.agreement import describe_error, gap, reach, tell_slower, tolerance
 from astarpo.models.batch import TokenBatch, collate
 from astarpo.models.packing import run_packed
 from astarpo.types import UserError
@@ -89,7 +89,8 @@ def _try_out(model: Any, sequences: Sequences, outputs: Callable[[TokenBatch, Wa
         except torch.OutOfMemoryError:
             raise
         except Exception as error:  # Models differ in too many ways to foresee how one fails.
-            tell_failure(model, f"{way} sequences", error, _GOES_ON[_AFTER[way]])
+            reason = f"{way} sequences failed ({describe_error(error)})"
+            tell_slower(model, reason, _GOES_ON[_AFTER[way]])
         else:
             if apart <= tolerance(model):
                 break
