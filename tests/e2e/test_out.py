@@ -128,6 +128,9 @@ INPUTS = {
     "evaluate --model policy --problems test.parquet --out test.json": "test.parquet",
     "evaluate --model policy --problems test.parquet --out test.json --overwrite": "test.parquet",
     "export values --problems digits.parquet --out digits.parquet --overwrite": "digits.parquet",
+    "export values --problems digits.parquet --out values/values.parquet --overwrite": "values",
+    "evaluate --model copy --problems digits.parquet --out copy/generation_config.json "
+    "--overwrite": "copy",
     "evaluate --model policy --suite paper --benchmarks aime24 --suite-sources answers "
     "--out answers.json --overwrite": "answers/aime24.parquet",
     "estimate --model policy --problems digits.parquet --out policy": "policy",
@@ -141,10 +144,12 @@ def test_no_input_is_written_over(words, says, here, capsys):
     shutil.copy("digits.parquet", "test.parquet")
     (here / "answers").mkdir()
     shutil.copy("digits.parquet", here / "answers" / "aime24.parquet")
+    (here / "values" / "values.parquet").write_text("mine")
+    shutil.copytree("policy", "copy")
     before = contents(here)
     error = refused(words, capsys)
     assert says in error
-    assert "ends in" in error or "is an input of this call" in error
+    assert "ends in" in error or "an input of this call" in error
     assert contents(here) == before
 
 

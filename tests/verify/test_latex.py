@@ -241,7 +241,13 @@ def test_neighbouring_boxes_of_a_sentence_are_one_answer(text, boxes):
     assert last_boxes(text) == boxes
 
 
-@pytest.mark.parametrize("answer", [r"9^{9^{9^9}}", r"10^{10^{10}}", "99!!!!", r"\binom{10^7}{5}"])
+@pytest.mark.parametrize(
+    "answer",
+    [
+        *(r"9^{9^{9^9}}", r"10^{10^{10}}", "99!!!!", r"\binom{10^7}{5}"),
+        *(r"\prod_{n=1}^{1000} n^n", r"\sum_{n=1}^{1000} \frac{1}{n^{50}}"),
+    ],
+)
 def test_a_number_too_large_to_compute_is_unreadable_at_once(answer):
     start = time.process_time()
     with pytest.raises(UnreadableLatexError, match="too large"):

@@ -127,7 +127,7 @@ def prepare(config: EvaluateConfig) -> Prepared:
     if config.problems is not None or config.reference is not None:
         raise UserError("--suite brings its own problems and takes no --problems or --reference")
     names = _chosen(config.benchmarks, SUITES[config.suite])
-    check_file(config.out, [config.model], overwrite=True, suffix=".json")
+    check_file(config.out, overwrite=True, suffix=".json")
     if config.overwrite or not config.out.exists():
         for name in names:
             check_file(_answers_file(config, name), _sources(config), overwrite=config.overwrite)

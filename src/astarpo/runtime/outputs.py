@@ -26,6 +26,7 @@ def check_file(
     Args:
         out: The file.
         inputs: What the call reads: paths, or names that are no paths; None for what is not given.
+            What is in a folder belongs to it.
         overwrite: Whether a file that is there may be replaced.
         suffix: What its name has to end in, where other files are named after it.
 
@@ -106,3 +107,5 @@ def _refuse_input(out: Path, inputs: Iterable[Path | str | None]) -> None:
         path = Path(given).expanduser()
         if path.exists() and os.path.realpath(path) == os.path.realpath(out):
             raise UserError(f"{out}: is an input of this call; {_ELSEWHERE}")
+        if out.is_file() and path.exists() and out.resolve().is_relative_to(path.resolve()):
+            raise UserError(f"{out}: is part of {path}, an input of this call; {_ELSEWHERE}")

@@ -23,6 +23,9 @@ _FORMULA = re.compile(r"\$\$(.+?)\$\$|\$([^$]+)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", 
 # What follows a number that is the whole answer: punctuation, the end, or a word ("5 apples").
 _NUMBER_ENDS = re.compile(r"[.,;:!?*)]*(?:\s+[A-Za-z]{2,}|\s*$|\s*\n)")
 
+# Another value that follows: `5 or 6`, `$5$, and $6$`.
+_ANOTHER = re.compile(r"[\s,$*]*\b(?:or|and)\s+[$*]*[-\d\\(]")
+
 
 class Math:
     """The published problems; `source` is JSON lines, Parquet (verl's too) or a hub name."""
@@ -102,22 +105,29 @@ def _each_equals(answers: Sequence[str], gold: str) -> bool:
 def announced_answer(tail: str) -> str | None:
     """Returns what follows the last "answer is" or "answer:" of a short text.
 
-    That is the formula or the number it begins with; else the first formula of the line; else the
-    sentence.
+    That is the formula or the number it begins with, unless another follows; else the first formula
+    of the line; else the sentence.
     """
     announcements = list(_ANNOUNCEMENT.finditer(tail))
     if not announcements:
         return None
     stated = tail[announcements[-1].end() :]
-    formula = _FORMULA.match(stated)
-    number = NUMBER.match(stated.removeprefix("$"))
-    if formula is None and number and _NUMBER_ENDS.match(stated.removeprefix("$"), number.end()):
+    bare = stated.removeprefix("$")
+    formula, number = _FORMULA.match(stated), NUMBER.match(bare)
+    rest = stated[formula.end() :] if formula else bare[number.end() :] if number else ""
+    if _ANOTHER.match(rest):
+        return _first_sentence(stated)
+    if formula is None and number and _NUMBER_ENDS.match(rest):
         return number[0].rstrip(",")
     line = stated.partition("\n")[0]
     formula = formula or _FORMULA.search(line)
     if formula is not None:
         return next(group for group in formula.groups() if group is not None).strip()
-    return re.split(r"\.(?:\s|$)", line, maxsplit=1)[0].strip(" *") or None
+    return _first_sentence(stated) or None
+
+
+def _first_sentence(text: str) -> str:
+    return re.split(r"\.(?:\s|$)", text.partition("\n")[0], maxsplit=1)[0].strip(" *")
 
 
 def _problem(row: Row, split: str) -> Problem:

@@ -71,7 +71,7 @@ def prepare(config: ReportConfig) -> Path:
             "an experiment (a folder with results.json) is reported alone and into its own folder, "
             "where its table.md also is: give no other run, no --out, no --markdown"
         )
-    check_file(out, config.runs, overwrite=own, suffix=".html")
+    check_file(out, overwrite=own, suffix=".html")
     if config.markdown:
         check_file(out.with_suffix(".md"), overwrite=own)
     return out

@@ -4,8 +4,8 @@ What counts as a number: `18`, `-0.50`, `.5`, `1,000` (only where commas part th
 `-$18`, `1e3`, and a quotient of two of these without spaces, `3/4`. Percent signs and units are
 no part of it. Numbers longer than `MAX_NUMBER_CHARS` are unreadable rather than slow.
 
-A sentence may also write `1 000`, `1{,}000`, `\frac{1}{2}`, `2 1/2`, `10^3`, `2 \times 10^3` and
-`5 million`. It states a number if it holds one alone, or is an equation that ends in one.
+A sentence may also write `1 000`, `1{,}000`, `\frac{1}{2}`, `2 1/2`, `10^3`, `2 \times 10^3`,
+`5 million` and `5k`. It states a number if it holds one alone, or is an equation that ends in one.
 """
 
 import re
@@ -34,10 +34,11 @@ _SCALES = {
     name: 1000**i for i, name in enumerate(("thousand", "million", "billion", "trillion"), 1)
 }
 _SCALES["hundred"] = 100
+_LETTERS = {"k": 1000, "K": 1000, "M": 1000**2}
 _NUMERAL = re.compile(
     rf"(?P<number>{NUMBER.pattern})(?P<proper>\ [0-9]+/[0-9]+)?"
     r"(?P<power>\^[-+]?[0-9]+)?(?:\ \*\ 10\^(?P<ten>[-+]?[0-9]+))?"
-    rf"(?P<scales>(?:\s?(?:{'|'.join(_SCALES)})\b)*)",
+    rf"(?P<letter>(?-i:[{''.join(_LETTERS)}])\b)?(?P<scales>(?:\s?(?:{'|'.join(_SCALES)})\b)*)",
     re.IGNORECASE,
 )
 _MAX_EXPONENT_CHARS = 4
@@ -179,6 +180,7 @@ def _value(match: re.Match[str]) -> Fraction | None:
         if len(exponent) > _MAX_EXPONENT_CHARS:
             return None
         value *= Fraction(10) ** (int(exponent.lstrip("^")) - bool(match["power"]))
+    value *= _LETTERS.get(match["letter"], 1)
     for scale in match["scales"].lower().split():
         value *= _SCALES[scale]
     return value

@@ -5,6 +5,9 @@ from typing import Any
 from astarpo.verify.notation import UnreadableLatexError
 
 MAX_TERMS = 1000
+MAX_BITS = 10_000
+"""A sum or product with a longer numerator or denominator is not computed."""
+
 _MAX_INDEX = 10_000
 _MAX_EXPONENT = 100
 
@@ -31,8 +34,17 @@ def value_of_series(node: Any) -> Any:
         raise UnreadableLatexError("a sum that does not run between numbers")
     if not 0 <= last - first < MAX_TERMS:
         raise UnreadableLatexError(f"a sum of no terms, or of more than {MAX_TERMS}")
-    values = [term.subs(variable, index).doit() for index in range(int(first), int(last) + 1)]
-    return Add(*values) if isinstance(node, Sum) else Mul(*values)
+    join: Any = Add if isinstance(node, Sum) else Mul  # sympy has no types of its own
+    number, others = join.identity, []
+    for index in range(int(first), int(last) + 1):
+        value = term.subs(variable, index).doit()
+        if not value.is_Rational:
+            others.append(value)
+            continue
+        number = join(number, value)
+        if number.is_Rational and max(number.p.bit_length(), number.q.bit_length()) > MAX_BITS:
+            raise UnreadableLatexError("a sum too large to compute")
+    return join(number, *others)
 
 
 def _is_elementary(term: Any) -> bool:
