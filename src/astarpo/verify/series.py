@@ -34,8 +34,9 @@ def value_of_series(node: Any) -> Any:
         raise UnreadableLatexError("a sum that does not run between numbers")
     if not 0 <= last - first < MAX_TERMS:
         raise UnreadableLatexError(f"a sum of no terms, or of more than {MAX_TERMS}")
-    join = Add if isinstance(node, Sum) else Mul
-    number, others = join.identity, []
+    join: Any = Add if isinstance(node, Sum) else Mul
+    number = join.identity
+    others: list[Any] = []
     for index in range(int(first), int(last) + 1):
         value = term.subs(variable, index).doit()
         if not value.is_Rational:
