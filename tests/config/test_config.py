@@ -119,6 +119,7 @@ def test_every_setting_is_read_by_whom_it_says(algorithm):
     whole = {"group_size", "critic_warmup_steps"}
     flags = {"std_normalize", "length_normalize"}
     own |= dict.fromkeys(own.keys() & whole, 3) | dict.fromkeys(own.keys() & flags, True)
+    own |= dict.fromkeys(own.keys() & {"estimator"}, "shrunk")
     config = build(TrainConfig, NEEDED | {"algorithm": algorithm} | own)
     saved = json.loads(config.model_dump_json())
     assert build(TrainConfig, settings_for("train", saved, "x")) == config
@@ -233,6 +234,7 @@ def test_a_config_of_version_0_1_0_is_read_and_means_the_same(tmp_path):
     for name in ("center", "policy_scale", "residual_clip"):
         del before[name]
     after = json.loads(config.model_dump_json(exclude={"trust_reward"}))
+    assert after.pop("estimator") == "plugin"  # which was the only one
     assert after == before
     words = ["train", "--config", str(OLD)]
     with pytest.raises(

@@ -13,11 +13,11 @@ from astarpo.grading.fingerprint import verifier_fingerprint
 from astarpo.grading.grader import Grader
 from astarpo.runtime.files import DamagedFileError
 from astarpo.types import UserError
+from astarpo.values.choice import estimator_of
 from astarpo.values.estimators import (
     Estimator,
     Plugin,
     ValueEstimate,
-    estimator_of,
     problem_values,
     value_estimates,
 )

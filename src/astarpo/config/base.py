@@ -1,9 +1,9 @@
 """What settings share: the rules that all obey, prompts, compute, what judges responses."""
 
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict
+from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
 
 from astarpo.config.setting import Group, declare
 from astarpo.types import UserError
@@ -62,7 +62,6 @@ GradeWorkers = Annotated[int, declare(Group.GRADING, on_resume="free", ge=1)]
 GradeTimeout = Annotated[float, declare(Group.GRADING, on_resume="free", gt=0)]
 Problems = Annotated[Path, declare(Group.FILES, on_resume="free", in_experiment="variant")]
 FirstProblems = Annotated[int | None, declare(Group.FILES, ge=1)]
-Beta1 = Annotated[float, declare(Group.VALUES, ge=0, allow_inf_nan=True)]
 SampleSeed = Annotated[int, declare(Group.SAMPLING, ge=0)]
 Overwrite = Annotated[bool, declare(Group.FILES)]
 
@@ -76,6 +75,29 @@ class PromptConfig(Config):
     """Longest prompt, in tokens; problems with longer ones are left out and counted."""
     max_new_tokens: Annotated[int, declare(Group.SAMPLING, ge=1)] = 1024
     """Longest response, in tokens; it is cut there."""
+
+
+EstimatorName = Literal["plugin", "shrunk"]
+
+
+class ValueConfig(Config):
+    """How V* follows from a problem's samples."""
+
+    beta1: Annotated[float, declare(Group.VALUES, ge=0, allow_inf_nan=True)] = 0.5
+    """Temperature of V*, in units of reward: inf makes V* the mean reward of a problem's samples, 0
+    the largest."""
+    estimator: Annotated[EstimatorName, declare(Group.VALUES)] = "plugin"
+    """How V* is estimated: plugin is the paper's, from a problem's own samples; shrunk draws each
+    problem towards the others, as far as its samples leave open, and does with fewer of them."""
+
+    @model_validator(mode="after")
+    def _estimator_can(self) -> Self:
+        if self.estimator == "shrunk" and self.beta1 == 0:
+            raise UserError(
+                "estimator shrunk: at beta1 0 V* is the largest reward, of which other problems "
+                "say nothing: give a larger --beta1, or --estimator plugin"
+            )
+        return self
 
 
 class ComputeConfig(Config):

@@ -4,7 +4,6 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from astarpo.config.base import (
-    Beta1,
     ComputeConfig,
     Config,
     FirstProblems,
@@ -16,6 +15,7 @@ from astarpo.config.base import (
     RewardReference,
     SampleSeed,
     TrustReward,
+    ValueConfig,
 )
 from astarpo.config.setting import Group, declare
 
@@ -82,7 +82,7 @@ class WarmStartConfig(Config):
     """Seed of the first weights and of the data order."""
 
 
-class EstimateConfig(PromptConfig, ComputeConfig):
+class EstimateConfig(ValueConfig, PromptConfig, ComputeConfig):
     """Stage 1: sample the reference policy and write the value table."""
 
     model: Annotated[str, declare(Group.FILES)]
@@ -93,9 +93,6 @@ class EstimateConfig(PromptConfig, ComputeConfig):
     """Folder for the value table; what is there is continued."""
     samples: Annotated[int, declare(Group.VALUES, ge=1, sweep_values="1,2,4,8,16,32")] = 8
     """Number N of responses sampled for each problem."""
-    beta1: Beta1 = 0.5
-    """Temperature of V*, in units of reward: inf makes V* the mean reward of a problem's samples, 0
-    the largest."""
     temperature: Annotated[float, declare(Group.SAMPLING, gt=0)] = 1.0
     """Sampling temperature."""
     limit: FirstProblems = None
@@ -113,7 +110,7 @@ class EstimateConfig(PromptConfig, ComputeConfig):
     """Seed of the sampled responses."""
 
 
-class ImportValuesConfig(PromptConfig):
+class ImportValuesConfig(ValueConfig, PromptConfig):
     """Make a value table of published stage-1 samples (A-PO's layout), judged again."""
 
     source: Annotated[str, declare(Group.FILES)]
@@ -124,9 +121,6 @@ class ImportValuesConfig(PromptConfig):
     """Folder for the value table; what is there is continued."""
     split: Annotated[str, declare(Group.FILES)] = "train"
     """Split of a hub data set."""
-    beta1: Beta1 = 0.5
-    """Temperature of V*, in units of reward: inf makes V* the mean reward of a problem's samples, 0
-    the largest."""
     temperature: Annotated[float, declare(Group.SAMPLING, gt=0)] = 1.0
     """Temperature at which the responses were sampled."""
     limit: FirstProblems = None
@@ -140,7 +134,7 @@ class ImportValuesConfig(PromptConfig):
     judge: it runs only if you name it here."""
 
 
-class ExportConfig(Config):
+class ExportConfig(ValueConfig):
     """Write a value table's V* (and samples) as one Parquet file for another trainer."""
 
     table: Annotated[Path, declare(Group.FILES, positional=True)]
@@ -151,9 +145,6 @@ class ExportConfig(Config):
     """Parquet file to write."""
     format: Annotated[Literal["verl", "trl", "compose-rl", "apo"], declare(Group.FILES)] = "verl"
     """The trainer whose columns are written."""
-    beta1: Beta1 = 0.5
-    """Temperature of V*, in units of reward: inf makes V* the mean reward of a problem's samples, 0
-    the largest."""
     overwrite: Overwrite = False
     """Replace the file at --out if there is one."""
 

@@ -5,7 +5,13 @@ from typing import Annotated, Literal, Self
 
 from pydantic import model_validator
 
-from astarpo.config.base import ComputeConfig, Config, FirstProblems, Problems
+from astarpo.config.base import (
+    ComputeConfig,
+    EstimatorName,
+    FirstProblems,
+    Problems,
+    ValueConfig,
+)
 from astarpo.config.setting import (
     ALGORITHM_NAMES,
     AlgorithmName,
@@ -17,7 +23,7 @@ from astarpo.config.setting import (
 from astarpo.types import UserError
 
 
-class AlgorithmConfig(Config):
+class AlgorithmConfig(ValueConfig):
     """Settings of the losses; each names the algorithms that read it."""
 
     beta1: Annotated[
@@ -32,6 +38,12 @@ class AlgorithmConfig(Config):
     ] = 0.5
     """Temperature of V*, in units of reward: inf makes V* the mean reward of a problem's samples, 0
     the largest."""
+    estimator: Annotated[
+        EstimatorName,
+        declare(Group.ALGORITHM, readers=("astar_po",), sweep_values="plugin,shrunk"),
+    ] = "plugin"
+    """How V* is estimated: plugin is the paper's, from a problem's own samples; shrunk draws each
+    problem towards the others, as far as its samples leave open, and does with fewer of them."""
     beta2: Annotated[
         float,
         declare(

@@ -7,7 +7,8 @@ import numpy as np
 import pyarrow as pa
 
 from astarpo.config import TrainConfig
-from astarpo.values.estimators import ProblemValues, estimator_of, problem_values
+from astarpo.values.choice import estimator_of
+from astarpo.values.estimators import ProblemValues, problem_values
 from astarpo.values.rewards import reward_matrix
 from astarpo.values.summary import summarize_values
 

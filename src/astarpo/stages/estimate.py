@@ -37,7 +37,7 @@ from astarpo.stages.preview import preview_prompts
 from astarpo.tasks.problem_set import read_problems
 from astarpo.training.sharding import OneProcess
 from astarpo.types import Problem, Prompt, UserError
-from astarpo.values.estimators import estimator_of
+from astarpo.values.choice import estimator_of
 from astarpo.values.manifest import TABLE_MARKS, require_fit, started_manifest
 from astarpo.values.plan import missing_shards, sampling_fingerprint
 from astarpo.values.rejudge import rejudge

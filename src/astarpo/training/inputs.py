@@ -19,7 +19,7 @@ from astarpo.models.vocabulary import PromptFormat, Vocabulary, load_vocabulary
 from astarpo.tasks.overlap import refuse_overlap
 from astarpo.tasks.problem_set import read_problems
 from astarpo.types import Problem, Prompt, UserError
-from astarpo.values.estimators import estimator_of
+from astarpo.values.choice import estimator_of
 from astarpo.values.table import ValueTable
 
 logger = logging.getLogger("astarpo")
@@ -175,9 +175,9 @@ def valued_prompts(
     ]
     kept_P = np.ones(len(prompts), dtype=bool)
     if config.filter != "none":
-        kept_P &= found.highest_P > 0
+        kept_P &= ~found.all_wrong_P
     if config.filter == "all_wrong_and_right":
-        kept_P &= found.lowest_P < 1
+        kept_P &= ~found.all_right_P
     if not kept_P.any():
         raise UserError(f"filter {config.filter} drops every one of {len(prompts)} problems")
     if num_dropped := int((~kept_P).sum()):

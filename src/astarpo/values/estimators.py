@@ -12,9 +12,8 @@ Shapes: _P problems, _N samples of one problem.
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -123,6 +122,20 @@ class Estimator(ABC):
             ValueError: A problem has no sample, or a reward is infinite.
         """
 
+    def extremes(self, rewards_PN: Floats) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+        """Which problems are taken to be never solved, and which always, for filters.
+
+        Unless an estimator knows better, those of whose samples none has a reward above 0, and
+        those of whose samples none has one below 1.
+
+        Args:
+            rewards_PN: As in `estimate`.
+
+        Returns:
+            [P] never solved, [P] always.
+        """
+        return np.nanmax(rewards_PN, axis=1) <= 0, np.nanmin(rewards_PN, axis=1) >= 1
+
 
 @dataclass(frozen=True)
 class Plugin(Estimator):
@@ -146,15 +159,6 @@ class Plugin(Estimator):
         return ValueEstimate(*found_2P)
 
 
-def estimator_of(settings: Mapping[str, Any]) -> Estimator:
-    """The estimator that settings ask for, be they a config's or those of a run's `config.json`.
-
-    Args:
-        settings: `beta1` is read.
-    """
-    return Plugin(float(settings["beta1"]))
-
-
 class ProblemValues(NamedTuple):
     """What the samples of each problem say of it, before any filter.
 
@@ -166,6 +170,8 @@ class ProblemValues(NamedTuple):
         mean_P: [P] mean reward.
         lowest_P: [P] least reward.
         highest_P: [P] greatest reward.
+        all_wrong_P: [P] whether the problem is taken to be never solved, and
+        all_right_P: [P] always; see `Estimator.extremes`.
     """
 
     estimator: Estimator
@@ -175,6 +181,8 @@ class ProblemValues(NamedTuple):
     mean_P: Floats
     lowest_P: Floats
     highest_P: Floats
+    all_wrong_P: NDArray[np.bool_]
+    all_right_P: NDArray[np.bool_]
 
 
 def problem_values(rewards: ArrayLike, estimator: Estimator) -> ProblemValues:
@@ -189,6 +197,7 @@ def problem_values(rewards: ArrayLike, estimator: Estimator) -> ProblemValues:
     """
     rewards_PN = np.asarray(rewards, dtype=np.float64)
     v_star_P, error_P = estimator.estimate(rewards_PN)
+    wrong_P, right_P = estimator.extremes(rewards_PN)
     there_PN = ~np.isnan(rewards_PN)
     num_samples_P = there_PN.sum(axis=1)
     return ProblemValues(
@@ -197,6 +206,8 @@ def problem_values(rewards: ArrayLike, estimator: Estimator) -> ProblemValues:
         standard_error_P=error_P,
         num_samples_P=num_samples_P,
         mean_P=np.nansum(rewards_PN, axis=1) / num_samples_P,
-        lowest_P=rewards_PN.min(axis=1, where=there_PN, initial=math.inf),
-        highest_P=rewards_PN.max(axis=1, where=there_PN, initial=-math.inf),
+        lowest_P=np.nanmin(rewards_PN, axis=1),
+        highest_P=np.nanmax(rewards_PN, axis=1),
+        all_wrong_P=wrong_P,
+        all_right_P=right_P,
     )

@@ -16,7 +16,7 @@ from astarpo.runtime.outputs import check_file
 from astarpo.tasks.own import PROMPT_IS_TEXT
 from astarpo.tasks.problem_set import read_problems, to_row, write_rows
 from astarpo.types import Problem, UserError
-from astarpo.values.estimators import estimator_of
+from astarpo.values.choice import estimator_of
 from astarpo.values.table import ValueTable
 
 logger = logging.getLogger("astarpo")
