@@ -42,12 +42,12 @@ class Variant:
     """One row of the table.
 
     Attributes:
-        name: Also its folder's.
-        algorithm: Its loss.
-        line: What the same variant is called at every value of a swept setting.
-        value: Of the swept setting.
+        name: The row's name, and its folder's.
+        algorithm: Whose loss it is trained with.
+        line: The name it shares with the variants that differ only in the swept setting.
+        value: Value of the swept setting.
         train: Settings over the recipe's `[train]` and the algorithm's own table.
-        size: Of the made problems it is trained and tested on; None for the recipe's.
+        size: Size of the made problems it is trained and tested on; None for the recipe's.
     """
 
     name: str
@@ -59,7 +59,7 @@ class Variant:
 
     @property
     def data(self) -> str:
-        """Folder, below `data/` and others, of what it shares with variants of the same data."""
+        """Name of the folder, in `data/` and others, of variants with the same problems."""
         return "" if self.size is None else f"size={self.size}"
 
 
@@ -73,13 +73,13 @@ class Experiment:
         origin: Where the recipe came from, for messages.
         document: The recipe.
         variants: In the order of the table.
-        seeds: Of stage 1, data order and samples.
-        setting: What is swept.
-        equal: `prompts`, `samples` or `seconds`; None in a sweep.
-        seconds: Of each run, stage 1 included, where those are equal.
-        steps: Of every run, where not the recipe's.
-        target: Held-out reward that costs are measured to; None: chosen from the results.
-        table_samples: Samples of the value tables, where not the recipe's.
+        seeds: Seeds of stage 1, data order and samples.
+        setting: The swept setting.
+        equal: What all runs get the same amount of: `prompts`, `samples` or `seconds`.
+        seconds: Length of each run, stage 1 included, if `equal` is `seconds`.
+        steps: Steps of every run; None for the recipe's.
+        target: Held-out reward up to which costs are counted; None: chosen from the results.
+        table_samples: Samples a problem in the value tables; None for the recipe's.
     """
 
     kind: str
@@ -100,11 +100,7 @@ class Experiment:
         return ((variant, seed) for seed in self.seeds for variant in self.variants)
 
     def check(self) -> None:
-        """Builds the settings of every stage.
-
-        Raises:
-            UserError: One is wrong.
-        """
+        """Builds the settings of every stage; `UserError` if one is wrong."""
         for variant, seed in self.runs():
             self.data_configs(variant)
             self.estimate_config(variant, seed)
@@ -153,17 +149,13 @@ class Experiment:
         path = self.run_path(variant, seed)
         configs = {}
         for name, config in self.reference_configs(variant).items():
-            update: dict[str, Any] = {
-                "model": str(path / "model"),
-                "out": path / "scores" / f"{name}.json",
-            }
-            if name == TEST:
-                update |= measures_kl(config, config.model)
-            configs[name] = config.model_copy(update=update)
+            update = {"model": str(path / "model"), "out": path / "scores" / f"{name}.json"}
+            kl = measures_kl(config, config.model) if name == TEST else {}
+            configs[name] = config.model_copy(update=update | kl)
         return configs
 
     def estimate_config(self, variant: Variant, seed: int) -> EstimateConfig:
-        """Stage 1 of a variant, whether it needs it or not: it also says how to sample."""
+        """Stage 1 of a variant. Variants without stage 1 take their sampling settings from it."""
         settings = settings_for("estimate", self.document, self.origin)
         if self.table_samples is not None:
             settings["samples"] = self.table_samples
@@ -175,29 +167,19 @@ class Experiment:
         return build(EstimateConfig, settings | own)
 
     def train_config(self, variant: Variant, seed: int, stage1_seconds: float = 0.0) -> TrainConfig:
-        """Training of a variant.
-
-        Args:
-            variant: Which.
-            seed: Which.
-            stage1_seconds: What its stage 1 took, for equal seconds.
-
-        Raises:
-            UserError: A setting is wrong, or terms cannot be made equal.
-        """
+        """Training of a variant, whose stage 1 took `stage1_seconds` of any equal seconds."""
         stage1 = self.estimate_config(variant, seed)
-        algorithm_name = variant.algorithm
-        shared = settings_for("train", self.document, self.origin, algorithm_name)
-        shared = {k: v for k, v in shared.items() if algorithm_name in readers(k)}
+        shared = settings_for("train", self.document, self.origin, variant.algorithm)
+        shared = {k: v for k, v in shared.items() if variant.algorithm in readers(k)}
         steps = {} if self.steps is None else {"steps": self.steps}
         explicit = {**self.document.get(variant.algorithm, {}), **steps, **variant.train}
-        # A table fixes these for who uses it; the others are to sample in the same way.
+        # A value table fixes how its users sample; all other runs are to sample in the same way.
         settings = {
             "eval_problems": self.test_files(variant)[TEST],
             **{name: getattr(stage1, name) for name in TextSettings._fields},
             **shared,
             **explicit,
-            "algorithm": algorithm_name,
+            "algorithm": variant.algorithm,
             "problems": stage1.problems,
             "values": None,
             "out": self.run_path(variant, seed),
@@ -219,7 +201,7 @@ class Experiment:
     def _equal_terms(
         self, config: TrainConfig, algorithm: Algorithm, stage1_seconds: float
     ) -> dict[str, Any]:
-        """What changes so that all algorithms have the same of what `equal` says."""
+        """The settings by which all algorithms get the same amount of what `equal` names."""
         if self.equal == "samples":
             each = algorithm.samples_per_prompt
             if config.prompts_per_step % each:

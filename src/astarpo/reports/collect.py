@@ -196,16 +196,21 @@ def _settings(
         "Fingerprint of the value table": manifest.get("fingerprint", {}),
         "Evaluation": {k: v for k, v in evaluated.items() if k not in results},
     }
-    return {title: _flat(part) for title, part in parts.items() if part}
+    return {
+        title: {name: str(value) for name, value in flatten(part).items()}
+        for title, part in parts.items()
+        if part
+    }
 
 
-def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    flat: dict[str, str] = {}
+def flatten(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested tables as one, with dotted names; without what is None."""
+    flat: dict[str, Any] = {}
     for key, item in value.items():
         if isinstance(item, Mapping):
-            flat |= _flat(item, f"{prefix}{key}.")
+            flat |= flatten(item, f"{prefix}{key}.")
         elif item is not None:
-            flat[f"{prefix}{key}"] = str(item)
+            flat[f"{prefix}{key}"] = item
     return flat
 
 

@@ -8,7 +8,7 @@ going, or have been killed.
 import json
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -68,8 +68,9 @@ class RunDirectory:
     @property
     def evaluations(self) -> dict[str, Path]:
         """Where the scores of a recipe's `reference` and `trained` policy are, or will be."""
-        names = {"reference": "base.json", "trained": "trained.json"}
-        return {kind: self.path / name for kind, name in names.items()} if self.is_recipe else {}
+        if not self.is_recipe:
+            return {}
+        return {"reference": self.path / "base.json", "trained": self.path / "trained.json"}
 
     def problems(self, split: str) -> Path | None:
         """The problem set of a split, `train` or `test`, None where it is not to be found."""
@@ -77,7 +78,7 @@ class RunDirectory:
 
     def metrics(self) -> list[dict[str, Any]]:
         """The metrics of every step so far, without lines that are not whole."""
-        return list(whole_rows(self.training / "metrics.jsonl"))
+        return whole_rows(self.training / "metrics.jsonl")
 
     def _input(self, setting: str, name: str) -> Path | None:
         given = Path(str(self.config.get(setting) or name))
@@ -108,11 +109,7 @@ class State:
 
 
 def open_run(path: Path) -> RunDirectory:
-    """The run at a path.
-
-    Raises:
-        UserError: There is none.
-    """
+    """The run at a path; `UserError` if there is none."""
     if (path / "recipe.json").is_file():
         return RunDirectory(path, path / "train", is_recipe=True)
     config = _settings(path)
@@ -140,12 +137,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def state_of(run: RunDirectory, rows: Sequence[Mapping[str, Any]]) -> State:
-    """How far a run has come, by its lock file and what it has written.
-
-    Args:
-        run: The run.
-        rows: Its metrics.
-    """
+    """How far a run has come, by its lock file, its metrics and what else it has written."""
     stage = _stage(run)
     if run.is_recipe and stage is None:
         return State("finished", "")  # Its report, which is made then, says so too.
@@ -161,7 +153,7 @@ def state_of(run: RunDirectory, rows: Sequence[Mapping[str, Any]]) -> State:
 
 
 def started_at(run: RunDirectory) -> float:
-    """When a run began, as far as its files tell: the oldest of them, in seconds since 1970."""
+    """When the oldest file of a run was last written, in seconds since 1970."""
     # Hidden files come and go while others are written.
     files = [file for pattern in ("[!.]*", "samples/[!.]*") for file in run.path.glob(pattern)]
     times_s = [file.stat().st_mtime for file in files if file.is_file()]
@@ -170,14 +162,15 @@ def started_at(run: RunDirectory) -> float:
 
 def format_duration(seconds: float) -> str:
     """A duration in its largest fitting unit: `42 s`, `17 min`, `3.2 h`, `4.0 d`."""
-    for size, unit in ((86400.0, "d"), (3600.0, "h")):
-        if seconds >= size:
-            return f"{seconds / size:.1f} {unit}"
+    if seconds >= 86400:
+        return f"{seconds / 86400:.1f} d"
+    if seconds >= 3600:
+        return f"{seconds / 3600:.1f} h"
     return f"{seconds / 60:.0f} min" if seconds >= 120 else f"{seconds:.0f} s"
 
 
 def _settings(path: Path) -> dict[str, Any]:
-    """Of a training run; where its config.json is damaged, those in its record.json."""
+    """Settings of a training run, from record.json where its config.json is damaged."""
     return read_json(path / "config.json") or read_json(path / "record.json").get("settings", {})
 
 
@@ -192,7 +185,7 @@ def _training_state(run: RunDirectory, rows: Sequence[Mapping[str, Any]]) -> Sta
 
 
 def _stage(run: RunDirectory) -> str | None:
-    """The first stage of a recipe that is not done; None where all are, and of a training run."""
+    """The first stage of a recipe that is not done; None if all are, or for a training run."""
     if not run.is_recipe:
         return None
     done = run.stage_seconds
@@ -213,15 +206,13 @@ def _left_state(holder: Holder | None, stage: str, rows: Sequence[Mapping[str, A
     return State("silent", f"{stage}, for {silence}, {holder.name}".removeprefix(", "))
 
 
-def whole_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a JSONL file with a step each; lines that are not whole are named in the log."""
+def whole_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a JSONL file that have a step; damaged lines are named in the log."""
     try:
         rows = read_rows(path)
     except UserError as error:
         logger.warning(f"{error}; left out")
-        return
+        return []
     for number in rows.damaged:
         logger.warning(f"{path}: line {number} is damaged or still being written, left out")
-    for row in rows.whole:
-        if isinstance(row.get("step"), int):
-            yield row
+    return [row for row in rows.whole if isinstance(row.get("step"), int)]
