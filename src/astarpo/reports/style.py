@@ -1,6 +1,6 @@
-"""The look of all pictures: colours, and dashes and markers that tell lines apart in grey too.
+"""The look of all pictures. Lines differ in colour, and in dashes and markers, which grey keeps.
 
-Files and Markdown get a picture as PNG, pages as SVG.
+Pictures in files and in Markdown are PNG, pictures in pages SVG.
 """
 
 import base64
@@ -89,7 +89,7 @@ def save(figure: Figure, path: Path) -> None:
 
 
 def embed(figure: Figure) -> str:
-    """A `data:` address with all of the picture: as SVG, or as PNG where the SVG would be long."""
+    """A `data:` URL of the picture as SVG, or as PNG if the SVG would be long."""
     kind, data = "svg+xml", _bytes(figure, "svg")
     if len(data) > _MAX_SVG_BYTES:
         kind, data = "png", _bytes(figure, "png")
