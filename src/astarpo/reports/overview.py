@@ -91,7 +91,7 @@ def stage1_groups(runs: Sequence[Run]) -> list[tuple[list[str], dict[str, Any]]]
 
 
 def setting_tables(runs: Sequence[Run]) -> dict[str, list[tuple[str, bool, list[str]]]]:
-    """For each part, its settings: name, whether runs differ in it, values. Differing ones first."""
+    """The settings of each part: name, whether runs differ in it, values; differing ones first."""
     tables = {}
     for title in dict.fromkeys(title for run in runs for title in run["settings"]):
         parts = [run["settings"].get(title, {}) for run in runs]

@@ -19,7 +19,7 @@ def compare(config: CompareConfig) -> dict[str, Any]:
     """Trains every algorithm with every seed and measures cost and result; see `experiments/`.
 
     Returns:
-        What `results.json` says, of the runs that are finished.
+        What `results.json` says of the finished runs.
 
     Raises:
         UserError: A setting or the recipe is wrong, a stage cannot do its work, or the folder holds
@@ -29,11 +29,7 @@ def compare(config: CompareConfig) -> dict[str, Any]:
 
 
 def prepare(config: CompareConfig) -> Experiment:
-    """The experiment, checked as far as can be before any of it is done.
-
-    Raises:
-        UserError: As `compare` says.
-    """
+    """The experiment, checked as far as possible before any of it is done."""
     return prepare_experiment(plan_comparison(config))
 
 
@@ -43,11 +39,7 @@ def preview(config: CompareConfig) -> list[str]:
 
 
 def plan_comparison(config: CompareConfig) -> Experiment:
-    """The experiment that a comparison is, its settings checked.
-
-    Raises:
-        UserError: As `compare` says.
-    """
+    """The experiment that a comparison is, with its settings checked."""
     if (config.equal == "seconds") != (config.seconds is not None):
         raise UserError("equal seconds: --equal seconds and --seconds S go together")
     document, origin = read_recipe(config)

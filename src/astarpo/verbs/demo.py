@@ -22,11 +22,7 @@ def demo(config: DemoConfig) -> dict[str, Any]:
 
 
 def prepare(config: DemoConfig) -> dict[str, Any]:
-    """The config of every stage; see `run.prepare`.
-
-    Raises:
-        UserError: The folder holds something else.
-    """
+    """The config of every stage; see `run.prepare`."""
     return prepare_run(recipe_of(config))
 
 

@@ -19,10 +19,10 @@ from astarpo.experiments.runner import run_experiment
 def sweep(config: SweepConfig) -> dict[str, Any]:
     """Trains with every value of a setting and every seed; see `experiments/`.
 
-    All values of `samples` use one value table a seed: the first samples of it.
+    For each seed, all values of `samples` use the first samples of the same value table.
 
     Returns:
-        What `results.json` says, of the runs that are finished.
+        What `results.json` says of the finished runs.
 
     Raises:
         UserError: A setting or the recipe is wrong, a stage cannot do its work, or the folder holds
@@ -32,11 +32,7 @@ def sweep(config: SweepConfig) -> dict[str, Any]:
 
 
 def prepare(config: SweepConfig) -> Experiment:
-    """The experiment, checked as far as can be before any of it is done.
-
-    Raises:
-        UserError: As `sweep` says.
-    """
+    """The experiment, checked as far as possible before any of it is done."""
     return prepare_experiment(plan_sweep(config))
 
 
@@ -46,11 +42,7 @@ def preview(config: SweepConfig) -> list[str]:
 
 
 def plan_sweep(config: SweepConfig) -> Experiment:
-    """The experiment that a sweep is, its settings checked.
-
-    Raises:
-        UserError: As `sweep` says.
-    """
+    """The experiment that a sweep is, with its settings checked."""
     document, origin = read_recipe(config)
     algorithms = parse_algorithms(config.algorithms, document, origin)
     variants = swept_variants(config.setting, config.over, algorithms)
