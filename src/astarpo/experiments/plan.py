@@ -33,7 +33,7 @@ from astarpo.types import UserError
 TEST = "test"
 """The held-out set of the training task; the other sets are the recipe's `[ood.NAME]`."""
 
-# With --equal seconds, time ends a run; this only bounds what has no other end.
+# With --equal seconds, time ends a run, and this number of steps is never reached.
 _MANY_STEPS = 100_000
 
 
@@ -79,7 +79,6 @@ class Experiment:
         seconds: Length of each run, stage 1 included, if `equal` is `seconds`.
         steps: Steps of every run; None for the recipe's.
         target: Held-out reward up to which costs are counted; None: chosen from the results.
-        table_samples: Samples a problem in the value tables; None for the recipe's.
     """
 
     kind: str
@@ -93,7 +92,6 @@ class Experiment:
     seconds: float | None = None
     steps: int | None = None
     target: float | None = None
-    table_samples: int | None = None
 
     def runs(self) -> Iterator[tuple[Variant, int]]:
         """Every run. Seed by seed, so that what is finished compares at any time."""
@@ -121,7 +119,7 @@ class Experiment:
             own | {"split": "train", "out": self._train_file(variant)},
             own | test | {"out": files[TEST]},
         ]
-        # A table that names a task takes nothing from the training task's.
+        # A table [ood.NAME] with a task of its own takes nothing from the training task's settings.
         bare = settings_for("data", {**self.document, "data": {}}, self.origin)
         for name, table in self._ood().items():
             shared = bare | {"split": "test"} if "task" in table else base | test
@@ -157,8 +155,8 @@ class Experiment:
     def estimate_config(self, variant: Variant, seed: int) -> EstimateConfig:
         """Stage 1 of a variant. Variants without stage 1 take their sampling settings from it."""
         settings = settings_for("estimate", self.document, self.origin)
-        if self.table_samples is not None:
-            settings["samples"] = self.table_samples
+        if self.setting == "samples":  # Every variant uses the first samples of one table.
+            settings["samples"] = max(each.train["values_samples"] for each in self.variants)
         own = {
             "problems": self._train_file(variant),
             "out": self.out / "values" / variant.data / f"seed-{seed}",
@@ -190,7 +188,7 @@ class Experiment:
             settings.pop("epochs", None)
         algorithm = algorithm_of(build(TrainConfig, settings))
         if not algorithm.needs_values and "filter" not in explicit:
-            settings["filter"] = "none"  # It would cost the rivals a stage 1.
+            settings["filter"] = "none"  # Filtering would cost it a stage 1.
         if algorithm.needs_values or settings.get("filter", "none") != "none":
             settings["values"] = stage1.out
         terms = self._equal_terms(build(TrainConfig, settings), algorithm, stage1_seconds)

@@ -84,7 +84,7 @@ class Tokens(_Record):
 
 
 class Curves(_Record):
-    """Columns over a run: held-out evaluations, or training steps; those not known are empty.
+    """Columns over a run's held-out evaluations or training steps; unknown columns are empty.
 
     Attributes:
         step: Training steps done.

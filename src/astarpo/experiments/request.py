@@ -2,13 +2,13 @@
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from itertools import product
 from pathlib import Path
 from typing import Any
 
-from astarpo.config import DataConfig, EstimateConfig, ExperimentConfig, TrainConfig
+from astarpo.config import CompareConfig, DataConfig, EstimateConfig, SweepConfig, TrainConfig
 from astarpo.config.documents import build, find_recipe, read_recipe_file, shipped_policy, upgrade
 from astarpo.config.setting import ALGORITHM_NAMES, setting_of
 from astarpo.config.train import TRAIN_SETTINGS
@@ -25,7 +25,7 @@ from astarpo.types import UserError
 _REQUEST = "experiment.json"
 
 
-def read_recipe(config: ExperimentConfig) -> tuple[dict[str, Any], str]:
+def read_recipe(config: CompareConfig | SweepConfig) -> tuple[dict[str, Any], str]:
     """The recipe with the config's model in it, as JSON can hold it, and where it came from."""
     path = find_recipe(config.recipe)
     document = read_recipe_file(path, config.trust_reward)
@@ -37,6 +37,33 @@ def read_recipe(config: ExperimentConfig) -> tuple[dict[str, Any], str]:
         )
     document.setdefault("model", shipped_policy())
     return document, str(path)
+
+
+def plan_experiment(
+    config: CompareConfig | SweepConfig,
+    vary: Callable[[list[Variant]], list[Variant]] = list,
+    **own: Any,
+) -> Experiment:
+    """The experiment that a config asks for, with its settings checked.
+
+    Args:
+        config: The config.
+        vary: Makes the experiment's variants of those that the config's `algorithms` names.
+        own: Attributes of the experiment that are particular to the verb.
+    """
+    document, origin = read_recipe(config)
+    experiment = Experiment(
+        origin=origin,
+        document=document,
+        variants=tuple(vary(parse_algorithms(config.algorithms, document, origin))),
+        seeds=parse_seeds(config.seeds),
+        equal=config.equal,
+        steps=config.steps,
+        target=config.target,
+        **own,
+    )
+    experiment.check()
+    return experiment
 
 
 def parse_list(text: str, name: str) -> list[str]:

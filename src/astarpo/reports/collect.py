@@ -17,6 +17,9 @@ from astarpo.rundir.reader import RunDirectory, read_json, state_of
 from astarpo.tasks.problem_set import read_problems
 from astarpo.types import Problem, UserError
 
+Document = Mapping[str, Any]
+"""A JSON object."""
+
 
 def collect_runs(
     runs: Sequence[RunDirectory], names: Sequence[str]
@@ -82,16 +85,16 @@ def clean(value: Any) -> Any:
     text = str(value)
     if text.isascii():
         return text
-    # JSON files can hold halves of characters, which no browser can show or save.
+    # JSON files can hold lone surrogates, which no browser can show or save.
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _missing(
     run: RunDirectory,
-    rows: Sequence[Mapping[str, Any]],
+    rows: Sequence[Document],
     tables: Mapping[str, pa.Table],
-    manifest: Mapping[str, Any],
-    scores: Mapping[str, Mapping[str, Any]],
+    manifest: Document,
+    scores: Mapping[str, Document],
 ) -> list[str]:
     notes = []
     if not rows:
@@ -110,15 +113,12 @@ def _missing(
     return notes
 
 
-def _scored(found: Mapping[str, Any]) -> bool:
+def _scored(found: Document) -> bool:
     return isinstance(found.get("scores"), dict)
 
 
 def _facts(
-    run: RunDirectory,
-    rows: Sequence[Mapping[str, Any]],
-    manifest: Mapping[str, Any],
-    scores: Mapping[str, Mapping[str, Any]],
+    run: RunDirectory, rows: Sequence[Document], manifest: Document, scores: Mapping[str, Document]
 ) -> list[tuple[str, Any]]:
     """Labels and values in the order shown; None where a value is not known."""
     config = run.config
@@ -171,7 +171,7 @@ def _mean_rewards(table: pa.Table, mode: str) -> dict[str, float]:
 
 
 def _settings(
-    run: RunDirectory, manifest: Mapping[str, Any], scores: Mapping[str, Mapping[str, Any]]
+    run: RunDirectory, manifest: Document, scores: Mapping[str, Document]
 ) -> dict[str, dict[str, str]]:
     """The settings of each part of the run, by name, as text."""
     tables = {k: v for k, v in run.recipe.items() if isinstance(v, dict)}
@@ -193,7 +193,7 @@ def _settings(
     }
 
 
-def flatten(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten(value: Document, prefix: str = "") -> dict[str, Any]:
     """Nested tables as one, with dotted names; without what is None."""
     flat: dict[str, Any] = {}
     for key, item in value.items():

@@ -25,7 +25,7 @@ _DPI = 150
 _MAX_LABEL = 48
 # A longer SVG is slower to show than the same picture as PNG, and larger.
 _MAX_SVG_BYTES = 150_000
-# Of coordinates in points, whose further decimals nobody sees.
+# Coordinates in points, of which nobody sees more than two decimals.
 _PATH = re.compile(rb'(?<= d=")[^"]+')
 _DIGITS = re.compile(rb"(\.\d\d)\d+")
 
@@ -98,7 +98,7 @@ def embed(figure: Figure) -> str:
 
 def _bytes(figure: Figure, kind: str) -> bytes:
     file = io.BytesIO()
-    # Text stays text, in the reader's fonts; nothing in it depends on when it was made.
+    # Text stays text in the reader's fonts, and the bytes do not depend on the time.
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "astarpo"}):
         metadata = {"Date": None} if kind == "svg" else None
         figure.savefig(file, format=kind, dpi=_DPI, metadata=metadata)

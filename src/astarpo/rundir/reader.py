@@ -1,4 +1,4 @@
-"""Reading what a run left behind, whole or not: for reports and listings.
+"""Reads what a run left behind, whole or not, for reports and listings.
 
 A run is the directory of `astarpo train` (see `writer.py`) or the folder of `astarpo run`, which
 has the former as its part `train/`. Any part may be missing or half written: the run may still be
@@ -82,7 +82,7 @@ class RunDirectory:
 
     def _input(self, setting: str, name: str) -> Path | None:
         given = Path(str(self.config.get(setting) or name))
-        # A run may have been moved or be read from another working directory: look beside it too.
+        # A run may have been moved, or the working directory may differ: look beside the run too.
         near = self.path if self.is_recipe else self.training.parent
         for path in (near / name, given, near / given.name):
             if path.exists() and (self.is_recipe or setting):
@@ -140,13 +140,13 @@ def state_of(run: RunDirectory, rows: Sequence[Mapping[str, Any]]) -> State:
     """How far a run has come, by its lock file, its metrics and what else it has written."""
     stage = _stage(run)
     if run.is_recipe and stage is None:
-        return State("finished", "")  # Its report, which is made then, says so too.
+        return State("finished", "")  # The run's own report, which is made last, says so too.
     words = (stage or "").replace("_", " ")
     holder = read_holder(run.path)
     if holder and holder.is_alive:
         return State("running", words)
     found = _training_state(run, rows) if stage in (None, "train") else None
-    # A lock file beside the summary of a stop is of a run that went on and was killed.
+    # If a lock file lies beside the summary of a stop, the run was resumed and then killed.
     if found and (not run.is_recipe if found.word == "finished" else holder is None):
         return found
     return _left_state(holder, words, rows)
@@ -176,7 +176,7 @@ def _settings(path: Path) -> dict[str, Any]:
 
 def _training_state(run: RunDirectory, rows: Sequence[Mapping[str, Any]]) -> State | None:
     summary = read_json(run.training / "summary.json")
-    # A resumed run goes on beside its old summary, whose step is then behind.
+    # A resumed run keeps its old summary for a while, whose number of steps is then too small.
     if not summary or summary.get("steps") != (rows[-1]["step"] if rows else 0):
         return None
     if summary.get("completed"):

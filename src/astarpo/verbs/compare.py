@@ -5,12 +5,7 @@ from typing import Any
 from astarpo.config import CompareConfig
 from astarpo.experiments.plan import Experiment
 from astarpo.experiments.preview import preview as preview_experiment
-from astarpo.experiments.request import (
-    parse_algorithms,
-    parse_seeds,
-    prepare_experiment,
-    read_recipe,
-)
+from astarpo.experiments.request import plan_experiment, prepare_experiment
 from astarpo.experiments.runner import run_experiment
 from astarpo.types import UserError
 
@@ -42,18 +37,4 @@ def plan_comparison(config: CompareConfig) -> Experiment:
     """The experiment that a comparison is, with its settings checked."""
     if (config.equal == "seconds") != (config.seconds is not None):
         raise UserError("equal seconds: --equal seconds and --seconds S go together")
-    document, origin = read_recipe(config)
-    experiment = Experiment(
-        kind="compare",
-        out=config.out,
-        origin=origin,
-        document=document,
-        variants=tuple(parse_algorithms(config.algorithms, document, origin)),
-        seeds=parse_seeds(config.seeds),
-        equal=config.equal,
-        seconds=config.seconds,
-        steps=config.steps,
-        target=config.target,
-    )
-    experiment.check()
-    return experiment
+    return plan_experiment(config, kind="compare", out=config.out, seconds=config.seconds)

@@ -1,18 +1,13 @@
 """The verb `sweep`: one setting over its values and seeds, in one table."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from astarpo.config import SweepConfig
 from astarpo.experiments.plan import Experiment
 from astarpo.experiments.preview import preview as preview_experiment
-from astarpo.experiments.request import (
-    parse_algorithms,
-    parse_seeds,
-    prepare_experiment,
-    read_recipe,
-    swept_variants,
-)
+from astarpo.experiments.request import plan_experiment, prepare_experiment, swept_variants
 from astarpo.experiments.runner import run_experiment
 
 
@@ -43,22 +38,10 @@ def preview(config: SweepConfig) -> list[str]:
 
 def plan_sweep(config: SweepConfig) -> Experiment:
     """The experiment that a sweep is, with its settings checked."""
-    document, origin = read_recipe(config)
-    algorithms = parse_algorithms(config.algorithms, document, origin)
-    variants = swept_variants(config.setting, config.over, algorithms)
-    samples = [v.train["values_samples"] for v in variants if config.setting == "samples"]
-    experiment = Experiment(
+    return plan_experiment(
+        config,
+        partial(swept_variants, config.setting, config.over),
         kind="sweep",
         out=config.out or Path("runs") / f"sweep-{config.setting}",
-        origin=origin,
-        document=document,
-        variants=tuple(variants),
-        seeds=parse_seeds(config.seeds),
         setting=config.setting,
-        equal=config.equal,
-        steps=config.steps,
-        target=config.target,
-        table_samples=max(samples, default=None),
     )
-    experiment.check()
-    return experiment
