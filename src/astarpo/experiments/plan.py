@@ -94,16 +94,8 @@ class Experiment:
     target: float | None = None
 
     def runs(self) -> Iterator[tuple[Variant, int]]:
-        """Every run. Seed by seed, so that what is finished compares at any time."""
+        """Every run, seed by seed, so that the finished ones can be compared at any time."""
         return ((variant, seed) for seed in self.seeds for variant in self.variants)
-
-    def check(self) -> None:
-        """Builds the settings of every stage; `UserError` if one is wrong."""
-        for variant, seed in self.runs():
-            self.data_configs(variant)
-            self.estimate_config(variant, seed)
-            self.train_config(variant, seed)
-            self.evaluate_configs(variant, seed)
 
     def run_path(self, variant: Variant, seed: int) -> Path:
         """The run directory."""
@@ -165,7 +157,7 @@ class Experiment:
         return build(EstimateConfig, settings | own)
 
     def train_config(self, variant: Variant, seed: int, stage1_seconds: float = 0.0) -> TrainConfig:
-        """Training of a variant, whose stage 1 took `stage1_seconds` of any equal seconds."""
+        """Training of a variant. Of equal seconds, those of its stage 1 are subtracted."""
         stage1 = self.estimate_config(variant, seed)
         shared = settings_for("train", self.document, self.origin, variant.algorithm)
         shared = {k: v for k, v in shared.items() if variant.algorithm in readers(k)}

@@ -103,7 +103,7 @@ class Curves(_Record):
     loss: Column = []
 
     def against(self, x: str, y: str) -> tuple[np.ndarray, np.ndarray]:
-        """Two columns as far as both go, without points where either is missing."""
+        """Two columns, cut to the shorter one, without points where either value is missing."""
         return points(dict(self), x, y)
 
 

@@ -62,7 +62,11 @@ def plan_experiment(
         target=config.target,
         **own,
     )
-    experiment.check()
+    for variant, seed in experiment.runs():
+        experiment.data_configs(variant)
+        experiment.estimate_config(variant, seed)
+        experiment.train_config(variant, seed)
+        experiment.evaluate_configs(variant, seed)
     return experiment
 
 

@@ -30,12 +30,12 @@ class Cost(NamedTuple):
 
 
 def is_finished(summary: Mapping[str, Any]) -> bool:
-    """Whether a training run has ended for good by its summary: it is complete or collapsed."""
+    """Whether a summary says that training has ended for good: it is complete or collapsed."""
     return bool(summary.get("completed")) or "reason" in summary
 
 
 def stage1_cost(path: Path, num_samples: int | None) -> Cost:
-    """Cost of the first samples of each problem, None for all; seconds are shared by tokens."""
+    """Cost of the first `num_samples` of each problem, None for all; seconds go by tokens."""
     table = ValueTable(path)
     samples = table.samples(["sample", "num_tokens"])
     number, tokens = samples["sample"].to_numpy(), samples["num_tokens"].to_numpy()

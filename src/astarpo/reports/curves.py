@@ -17,7 +17,7 @@ from astarpo.reports.style import GUIDE, LINE, finish, legend_below, look, singl
 Columns = Mapping[str, Sequence[float | None]]
 """A run: `step`, running totals `seconds` and `tokens`, and measures; None or nan if unknown."""
 Curve = tuple[np.ndarray, np.ndarray]
-"""x, rising, and y."""
+"""Rising x values, and y values."""
 
 SMOOTH = 10
 """Number of training steps that a running mean covers."""
@@ -102,7 +102,7 @@ def panel_figure(panel: Panel, lines: Sequence[Line], smooth: int = 1) -> Figure
 
 
 def points(columns: Columns, x: str, y: str) -> Curve:
-    """Two columns as far as both go, without points where either is missing."""
+    """Two columns, cut to the shorter one, without points where either value is missing."""
     pairs = np.array(list(zip(columns[x], columns[y], strict=False)), dtype=float).reshape(-1, 2)
     pairs = pairs[np.isfinite(pairs).all(axis=1)]
     return pairs[:, 0], pairs[:, 1]

@@ -32,13 +32,8 @@ def summarize_stage1(samples: pa.Table, settings: Mapping[str, Any]) -> dict[str
     summary = summarize_values(found)
     rates, counts = summary.solve_rates
     beta1 = _known(settings)["beta1"]
-    return {
+    return vars(summary) | {
         "beta1": "inf" if np.isinf(beta1) else beta1,
-        "num_problems": summary.num_problems,
-        "num_samples": summary.num_samples,
-        "mean_reward": summary.mean_reward,
-        "all_wrong": summary.all_wrong,
-        "all_right": summary.all_right,
         "solve_rates": {"x": rates.round(4).tolist(), "count": counts.tolist()},
         "points": _distinct(_points(found)),
         "lengths": _lengths(samples),

@@ -30,7 +30,7 @@ _PATH = re.compile(rb'(?<= d=")[^"]+')
 _DIGITS = re.compile(rb"(\.\d\d)\d+")
 
 MAX_LINES = len(_COLORS)
-"""As many lines as can be told apart."""
+"""The number of lines that can be told apart."""
 LINE: dict[str, Any] = {"linewidth": 1.8, "markersize": 5}
 GUIDE: dict[str, Any] = {"color": "0.35", "linewidth": 1, "linestyle": (0, (6, 3))}
 """Look of a line to compare with: a target, the reference policy."""

@@ -56,11 +56,6 @@ class RunDirectory:
         return read_json(self.path / "recipe.json") if self.is_recipe else {}
 
     @property
-    def stage_seconds(self) -> dict[str, float]:
-        """Seconds of each finished stage of a recipe."""
-        return read_json(self.path / "stages.json") if self.is_recipe else {}
-
-    @property
     def values(self) -> Path | None:
         """The value table's folder, None where there is none or it is no longer to be found."""
         return self._input("values", "values")
@@ -188,7 +183,7 @@ def _stage(run: RunDirectory) -> str | None:
     """The first stage of a recipe that is not done; None if all are, or for a training run."""
     if not run.is_recipe:
         return None
-    done = run.stage_seconds
+    done = read_json(run.path / "stages.json")
     wanted = [name for name in STAGES if name not in _WARM_STAGES or "warm-start" in run.recipe]
     return next((name for name in wanted if name not in done), None)
 

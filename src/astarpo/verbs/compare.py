@@ -34,7 +34,7 @@ def preview(config: CompareConfig) -> list[str]:
 
 
 def plan_comparison(config: CompareConfig) -> Experiment:
-    """The experiment that a comparison is, with its settings checked."""
+    """The experiment that a comparison asks for, with its settings checked."""
     if (config.equal == "seconds") != (config.seconds is not None):
         raise UserError("equal seconds: --equal seconds and --seconds S go together")
     return plan_experiment(config, kind="compare", out=config.out, seconds=config.seconds)

@@ -32,5 +32,5 @@ def preview(config: DemoConfig) -> list[str]:
 
 
 def recipe_of(config: DemoConfig) -> RunConfig:
-    """The run that the demo is."""
+    """The settings of `run` that the demo stands for."""
     return RunConfig(recipe="demo", model=shipped_policy(), out=config.out, seed=config.seed)

@@ -37,7 +37,7 @@ def preview(config: SweepConfig) -> list[str]:
 
 
 def plan_sweep(config: SweepConfig) -> Experiment:
-    """The experiment that a sweep is, with its settings checked."""
+    """The experiment that a sweep asks for, with its settings checked."""
     return plan_experiment(
         config,
         partial(swept_variants, config.setting, config.over),
