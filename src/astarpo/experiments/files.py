@@ -1,4 +1,4 @@
-"""Problem files of an experiment: what is trained on and what is held out share no problem."""
+"""Problem files of an experiment. Training and held-out files share no problem."""
 
 from collections.abc import Iterator
 
@@ -11,11 +11,7 @@ from astarpo.types import Problem
 
 
 def problem_files(experiment: Experiment) -> Iterator[tuple[DataConfig, list[Problem]]]:
-    """Every problem file with the problems that it holds or will hold, held-out files first.
-
-    Raises:
-        UserError: Problems cannot be made or read, or a held-out one is trained on.
-    """
+    """Every problem file with the problems that it holds or will hold, held-out files first."""
     seen = set()
     for variant in experiment.variants:
         train, test, *others = experiment.data_configs(variant)

@@ -33,7 +33,7 @@ from astarpo.types import UserError
 TEST = "test"
 """The held-out set of the training task; the other sets are the recipe's `[ood.NAME]`."""
 
-# With --equal seconds, time ends a run; this only bounds what has no other end.
+# With --equal seconds, time ends a run, and this number of steps is never reached.
 _MANY_STEPS = 100_000
 
 
@@ -42,12 +42,12 @@ class Variant:
     """One row of the table.
 
     Attributes:
-        name: Also its folder's.
-        algorithm: Its loss.
-        line: What the same variant is called at every value of a swept setting.
-        value: Of the swept setting.
+        name: The row's name, and its folder's.
+        algorithm: Whose loss it is trained with.
+        line: The name it shares with the variants that differ only in the swept setting.
+        value: Value of the swept setting.
         train: Settings over the recipe's `[train]` and the algorithm's own table.
-        size: Of the made problems it is trained and tested on; None for the recipe's.
+        size: Size of the made problems it is trained and tested on; None for the recipe's.
     """
 
     name: str
@@ -59,7 +59,7 @@ class Variant:
 
     @property
     def data(self) -> str:
-        """Folder, below `data/` and others, of what it shares with variants of the same data."""
+        """Name of the folder, in `data/` and others, of variants with the same problems."""
         return "" if self.size is None else f"size={self.size}"
 
 
@@ -73,13 +73,12 @@ class Experiment:
         origin: Where the recipe came from, for messages.
         document: The recipe.
         variants: In the order of the table.
-        seeds: Of stage 1, data order and samples.
-        setting: What is swept.
-        equal: `prompts`, `samples` or `seconds`; None in a sweep.
-        seconds: Of each run, stage 1 included, where those are equal.
-        steps: Of every run, where not the recipe's.
-        target: Held-out reward that costs are measured to; None: chosen from the results.
-        table_samples: Samples of the value tables, where not the recipe's.
+        seeds: Seeds of stage 1, data order and samples.
+        setting: The swept setting.
+        equal: What all runs get the same amount of: `prompts`, `samples` or `seconds`.
+        seconds: Length of each run, stage 1 included, if `equal` is `seconds`.
+        steps: Steps of every run; None for the recipe's.
+        target: Held-out reward up to which costs are counted; None: chosen from the results.
     """
 
     kind: str
@@ -93,23 +92,10 @@ class Experiment:
     seconds: float | None = None
     steps: int | None = None
     target: float | None = None
-    table_samples: int | None = None
 
     def runs(self) -> Iterator[tuple[Variant, int]]:
-        """Every run. Seed by seed, so that what is finished compares at any time."""
+        """Every run, seed by seed, so that the finished ones can be compared at any time."""
         return ((variant, seed) for seed in self.seeds for variant in self.variants)
-
-    def check(self) -> None:
-        """Builds the settings of every stage.
-
-        Raises:
-            UserError: One is wrong.
-        """
-        for variant, seed in self.runs():
-            self.data_configs(variant)
-            self.estimate_config(variant, seed)
-            self.train_config(variant, seed)
-            self.evaluate_configs(variant, seed)
 
     def run_path(self, variant: Variant, seed: int) -> Path:
         """The run directory."""
@@ -125,7 +111,7 @@ class Experiment:
             own | {"split": "train", "out": self._train_file(variant)},
             own | test | {"out": files[TEST]},
         ]
-        # A table that names a task takes nothing from the training task's.
+        # A table [ood.NAME] with a task of its own takes nothing from the training task's settings.
         bare = settings_for("data", {**self.document, "data": {}}, self.origin)
         for name, table in self._ood().items():
             shared = bare | {"split": "test"} if "task" in table else base | test
@@ -153,20 +139,16 @@ class Experiment:
         path = self.run_path(variant, seed)
         configs = {}
         for name, config in self.reference_configs(variant).items():
-            update: dict[str, Any] = {
-                "model": str(path / "model"),
-                "out": path / "scores" / f"{name}.json",
-            }
-            if name == TEST:
-                update |= measures_kl(config, config.model)
-            configs[name] = config.model_copy(update=update)
+            update = {"model": str(path / "model"), "out": path / "scores" / f"{name}.json"}
+            kl = measures_kl(config, config.model) if name == TEST else {}
+            configs[name] = config.model_copy(update=update | kl)
         return configs
 
     def estimate_config(self, variant: Variant, seed: int) -> EstimateConfig:
-        """Stage 1 of a variant, whether it needs it or not: it also says how to sample."""
+        """Stage 1 of a variant. Variants without stage 1 take their sampling settings from it."""
         settings = settings_for("estimate", self.document, self.origin)
-        if self.table_samples is not None:
-            settings["samples"] = self.table_samples
+        if self.setting == "samples":  # Every variant uses the first samples of one table.
+            settings["samples"] = max(each.train["values_samples"] for each in self.variants)
         own = {
             "problems": self._train_file(variant),
             "out": self.out / "values" / variant.data / f"seed-{seed}",
@@ -175,29 +157,19 @@ class Experiment:
         return build(EstimateConfig, settings | own)
 
     def train_config(self, variant: Variant, seed: int, stage1_seconds: float = 0.0) -> TrainConfig:
-        """Training of a variant.
-
-        Args:
-            variant: Which.
-            seed: Which.
-            stage1_seconds: What its stage 1 took, for equal seconds.
-
-        Raises:
-            UserError: A setting is wrong, or terms cannot be made equal.
-        """
+        """Training of a variant. Of equal seconds, those of its stage 1 are subtracted."""
         stage1 = self.estimate_config(variant, seed)
-        algorithm_name = variant.algorithm
-        shared = settings_for("train", self.document, self.origin, algorithm_name)
-        shared = {k: v for k, v in shared.items() if algorithm_name in readers(k)}
+        shared = settings_for("train", self.document, self.origin, variant.algorithm)
+        shared = {k: v for k, v in shared.items() if variant.algorithm in readers(k)}
         steps = {} if self.steps is None else {"steps": self.steps}
         explicit = {**self.document.get(variant.algorithm, {}), **steps, **variant.train}
-        # A table fixes these for who uses it; the others are to sample in the same way.
+        # A value table fixes how its users sample; all other runs are to sample in the same way.
         settings = {
             "eval_problems": self.test_files(variant)[TEST],
             **{name: getattr(stage1, name) for name in TextSettings._fields},
             **shared,
             **explicit,
-            "algorithm": algorithm_name,
+            "algorithm": variant.algorithm,
             "problems": stage1.problems,
             "values": None,
             "out": self.run_path(variant, seed),
@@ -208,7 +180,7 @@ class Experiment:
             settings.pop("epochs", None)
         algorithm = algorithm_of(build(TrainConfig, settings))
         if not algorithm.needs_values and "filter" not in explicit:
-            settings["filter"] = "none"  # It would cost the rivals a stage 1.
+            settings["filter"] = "none"  # Filtering would cost it a stage 1.
         if algorithm.needs_values or settings.get("filter", "none") != "none":
             settings["values"] = stage1.out
         terms = self._equal_terms(build(TrainConfig, settings), algorithm, stage1_seconds)
@@ -219,7 +191,7 @@ class Experiment:
     def _equal_terms(
         self, config: TrainConfig, algorithm: Algorithm, stage1_seconds: float
     ) -> dict[str, Any]:
-        """What changes so that all algorithms have the same of what `equal` says."""
+        """The settings by which all algorithms get the same amount of what `equal` names."""
         if self.equal == "samples":
             each = algorithm.samples_per_prompt
             if config.prompts_per_step % each:

@@ -1,4 +1,4 @@
-"""What an experiment would do: its runs, and how many sequences each stage would sample."""
+"""What a dry run says of an experiment: its runs, and how many answers each stage would sample."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -7,18 +7,14 @@ from typing import Any
 from astarpo.config import TrainConfig
 from astarpo.config.train import TRAIN_SETTINGS
 from astarpo.experiments.files import problem_files
-from astarpo.experiments.plan import TEST, Experiment, Variant, algorithm_of
+from astarpo.experiments.plan import TEST, Experiment, algorithm_of
 
-# What the experiment sets by itself is said by the other lines.
+# Settings that the experiment itself sets; the other lines of the preview tell them.
 _OWN = {n for n, setting in TRAIN_SETTINGS.items() if setting.in_experiment in ("variant", "run")}
 
 
 def preview(experiment: Experiment) -> list[str]:
-    """Lines of text that describe the experiment. Problems are made or read; nothing is written.
-
-    Raises:
-        UserError: Problems cannot be made or read.
-    """
+    """Lines of text that describe the experiment. Problems are made or read; nothing is written."""
     seed = experiment.seeds[0]
     seeds = ", ".join(map(str, experiment.seeds))
     sizes = {config.out: len(problems) for config, problems in problem_files(experiment)}
@@ -33,13 +29,15 @@ def preview(experiment: Experiment) -> list[str]:
         if config.values is not None and stage1.out not in tables:
             tables.add(stage1.out)
             count = sizes[stage1.problems] * stage1.samples
-            lines.append(f"stage 1{_of(variant)}, each seed: {count:,} samples")
+            of = f" of {variant.data}" if variant.data else ""
+            lines.append(f"stage 1{of}, each seed: {count:,} samples")
         lines.append(f"{variant.name}: {_training(config, sizes[config.problems])}; {different}")
-    evaluations = experiment.reference_configs(experiment.variants[0])
+    first = experiment.variants[0]
+    evaluations = experiment.reference_configs(first)
     count = sum(sizes[c.problems] * (1 + c.samples) for c in evaluations.values() if c.problems)
     lines.append(f"scores on {', '.join(evaluations)}: {count:,} answers for each policy")
-    held_out = configs[experiment.variants[0]]
-    size = sizes[experiment.test_files(experiment.variants[0])[TEST]] * held_out.eval_samples
+    held_out = configs[first]
+    size = sizes[experiment.test_files(first)[TEST]] * held_out.eval_samples
     lines.append(
         f"held-out reward while training, every {held_out.eval_every} steps: {size:,} answers "
         "(not in the costs)"
@@ -57,7 +55,7 @@ def _training(config: TrainConfig, num_problems: int) -> str:
 
 
 def _settings(configs: Sequence[TrainConfig]) -> tuple[str, list[str]]:
-    """Settings that all share and that are not the default, and for each config the others."""
+    """The settings that all share and that are no defaults; then, for each config, the others."""
     dumps = [config.model_dump(mode="json", exclude=_OWN) for config in configs]
     differing = [name for name in dumps[0] if any(d[name] != dumps[0][name] for d in dumps)]
     plain = configs[0].model_dump(mode="json", exclude=_OWN, exclude_defaults=True)
@@ -67,7 +65,3 @@ def _settings(configs: Sequence[TrainConfig]) -> tuple[str, list[str]]:
 
 def _words(settings: Mapping[str, Any]) -> str:
     return ", ".join(f"{name} {value}" for name, value in settings.items()) or "none"
-
-
-def _of(variant: Variant) -> str:
-    return f" of {variant.data}" if variant.data else ""

@@ -1,4 +1,4 @@
-"""An experiment's `results.json` as records, by which it is written and read.
+"""Records by which an experiment's `results.json` is written and read.
 
 In a file that is read, what is missing or null takes its default.
 """
@@ -46,7 +46,7 @@ class Score(_Record):
 
 
 class ToTarget(_Record):
-    """What a run had spent when its held-out reward reached the target, stage 1 included."""
+    """Cost of a run until its held-out reward reached the target, stage 1 included."""
 
     steps: float
     seconds: float
@@ -67,7 +67,7 @@ class Seconds(_Record):
 
     @property
     def total(self) -> float:
-        """Of all phases, stage 1 included."""
+        """Seconds of all phases, stage 1 included."""
         return sum(dict(self).values())
 
 
@@ -79,12 +79,12 @@ class Tokens(_Record):
 
     @property
     def total(self) -> int | float:
-        """Of both stages."""
+        """Tokens of both stages."""
         return self.estimate + self.train
 
 
 class Curves(_Record):
-    """Columns over a run: held-out evaluations, or training steps; those not known are empty.
+    """Columns over a run's held-out evaluations or training steps; unknown columns are empty.
 
     Attributes:
         step: Training steps done.
@@ -103,7 +103,7 @@ class Curves(_Record):
     loss: Column = []
 
     def against(self, x: str, y: str) -> tuple[np.ndarray, np.ndarray]:
-        """Two columns as far as both go, without points where either is missing."""
+        """Two columns, cut to the shorter one, without points where either value is missing."""
         return points(dict(self), x, y)
 
 
@@ -111,23 +111,23 @@ class Run(_Record):
     """One run of an experiment: a variant under a seed.
 
     Attributes:
-        variant: Its name.
+        variant: The variant's name.
         algorithm: The line it belongs to in a sweep: its algorithm or named variant of the recipe.
-        value: Of the setting that is swept.
-        seed: Of stage 1, data order and samples.
-        settings: Those of training.
+        value: Value of the swept setting.
+        seed: Seed of stage 1, data order and samples.
+        settings: Settings of training.
         state: `done` or `collapsed`.
         reason: Why it collapsed.
-        steps: How many it made.
-        samples_per_prompt: Of its algorithm.
-        seconds: By phase.
-        tokens: By stage.
-        peak_memory_gib: The most that either stage held.
+        steps: Training steps made.
+        samples_per_prompt: Samples a prompt that its algorithm draws.
+        seconds: Seconds by phase.
+        tokens: Tokens by stage.
+        peak_memory_gib: The most memory that either stage held.
         kl: KL to the reference on `test` at the end, in nats a response.
         reference: Scores of the reference policy on this run's problems, by problem set.
         scores: Scores at the end, by problem set; none of a collapsed run.
         curve: Held-out evaluations.
-        training: Steps.
+        training: Training steps.
         to_target: Cost to the experiment's target; None where it was not reached.
     """
 
@@ -152,19 +152,16 @@ class Run(_Record):
 
     @property
     def collapsed(self) -> bool:
-        """Whether it was ended for its health."""
+        """Whether a health check ended it."""
         return self.state == "collapsed"
 
     @property
     def name(self) -> str:
-        """As the report calls it."""
+        """The run's name in reports."""
         return f"{self.variant}, seed {self.seed}"
 
     def score(self, split: str, name: str) -> float | None:
-        """A score's value, None where the run has none.
-
-        As in `table.md`, a collapsed run counts with its last held-out reward in avg@k of `test`.
-        """
+        """A score's value; a collapsed run's last held-out reward stands for avg@k of `test`."""
         if self.collapsed and split == "test" and name.startswith("avg_at_"):
             return self.last_reward
         return _value(self.scores, split, name)
@@ -192,19 +189,14 @@ class ErrorOfValues(_Record):
 
 
 class Experiment(_Record):
-    """All that `results.json` says.
+    """All that `results.json` says; `plan.Experiment` explains what is not explained here.
 
     Attributes:
-        kind: `compare` or `sweep`.
-        setting: What is swept.
-        equal: `prompts`, `samples` or `seconds`.
-        target: Held-out reward that costs are measured to.
-        seeds: Of the runs.
         reference: Scores of the reference policy by problem set; without `test` where its problems
             differ between variants.
         rows: The finished runs.
-        value_error: In a sweep over `samples`.
-        package_version: What it was made with.
+        value_error: Error of V^* by the number of samples, in a sweep over `samples`.
+        package_version: The version of this package that made it.
     """
 
     kind: Literal["compare", "sweep"]
@@ -248,11 +240,7 @@ def write_results(out: Path, experiment: Experiment) -> dict[str, Any]:
 
 
 def read_results(out: Path) -> Experiment:
-    """Reads an experiment's results from its folder.
-
-    Raises:
-        UserError: They are missing, not readable or no experiment's.
-    """
+    """Reads an experiment's results from its folder; `UserError` where that is not possible."""
     path = out / "results.json"
     try:
         document = clean(json.loads(path.read_text(encoding="utf-8")))

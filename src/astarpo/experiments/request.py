@@ -1,24 +1,20 @@
-"""From what a user asks for to an `Experiment`; and what a folder was asked for before."""
+"""Makes an `Experiment` of a request, and compares it with what its folder was made for."""
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
+from itertools import product
 from pathlib import Path
 from typing import Any
 
-from astarpo.config import DataConfig, EstimateConfig, ExperimentConfig, TrainConfig
-from astarpo.config.documents import (
-    build,
-    find_recipe,
-    read_recipe_file,
-    shipped_policy,
-    upgrade,
-)
+from astarpo.config import CompareConfig, DataConfig, EstimateConfig, SweepConfig, TrainConfig
+from astarpo.config.documents import build, find_recipe, read_recipe_file, shipped_policy, upgrade
 from astarpo.config.setting import ALGORITHM_NAMES, setting_of
 from astarpo.config.train import TRAIN_SETTINGS
 from astarpo.experiments.files import problem_files
 from astarpo.experiments.plan import Experiment, Variant
+from astarpo.reports.collect import flatten
 from astarpo.runtime.files import DamagedFileError, read_json_object, write_json
 from astarpo.runtime.outputs import check_folder
 from astarpo.stages.estimate import prepare as prepare_estimate
@@ -29,12 +25,8 @@ from astarpo.types import UserError
 _REQUEST = "experiment.json"
 
 
-def read_recipe(config: ExperimentConfig) -> tuple[dict[str, Any], str]:
-    """The recipe with the config's model in it, as JSON can hold it, and where it came from.
-
-    Raises:
-        UserError: It cannot be read, or makes a policy of its own.
-    """
+def read_recipe(config: CompareConfig | SweepConfig) -> tuple[dict[str, Any], str]:
+    """The recipe with the config's model in it, as JSON can hold it, and where it came from."""
     path = find_recipe(config.recipe)
     document = read_recipe_file(path, config.trust_reward)
     if config.model:
@@ -47,12 +39,39 @@ def read_recipe(config: ExperimentConfig) -> tuple[dict[str, Any], str]:
     return document, str(path)
 
 
-def parse_list(text: str, name: str) -> list[str]:
-    """The items of a comma list.
+def plan_experiment(
+    config: CompareConfig | SweepConfig,
+    vary: Callable[[list[Variant]], list[Variant]] = list,
+    **own: Any,
+) -> Experiment:
+    """The experiment that a config asks for, with its settings checked.
 
-    Raises:
-        UserError: There is none.
+    Args:
+        config: The config.
+        vary: Makes the experiment's variants of those that the config's `algorithms` names.
+        own: Attributes of the experiment that are particular to the verb.
     """
+    document, origin = read_recipe(config)
+    experiment = Experiment(
+        origin=origin,
+        document=document,
+        variants=tuple(vary(parse_algorithms(config.algorithms, document, origin))),
+        seeds=parse_seeds(config.seeds),
+        equal=config.equal,
+        steps=config.steps,
+        target=config.target,
+        **own,
+    )
+    for variant, seed in experiment.runs():
+        experiment.data_configs(variant)
+        experiment.estimate_config(variant, seed)
+        experiment.train_config(variant, seed)
+        experiment.evaluate_configs(variant, seed)
+    return experiment
+
+
+def parse_list(text: str, name: str) -> list[str]:
+    """The items of a list with commas, of which there must be one at least."""
     items = [item.strip() for item in text.split(",") if item.strip()]
     if not items:
         raise UserError(f"{name}: give one at least, several as a,b,c")
@@ -60,11 +79,7 @@ def parse_list(text: str, name: str) -> list[str]:
 
 
 def parse_algorithms(text: str, document: Mapping[str, Any], origin: str) -> list[Variant]:
-    """A variant for each algorithm, or `[variants.NAME]` of a recipe, that is named.
-
-    Raises:
-        UserError: One is unknown or comes twice, or a variant's table has no algorithm.
-    """
+    """A variant for each name of an algorithm or of a table `[variants.NAME]` of the recipe."""
     names = parse_list(text, "algorithms")
     tables = document.get("variants", {})
     if unknown := [name for name in names if name not in (*ALGORITHM_NAMES, *tables)]:
@@ -87,11 +102,7 @@ def parse_algorithms(text: str, document: Mapping[str, Any], origin: str) -> lis
 
 
 def parse_seeds(text: str) -> tuple[int, ...]:
-    """Seeds.
-
-    Raises:
-        UserError: One is no whole number from 0, or comes twice.
-    """
+    """The seeds of a list with commas."""
     items = parse_list(text, "seeds")
     if wrong := [item for item in items if not (item.isascii() and item.isdigit())]:
         raise UserError(f"seeds: whole numbers from 0 are needed, not {', '.join(wrong)}")
@@ -101,12 +112,9 @@ def parse_seeds(text: str) -> tuple[int, ...]:
 
 
 def swept_variants(setting: str, over: str | None, variants: Sequence[Variant]) -> list[Variant]:
-    """Each of some variants with each value of a setting.
+    """Every variant with every value of a setting.
 
     In a sweep over `samples` nothing is filtered, so that their number changes V* and nothing else.
-
-    Raises:
-        UserError: The setting cannot be swept, or a value is wrong or comes twice.
     """
     key = "values_samples" if setting == "samples" else setting
     kind = DataConfig if setting == "size" else TrainConfig
@@ -126,48 +134,29 @@ def swept_variants(setting: str, over: str | None, variants: Sequence[Variant]) 
     ][:: len(algorithms)]
     _refuse_repeated(values, "over")
     swept = []
-    for value in values:
-        train = {} if setting == "size" else {key: value}
-        if setting == "samples":
-            train["filter"] = "none"
+    for value, each in product(values, variants):
         shown = value if isinstance(value, str) else f"{value:.15g}"
-        for each in variants:
-            swept.append(
-                replace(
-                    each,
-                    name=f"{each.name}-{setting}={shown}",
-                    value=value,
-                    train={**each.train, **train},
-                    size=int(value) if setting == "size" else None,
-                )
-            )
+        own: dict[str, Any] = {"size": int(value)} if setting == "size" else {}
+        if setting != "size":
+            no_filter = {"filter": "none"} if setting == "samples" else {}
+            own["train"] = {**each.train, key: value, **no_filter}
+        swept.append(replace(each, name=f"{each.name}-{setting}={shown}", value=value, **own))
     return swept
 
 
 def claim(experiment: Experiment) -> Experiment:
-    """Writes down what a folder is asked for.
-
-    Returns:
-        As `check_claim`.
-
-    Raises:
-        UserError: As `check_claim` says.
-    """
+    """As `check_claim`; writes down what the folder is for from now on."""
     whole = check_claim(experiment)
-    variants = [asdict(variant) for variant in whole.variants]
-    asked = {"variants": variants, "seeds": list(whole.seeds)}
+    asked = {"variants": list(map(asdict, whole.variants)), "seeds": list(whole.seeds)}
     write_json(experiment.out / _REQUEST, _request(experiment) | asked)
     return whole
 
 
 def check_claim(experiment: Experiment) -> Experiment:
-    """Checks that a folder is free for an experiment, or holds the same one.
+    """Checks that the experiment's folder is free, or holds an experiment of the same settings.
 
     Returns:
         The experiment with the variants and seeds of earlier calls as well.
-
-    Raises:
-        UserError: The folder holds something else, or an experiment of other settings.
     """
     check_folder(
         experiment.out, [experiment.origin], kind="an experiment of astarpo", marks=(_REQUEST,)
@@ -191,11 +180,7 @@ def check_claim(experiment: Experiment) -> Experiment:
 
 
 def prepare_experiment(experiment: Experiment) -> Experiment:
-    """Checks the folder, and what the stages of every run will need; nothing is written.
-
-    Raises:
-        UserError: The folder holds something else, or an input is wrong.
-    """
+    """Checks the folder, and what the stages of every run will need; nothing is written."""
     check_claim(experiment)
     problems = {config.out: held for config, held in problem_files(experiment)}
     seed = experiment.seeds[0]
@@ -211,18 +196,13 @@ def prepare_experiment(experiment: Experiment) -> Experiment:
 
 
 def _request(experiment: Experiment) -> dict[str, Any]:
-    return {
-        "kind": experiment.kind,
-        "setting": experiment.setting,
-        "equal": experiment.equal,
-        "seconds": experiment.seconds,
-        "steps": experiment.steps,
-        "recipe": dict(experiment.document),
-    }
+    names = ("kind", "setting", "equal", "seconds", "steps")
+    asked = {name: getattr(experiment, name) for name in names}
+    return asked | {"recipe": dict(experiment.document)}
 
 
 def _require_same(out: Path, before: Mapping[str, Any], now: Mapping[str, Any]) -> None:
-    old, new = _flat({k: before.get(k) for k in now}), _flat(now)
+    old, new = flatten({k: before.get(k) for k in now}), flatten(now)
     if differing := [
         f"{name} was {old.get(name)!r} and is {new.get(name)!r}"
         for name in sorted(old.keys() | new.keys())
@@ -233,16 +213,6 @@ def _require_same(out: Path, before: Mapping[str, Any], now: Mapping[str, Any]) 
         )
 
 
-def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested tables as dotted names."""
-    flat = {}
-    for name, item in value.items():
-        flat |= (
-            _flat(item, f"{prefix}{name}.") if isinstance(item, Mapping) else {prefix + name: item}
-        )
-    return flat
-
-
 def _value(
     kind: type[DataConfig] | type[TrainConfig], key: str, text: str, algorithm: str | None
 ) -> float | str:
@@ -250,9 +220,9 @@ def _value(
     needed = {name: "x" for name, field in kind.model_fields.items() if field.is_required()}
     needed |= {"algorithm": algorithm} if algorithm else {}
     value = getattr(build(kind, needed | {key: text}), key)
-    if isinstance(value, bool) or not isinstance(value, int | float) or math.isinf(value):
-        return str(value).lower() if isinstance(value, bool) else str(value)
-    return value
+    if isinstance(value, bool):
+        return str(value).lower()
+    return value if isinstance(value, int | float) and math.isfinite(value) else str(value)
 
 
 def _refuse_repeated(items: Sequence[Any], name: str) -> None:

@@ -1,7 +1,7 @@
 """Collects the results of an experiment's finished runs from their files alone."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import cache
 from itertools import accumulate
 from pathlib import Path
@@ -22,7 +22,7 @@ _TARGET_STEP = 0.05
 
 
 class Cost(NamedTuple):
-    """What stage 1 took."""
+    """Cost of stage 1."""
 
     seconds: float
     tokens: int
@@ -30,17 +30,12 @@ class Cost(NamedTuple):
 
 
 def is_finished(summary: Mapping[str, Any]) -> bool:
-    """Whether a training has ended for good, by its summary: it is complete, or it went wrong."""
+    """Whether a summary says that training has ended for good: it is complete or collapsed."""
     return bool(summary.get("completed")) or "reason" in summary
 
 
 def stage1_cost(path: Path, num_samples: int | None) -> Cost:
-    """What the first samples of a value table took; seconds in proportion to their tokens.
-
-    Args:
-        path: The table.
-        num_samples: How many of each problem; None for all.
-    """
+    """Cost of the first `num_samples` of each problem, None for all; seconds go by tokens."""
     table = ValueTable(path)
     samples = table.samples(["sample", "num_tokens"])
     number, tokens = samples["sample"].to_numpy(), samples["num_tokens"].to_numpy()
@@ -52,8 +47,8 @@ def stage1_cost(path: Path, num_samples: int | None) -> Cost:
 def collect_results(experiment: Experiment) -> records.Experiment:
     """The results of every finished run, as `results.json` has them."""
     cost = cache(stage1_cost)
-    rows = [_read_row(experiment, variant, seed, cost) for variant, seed in experiment.runs()]
-    rows = [row for row in rows if row]
+    found = (_read_row(experiment, variant, seed, cost) for variant, seed in experiment.runs())
+    rows = [row for row in found if row]
     target = common_target(rows) if experiment.target is None else experiment.target
     if target is not None:
         rows = [row.model_copy(update={"to_target": cost_of(row.curve, target)}) for row in rows]
@@ -76,12 +71,10 @@ def collect_results(experiment: Experiment) -> records.Experiment:
 
 
 def common_target(rows: Sequence[Run]) -> float | None:
-    """The largest multiple of 0.05 that every run's held-out reward reaches at some time.
-
-    Collapsed runs do not count.
+    """The largest multiple of 0.05 that the held-out reward of every uncollapsed run reaches.
 
     Returns:
-        None where no such reward lies above the first of every run.
+        None where it is not above the first held-out reward of every run.
     """
     curves = [row.curve.reward for row in rows if not row.collapsed]
     if not curves or not all(curves):
@@ -93,11 +86,7 @@ def common_target(rows: Sequence[Run]) -> float | None:
 
 
 def cost_of(curve: Curves, target: float) -> ToTarget | None:
-    """What it took to reach a held-out reward, along the straight line between evaluations.
-
-    Returns:
-        The cost where it was first reached; None where it never was.
-    """
+    """Cost at which a held-out reward is first reached, interpolated; None where it never is."""
     rewards = curve.reward
     i = next((i for i, reward in enumerate(rewards) if reward >= target), None)
     if i is None:
@@ -119,10 +108,10 @@ def _read_row(experiment: Experiment, variant: Variant, seed: int, cost: Any) ->
     if not is_finished(summary):
         return None
     collapsed = "reason" in summary
-    if not collapsed and not all(config.out.exists() for config in evaluations.values()):
-        return None
     scores = {}
     if not collapsed:
+        if not all(config.out.exists() for config in evaluations.values()):
+            return None
         scores = {name: read_json(config.out)["scores"] for name, config in evaluations.items()}
     settings = read_json(path / "config.json")
     stage1 = Cost(0.0, 0)
@@ -157,8 +146,7 @@ def _read_reference(experiment: Experiment, variant: Variant) -> dict[str, Any]:
     return {name: read_json(config.out).get("scores", {}) for name, config in configs.items()}
 
 
-def _curve(lines: Iterable[Mapping[str, Any]], stage1: Cost) -> dict[str, list[float]]:
-    rows = list(lines)
+def _curve(rows: Sequence[Mapping[str, Any]], stage1: Cost) -> dict[str, list[float]]:
     return {
         "step": [row["step"] for row in rows],
         "seconds": [row["seconds"] + stage1.seconds for row in rows],
@@ -167,8 +155,7 @@ def _curve(lines: Iterable[Mapping[str, Any]], stage1: Cost) -> dict[str, list[f
     }
 
 
-def _training(lines: Iterable[Mapping[str, Any]], stage1: Cost) -> dict[str, list[float]]:
-    rows = list(lines)
+def _training(rows: Sequence[Mapping[str, Any]], stage1: Cost) -> dict[str, list[float]]:
     seconds = list(accumulate((row["seconds"] for row in rows), initial=stage1.seconds))[1:]
     kept = {name: [row[name] for row in rows] for name in ("step", "reward", "kl", "loss")}
     return {"seconds": seconds, **kept}

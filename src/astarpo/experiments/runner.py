@@ -1,4 +1,4 @@
-"""Runs an experiment: the runs that are missing, then the tables and the page of all of them."""
+"""Runs an experiment: first the missing runs, then the tables and the page of all of them."""
 
 import logging
 from typing import Any
@@ -24,11 +24,8 @@ def run_experiment(experiment: Experiment) -> dict[str, Any]:
 
     Returns:
         What `results.json` says; with `completed` False where a signal stopped it.
-
-    Raises:
-        UserError: A stage failed, or the folder holds another experiment.
     """
-    # A training that outlives its killed experiment keeps the folder locked: it is waited for.
+    # A training process that outlives its killed experiment still holds the lock; wait for it.
     with folder_lock(experiment.out, wait=True) as lock:
         whole = claim(experiment)
         worker = Worker(experiment, lock)
@@ -49,7 +46,7 @@ def run_experiment(experiment: Experiment) -> dict[str, Any]:
 
 
 def _write(experiment: Experiment) -> dict[str, Any]:
-    """Writes what the finished runs have come to; returns what `results.json` says."""
+    """Writes the results of the finished runs; returns what `results.json` says."""
     results = collect_results(experiment)
     document = write_results(experiment.out, results)
     text = render_tables(results)

@@ -1,7 +1,6 @@
-"""Does what an experiment has not done yet, stage by stage. A kill costs a part of one stage.
+"""Runs the stages that an experiment still lacks. A kill costs a part of one stage.
 
-Stage 1 and training run in processes of their own, because a process's peak memory is that of all
-it has done so far.
+Stage 1 and training run in processes of their own: a process's peak memory covers all it has done.
 """
 
 import json
@@ -37,7 +36,7 @@ class Worker:
     """Runs the stages of an experiment in its folder.
 
     Attributes:
-        experiment: What to do.
+        experiment: Whose stages.
         lock: File descriptor of the folder's lock. Child processes get it too, so that the folder
             stays locked while one of them outlives this process.
     """
@@ -46,7 +45,7 @@ class Worker:
     lock: int
 
     def prepare(self) -> None:
-        """Makes problem files and scores the reference policy."""
+        """Makes the problem files and scores the reference policy."""
         for config, _ in problem_files(self.experiment):
             if not config.out.exists():
                 data(config)
@@ -55,12 +54,7 @@ class Worker:
                 _evaluate(config, f"reference on {name}")
 
     def finish_run(self, variant: Variant, seed: int) -> None:
-        """Stage 1, training and evaluation of one run, as far as they are not done.
-
-        Raises:
-            StoppedError: A signal came.
-            UserError: A stage failed.
-        """
+        """Stage 1, training and evaluation of one run; those that are done are left out."""
         path = self.experiment.run_path(variant, seed)
         if not is_finished(read_json(path / "summary.json")):
             self._train(variant, seed)
@@ -86,16 +80,16 @@ class Worker:
             raise StoppedError
 
     def _run(self, verb: str, config: EstimateConfig | TrainConfig) -> None:
-        """Runs a verb in a process of its own, which is sent on the first signal that comes.
+        """Runs a verb in a process of its own, to which the first signal is handed on.
 
         Raises:
             StoppedError: A signal came.
-            UserError: The verb failed, beyond a training that was stopped for its health.
+            UserError: The verb failed; a training run that collapsed is no failure.
         """
         what = config.out.relative_to(self.experiment.out)
         file = self.experiment.out / "settings" / f"{'-'.join(what.parts)}.json"
         # Without -P, a user's random.py in the working directory would be taken for Python's. In a
-        # session of its own the child gets no signal of the terminal's beside the one handed on.
+        # session of its own, the child gets no signal from the terminal beside the one handed on.
         words = [sys.executable, "-P", "-m", "astarpo", verb, "--config", str(file)]
         words += ["--trust-reward", config.trust_reward] if config.trust_reward else []
         with StopSignal() as stop:
@@ -130,7 +124,7 @@ def _wait(child: subprocess.Popen, stop: StopSignal) -> int:
 
 def _is_estimated(config: EstimateConfig) -> bool:
     manifest = read_json(config.out / "manifest.json")
-    # The number of samples is written once all are there, that of problems last of all.
+    # `samples` is written once all samples are there, `num_problems` last of all.
     return "num_problems" in manifest and manifest.get("samples", 0) >= config.samples
 
 
@@ -139,5 +133,5 @@ def _evaluate(config: EvaluateConfig, what: str) -> None:
         return
     logger.info(f"scores of {what}:")
     evaluate(config)
-    if torch.cuda.is_available():  # Training, in another process, needs it.
+    if torch.cuda.is_available():  # Training, in another process, needs the memory.
         torch.cuda.empty_cache()

@@ -1,4 +1,4 @@
-"""The results of an experiment as tables, a line for each variant."""
+"""The results of an experiment as tables with a row for each variant."""
 
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -15,7 +15,7 @@ Groups = Mapping[str, Sequence[Run]]
 
 
 class Table(NamedTuple):
-    """A table and the sentence over it. The first line names the columns; there may be none."""
+    """A heading and a table, whose first line names the columns. There may be no lines."""
 
     heading: str
     lines: list[list[str]]
@@ -31,7 +31,7 @@ def render_tables(results: Experiment) -> str:
 
 
 def make_tables(results: Experiment) -> list[Table]:
-    """Time and tokens to the target first, then cost, then scores; a line for each variant."""
+    """Cost to the target, cost of whole runs, seconds by phase, scores."""
     groups = results.variants
     return [
         _target_table(results.target, groups),
@@ -103,7 +103,8 @@ def _score_table(results: Experiment) -> Table:
         for name in results.score_names(split)
         if name in _LABELS or name.startswith("avg_at_")
     ]
-    lines = [["variant", "KL", *(f"{split} {_label(name)}" for split, name in columns)]]
+    words = (f"{s} {_LABELS.get(name) or name.replace('avg_at_', 'avg@')}" for s, name in columns)
+    lines = [["variant", "KL", *words]]
     for line, reference in _references(results).items():
         found = (reference.get(split, {}).get(name) for split, name in columns)
         lines.append([line, "0", *(_three(score.value) if score else _NONE for score in found)])
@@ -124,11 +125,7 @@ _LABELS = {
     "acc": "acc",
     "acc_norm": "acc_norm",
 }
-"""Scores that stand for greedy answers; beside them are those of sampled ones."""
-
-
-def _label(score: str) -> str:
-    return _LABELS.get(score) or score.replace("avg_at_", "avg@")
+"""Scores of greedy answers with their labels; the tables also show the averages of samples."""
 
 
 def _references(results: Experiment) -> dict[str, Mapping[str, Mapping[str, Score]]]:

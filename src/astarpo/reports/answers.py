@@ -6,7 +6,7 @@ same problems show the same ones.
 """
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,7 @@ from astarpo.values.shards import shard_paths
 _SCHEMA = answer_schema(set(ANSWER_SCHEMA.names) - {"problem_digest", "token_ids"})
 _NEEDED = {"problem_id", "text", "reward", "status"}
 
-# All text of a page, in bytes, and one answer's, in characters: browsers refuse strings of 0.5 GB.
+# Browsers refuse strings of 0.5 GB.
 _MAX_TEXT_BYTES = 128 * 2**20
 _MAX_CHARACTERS = 200_000
 _MAX_EXTRACT = 1000
@@ -34,7 +34,7 @@ class Source:
     """Answers of one origin.
 
     Attributes:
-        run: Which run they belong to, by number.
+        run: The number of their run in the report.
         kind: `stage1`, `training`, `reference` or `trained`.
         table: The answers, columns as in `_SCHEMA`.
     """
@@ -45,18 +45,14 @@ class Source:
 
 
 def read_sources(run: RunDirectory, number: int, notes: list[str]) -> list[Source]:
-    """The answers of a run, by origin. A file that cannot be read is noted and left out.
+    """The answers of the run with this number in the report, by origin.
 
-    Args:
-        run: The run.
-        number: Its place among the runs of the report.
-        notes: Gets a line for each file that cannot be read.
+    A file that cannot be read is left out, and a line about it is added to `notes`.
     """
     shards = shard_paths(run.values) if run.values else []
     steps = sorted((run.training / "samples").glob("step-*.parquet"))
     files = {"stage1": shards, "training": steps}
-    for kind, score_file in run.evaluations.items():
-        files[kind] = [score_file.with_suffix(".parquet")]
+    files |= {kind: [scores.with_suffix(".parquet")] for kind, scores in run.evaluations.items()}
     sources = []
     for kind, paths in files.items():
         tables = [t for t in (_read(p, notes) for p in paths if p.exists()) if t is not None]
@@ -77,7 +73,7 @@ def verdict_counts(table: pa.Table) -> dict[str, int]:
 
 
 def choose_problems(sources: Sequence[Source], max_answers: int) -> set[str]:
-    """The problems to show: as many as have answers that fit into a page together."""
+    """The problems to show: as many as the page has room for with all of their answers."""
     sizes: dict[str, tuple[int, int]] = {}
     for source in sources:
         bytes_long = pc.call_function("binary_length", [source.table["text"]]).to_pylist()
@@ -99,9 +95,9 @@ def columns(sources: Sequence[Source], kept: set[str]) -> dict[str, Any]:
     """Answers of the kept problems, column by column, for the page.
 
     Returns:
-        `problems` (ids), `sources`, and equally long columns; `problem` and `source` are places in
-        those lists, `cut` is 1 where the token limit ended an answer, `greedy` where it was not
-        sampled.
+        `problems` (ids), their `truths`, `sources`, and columns of one length: `problem` and
+        `source` are indices into those lists, `cut` is 1 where the token limit ended an answer,
+        `greedy` where it was not sampled.
     """
     problems = sorted(kept)
     place = {name: i for i, name in enumerate(problems)}
@@ -146,18 +142,14 @@ def _read(path: Path, notes: list[str]) -> pa.Table | None:
             if missing := _NEEDED - found:
                 raise ValueError(f"no column {', '.join(sorted(missing))}")
             table = file.read([name for name in _SCHEMA.names if name in found])
-        return pa.table([*_fitted(table)], schema=_SCHEMA)
+        columns = [
+            table[f.name].cast(f.type) if f.name in found else pa.nulls(len(table), f.type)
+            for f in _SCHEMA
+        ]
+        return pa.table(columns, schema=_SCHEMA)
     except (OSError, ValueError, pa.ArrowException) as error:
         notes.append(f"{path}: not readable ({str(error).splitlines()[0]}); left out")
         return None
-
-
-def _fitted(table: pa.Table) -> Iterator[Any]:
-    for field in _SCHEMA:
-        if field.name in table.column_names:
-            yield table[field.name].cast(field.type)
-        else:
-            yield pa.nulls(len(table), field.type)
 
 
 def _rank(name: str) -> bytes:

@@ -1,11 +1,13 @@
-"""What a report says of one run, from its files alone: state, scores, curves, verdicts."""
+"""What a report says of a run, from its files alone: state, scores, curves, verdicts."""
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import takewhile
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from astarpo.evaluation.scores import mean_change
 from astarpo.reports.answers import Source, read_sources, verdict_counts
@@ -15,6 +17,9 @@ from astarpo.rundir.reader import RunDirectory, read_json, state_of
 from astarpo.tasks.problem_set import read_problems
 from astarpo.types import Problem, UserError
 
+Document = Mapping[str, Any]
+"""A JSON object."""
+
 
 def collect_runs(
     runs: Sequence[RunDirectory], names: Sequence[str]
@@ -22,8 +27,7 @@ def collect_runs(
     """Each run as `collect_run` gives it, and its answers by origin."""
     notes: list[list[str]] = [[] for _ in runs]
     sources = [read_sources(run, i, notes[i]) for i, run in enumerate(runs)]
-    collected = map(collect_run, runs, names, sources, notes)
-    return list(collected), sources
+    return list(map(collect_run, runs, names, sources, notes)), sources
 
 
 def collect_run(
@@ -31,11 +35,7 @@ def collect_run(
 ) -> dict[str, Any]:
     """What a report shows of a run, without the texts of its answers.
 
-    Args:
-        run: The run.
-        name: What the report calls it.
-        sources: Its answers.
-        notes: Remarks so far. The returned notes also say what is missing.
+    To the notes so far it adds what is missing.
     """
     tables = {source.kind: source.table for source in sources}
     rows = run.metrics()
@@ -60,14 +60,14 @@ def collect_run(
 
 
 def read_questions(runs: Sequence[RunDirectory], kept: set[str]) -> dict[str, Problem]:
-    """The problems of the kept ids, from those problem sets that still exist."""
+    """The kept problems by id, from the problem sets that still exist."""
     found: dict[str, Problem] = {}
     paths = {path.resolve() for run in runs for s in ("train", "test") if (path := run.problems(s))}
     for path in sorted(paths):
         try:
             problems = read_problems(path)
         except UserError:
-            continue  # The answers say as much without their questions.
+            continue  # The answers are shown without their questions.
         found |= {problem.id: problem for problem in problems if problem.id in kept}
     return found
 
@@ -85,16 +85,16 @@ def clean(value: Any) -> Any:
     text = str(value)
     if text.isascii():
         return text
-    # JSON files can hold halves of characters, which no browser can show or save.
+    # JSON files can hold lone surrogates, which no browser can show or save.
     return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
 
 
 def _missing(
     run: RunDirectory,
-    rows: Sequence[Mapping[str, Any]],
+    rows: Sequence[Document],
     tables: Mapping[str, pa.Table],
-    manifest: Mapping[str, Any],
-    scores: Mapping[str, Mapping[str, Any]],
+    manifest: Document,
+    scores: Mapping[str, Document],
 ) -> list[str]:
     notes = []
     if not rows:
@@ -113,15 +113,12 @@ def _missing(
     return notes
 
 
-def _scored(found: Mapping[str, Any]) -> bool:
+def _scored(found: Document) -> bool:
     return isinstance(found.get("scores"), dict)
 
 
 def _facts(
-    run: RunDirectory,
-    rows: Sequence[Mapping[str, Any]],
-    manifest: Mapping[str, Any],
-    scores: Mapping[str, Mapping[str, Any]],
+    run: RunDirectory, rows: Sequence[Document], manifest: Document, scores: Mapping[str, Document]
 ) -> list[tuple[str, Any]]:
     """Labels and values in the order shown; None where a value is not known."""
     config = run.config
@@ -129,6 +126,7 @@ def _facts(
     last = rows[-1] if rows else {}
     memory = [row["peak_memory_gib"] for row in rows if "peak_memory_gib" in row]
     tested = next((s for s in scores.values() if s), {}).get("num_problems")
+    phases = manifest.get("seconds", {}).values()
     return [
         ("State", str(state_of(run, rows))),
         ("Model", config.get("model") or manifest.get("model")),
@@ -140,48 +138,40 @@ def _facts(
         ("Last KL (nats)", last.get("kl")),
         ("Tokens, stage 1", manifest.get("tokens")),
         ("Tokens, training", sum(row.get("tokens", 0) for row in rows)),
-        ("Seconds, stage 1", _seconds(manifest.get("seconds", {}))),
+        ("Seconds, stage 1", round(sum(phases), 1) if phases else None),
         ("Seconds, training", round(sum(row.get("seconds", 0.0) for row in rows), 1)),
         ("Peak memory (GiB)", max(memory, default=None)),
         ("astarpo", manifest.get("package_version")),
     ]
 
 
-def _seconds(phases: Mapping[str, float]) -> float | None:
-    return round(sum(phases.values()), 1) if phases else None
-
-
 def _changes(tables: Mapping[str, pa.Table]) -> dict[str, dict[str, float]]:
     """Trained minus reference, paired by problem, with 95% intervals of the mean difference."""
     if not {"reference", "trained"} <= tables.keys():
         return {}
-    modes = {"pass_at_1": "greedy", "avg_at": "sampled"}
     changes = {}
-    for name, mode in modes.items():
+    for name, mode in (("pass_at_1", "greedy"), ("avg_at", "sampled")):
         before, after = (_mean_rewards(tables[kind], mode) for kind in ("reference", "trained"))
         shared = sorted(before.keys() & after.keys())
-        if not shared:
-            continue
-        pairs = [(before[problem], after[problem]) for problem in shared]
-        changes[name] = {
-            **mean_change(*zip(*pairs, strict=True))._asdict(),
-            "better": sum(after > before for before, after in pairs),
-            "worse": sum(after < before for before, after in pairs),
-        }
+        if shared:
+            pairs = [(before[problem], after[problem]) for problem in shared]
+            changes[name] = {
+                **mean_change(*zip(*pairs, strict=True))._asdict(),
+                "better": sum(after > before for before, after in pairs),
+                "worse": sum(after < before for before, after in pairs),
+            }
     return changes
 
 
 def _mean_rewards(table: pa.Table, mode: str) -> dict[str, float]:
-    rewards: dict[str, list[float]] = {}
-    names = (table[name].to_pylist() for name in ("problem_id", "mode", "reward"))
-    for problem, how, reward in zip(*names, strict=True):
-        if how == mode:
-            rewards.setdefault(problem, []).append(reward)
-    return {problem: sum(values) / len(values) for problem, values in rewards.items()}
+    """The mean reward of each problem over its answers of one mode."""
+    answers = table.filter(pc.field("mode") == mode)
+    means = answers.group_by("problem_id").aggregate([("reward", "mean")])
+    return dict(zip(means["problem_id"].to_pylist(), means["reward_mean"].to_pylist(), strict=True))
 
 
 def _settings(
-    run: RunDirectory, manifest: Mapping[str, Any], scores: Mapping[str, Mapping[str, Any]]
+    run: RunDirectory, manifest: Document, scores: Mapping[str, Document]
 ) -> dict[str, dict[str, str]]:
     """The settings of each part of the run, by name, as text."""
     tables = {k: v for k, v in run.recipe.items() if isinstance(v, dict)}
@@ -196,26 +186,29 @@ def _settings(
         "Fingerprint of the value table": manifest.get("fingerprint", {}),
         "Evaluation": {k: v for k, v in evaluated.items() if k not in results},
     }
-    return {title: _flat(part) for title, part in parts.items() if part}
+    return {
+        title: {name: str(value) for name, value in flatten(part).items()}
+        for title, part in parts.items()
+        if part
+    }
 
 
-def _flat(value: Mapping[str, Any], prefix: str = "") -> dict[str, str]:
-    flat: dict[str, str] = {}
+def flatten(value: Document, prefix: str = "") -> dict[str, Any]:
+    """Nested tables as one, with dotted names; without what is None."""
+    flat: dict[str, Any] = {}
     for key, item in value.items():
         if isinstance(item, Mapping):
-            flat |= _flat(item, f"{prefix}{key}.")
+            flat |= flatten(item, f"{prefix}{key}.")
         elif item is not None:
-            flat[f"{prefix}{key}"] = str(item)
+            flat[f"{prefix}{key}"] = item
     return flat
 
 
 def run_names(paths: Sequence[Path]) -> list[str]:
     """The names of the runs' folders, with parent folders where the names alone are equal."""
     parts = [path.resolve().parts for path in paths]
-    shortest = 1 if len({p[-1] for p in parts}) == len(parts) else max(map(len, parts))
-    if shortest > 1:
-        shared = 0
-        while len({p[: shared + 1] for p in parts}) == 1 and shared + 1 < min(map(len, parts)):
-            shared += 1
-        return ["/".join(p[shared:]) for p in parts]
-    return [p[-1] for p in parts]
+    if len({p[-1] for p in parts}) == len(parts):
+        return [p[-1] for p in parts]
+    levels = zip(*(p[:-1] for p in parts), strict=False)
+    shared = sum(1 for _ in takewhile(lambda level: len(set(level)) == 1, levels))
+    return ["/".join(p[shared:]) for p in parts]

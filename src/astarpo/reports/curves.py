@@ -1,7 +1,6 @@
 """Draws curves: of a run, of several runs, and of an experiment's variants with bands.
 
-A picture consists of panels, each with one measure against steps, seconds or generated tokens. Each
-line is a run, or the mean of several runs with a band from the lowest to the highest.
+A picture consists of panels, each with one measure against steps, seconds or generated tokens.
 """
 
 from collections.abc import Mapping, Sequence
@@ -18,7 +17,7 @@ from astarpo.reports.style import GUIDE, LINE, finish, legend_below, look, singl
 Columns = Mapping[str, Sequence[float | None]]
 """A run: `step`, running totals `seconds` and `tokens`, and measures; None or nan if unknown."""
 Curve = tuple[np.ndarray, np.ndarray]
-"""x, rising, and y."""
+"""Rising x values, and y values."""
 
 SMOOTH = 10
 """Number of training steps that a running mean covers."""
@@ -50,7 +49,7 @@ class Panel(NamedTuple):
     Attributes:
         x: Column of the axis: `step`, `seconds` or `tokens`.
         y: Column of the measure.
-        x_label: The axis's name; `{unit}` becomes what tokens are counted in.
+        x_label: The axis's name; `{unit}` becomes the unit that tokens are counted in.
         y_label: The measure's name.
     """
 
@@ -71,11 +70,11 @@ def curves_figure(
     """Draws lines into rows of panels.
 
     Args:
-        grid: Rows of panels; those of a row with the same measure share its scale.
+        grid: Rows of panels. They share a scale by row if each row has one measure.
         lines: Drawn in each panel, in this order.
-        smooth: Number of points that the running mean covers. A single run also shows its
-            points, faint.
-        target: Where a horizontal line stands.
+        smooth: Number of points that the running mean covers. The points of a line with one run
+            are drawn too, faint.
+        target: Height of a horizontal line.
         size: Width and height of a panel in inches.
     """
     handles = _legend(lines, smooth, target)
@@ -103,7 +102,7 @@ def panel_figure(panel: Panel, lines: Sequence[Line], smooth: int = 1) -> Figure
 
 
 def points(columns: Columns, x: str, y: str) -> Curve:
-    """Two columns as far as both go, without points where either is missing."""
+    """Two columns, cut to the shorter one, without points where either value is missing."""
     pairs = np.array(list(zip(columns[x], columns[y], strict=False)), dtype=float).reshape(-1, 2)
     pairs = pairs[np.isfinite(pairs).all(axis=1)]
     return pairs[:, 0], pairs[:, 1]
@@ -120,15 +119,12 @@ def running_mean(values: np.ndarray, width: int) -> np.ndarray:
 def band_of(curves: Sequence[Curve]) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
     """Mean, lowest and highest of several curves over the span that all of them cover.
 
-    Args:
-        curves: One a seed, each a line through its points.
-
     Returns:
         Grid (every x of a curve within the span), mean, low and high; empty without a shared span.
     """
     curves = [(x, y) for x, y in curves if len(x)]
-    empty = np.array([])
     if not curves:
+        empty = np.array([])
         return empty, empty, empty, empty
     first, last = max(x[0] for x, _ in curves), min(x[-1] for x, _ in curves)
     grid = np.unique(np.concatenate([x for x, _ in curves]))

@@ -12,12 +12,7 @@ from astarpo.runtime.tables import markdown_table
 
 
 def write_markdown(path: Path, runs: Sequence[Run]) -> None:
-    """Writes the Markdown and, where there are training steps, `<name>-curves.png`.
-
-    Args:
-        path: Markdown file.
-        runs: As `collect.collect_run` gives them.
-    """
+    """Writes the Markdown and, where there are training steps, `<name>-curves.png`."""
     lines = [f"# {_cell(' · '.join(run['name'] for run in runs))}", ""]
     facts = [[label, *map(show, values)] for label, *values in fact_rows(runs)]
     lines += _table(["", *(run["name"] for run in runs)], facts)
@@ -29,8 +24,7 @@ def write_markdown(path: Path, runs: Sequence[Run]) -> None:
         lines += ["", "## Training", "", f"![curves](<{picture.name}>)"]
     lines += ["", "## Stage 1", "", *(_stage1(run) for run in runs)]
     lines += ["", "## Verdicts", "", *_verdict_table(runs)]
-    text = "\n".join(lines) + "\n"
-    data = text.encode("utf-8", "replace")
+    data = ("\n".join(lines) + "\n").encode("utf-8", "replace")
     write_atomic(path, lambda file: file.write_bytes(data))
 
 

@@ -1,4 +1,4 @@
-"""Facts, scores and settings of several runs, as both pages and Markdown show them."""
+"""Facts, scores and settings of several runs, as the page and the Markdown show them."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -28,7 +28,7 @@ class ScoreRow(NamedTuple):
         run: The run's name.
         score: The score's key.
         reference: `value`, `low` and `high` of the reference policy; None where not evaluated.
-        trained: Of the trained policy.
+        trained: The same of the trained policy.
         change: Mean difference over problems, and how many got `better` and `worse`.
     """
 
@@ -40,7 +40,7 @@ class ScoreRow(NamedTuple):
 
     @property
     def name(self) -> str:
-        """The score for people."""
+        """The score's name for people."""
         return _SCORE_NAMES.get(self.score) or self.score.replace("_at_", "@")
 
     @property
@@ -91,7 +91,7 @@ def stage1_groups(runs: Sequence[Run]) -> list[tuple[list[str], dict[str, Any]]]
 
 
 def setting_tables(runs: Sequence[Run]) -> dict[str, list[tuple[str, bool, list[str]]]]:
-    """By part: each setting's name, whether runs differ in it, its values; differing ones first."""
+    """The settings of each part: name, whether runs differ in it, values; differing ones first."""
     tables = {}
     for title in dict.fromkeys(title for run in runs for title in run["settings"]):
         parts = [run["settings"].get(title, {}) for run in runs]

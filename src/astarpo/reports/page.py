@@ -23,12 +23,7 @@ _SCRIPTS = ("dom.js", "answers.js")
 
 
 def render(template: str, **values: Any) -> str:
-    """A page from a template of `assets/` with the common style.
-
-    Args:
-        template: Name of its file.
-        values: What the template names; texts are escaped.
-    """
+    """A page from a template of `assets/`, whose values are escaped, with the common style."""
     return _ENVIRONMENT.get_template(template).render(style=_asset("page.css"), **values)
 
 
@@ -54,12 +49,11 @@ def to_json(value: Any) -> str:
 
 
 def _asset(name: str) -> str:
-    """A file of `assets/`."""
     return (resources.files("astarpo.reports") / "assets" / name).read_text(encoding="utf-8")
 
 
 def content_hash(text: str) -> str:
-    """As a content security policy names a style or script."""
+    """The hash by which a content security policy names a style or script."""
     return base64.b64encode(hashlib.sha256(text.encode("utf-8")).digest()).decode("ascii")
 
 
@@ -79,7 +73,7 @@ def plural(count: int, noun: str) -> str:
 
 
 def _showable(value: Any) -> Any:
-    """Text without characters that no page may hold, or that change how others are read."""
+    """Text without characters that no page may hold, or that change how other text is shown."""
     is_markup = hasattr(value, "__html__")
     if is_markup or not isinstance(value, str) or value.isprintable():
         return value

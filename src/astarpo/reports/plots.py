@@ -19,17 +19,7 @@ from astarpo.reports.curves import (
     panel_figure,
     points,
 )
-from astarpo.reports.style import (
-    BAR,
-    GUIDE,
-    LINE,
-    embed,
-    finish,
-    label,
-    look,
-    save,
-    single_panel,
-)
+from astarpo.reports.style import BAR, GUIDE, LINE, embed, finish, label, look, save, single_panel
 from astarpo.values.estimators import ProblemValues
 from astarpo.values.summary import level_counts
 
@@ -54,33 +44,23 @@ _MEAN_REWARD = "mean reward of the samples"
 
 def columns_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
     """A run's metrics as columns, from rows of one step each; seconds and tokens are summed up."""
-
-    def column(name: str) -> list[Any]:
-        return [row.get(name) for row in rows]
-
-    def running_total(name: str) -> list[float]:
-        return np.cumsum([row.get(name) or 0 for row in rows]).tolist()
-
-    totals = {name: running_total(name) for name in ("seconds", "tokens")}
-    return {"step": column("step")} | totals | {name: column(name) for name in MEASURES}
+    columns = {name: [row.get(name) for row in rows] for name in ("step", *MEASURES)}
+    for name in ("seconds", "tokens"):
+        columns[name] = np.cumsum([row.get(name) or 0 for row in rows]).tolist()
+    return columns
 
 
 def plot_run(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
-    """Draws reward, KL, length and loss against steps and against seconds into a PNG.
-
-    Args:
-        path: File to write.
-        rows: A run's metrics, one a step.
-    """
+    """Draws a run's metrics, a row for each step, as `plot_runs` does."""
     plot_runs(path, {f"mean of the last {SMOOTH} steps": columns_of(rows)})
 
 
 def plot_runs(path: Path, curves: Mapping[str, Columns]) -> None:
-    """Draws the curves of runs over one another, against steps and against seconds, into a PNG.
+    """Draws reward, KL, length and loss against steps and against seconds into a PNG.
 
     Args:
         path: File to write.
-        curves: Of each run by its name, as `columns_of` gives them.
+        curves: The columns of each run by its name, as `columns_of` gives them.
     """
     grid = [
         [_panel(x, name, with_name=x == "step") for x in ("step", "seconds")] for name in _IN_FILES
@@ -89,7 +69,7 @@ def plot_runs(path: Path, curves: Mapping[str, Columns]) -> None:
 
 
 def curve_pictures(curves: Mapping[str, Columns]) -> dict[str, dict[str, str]]:
-    """The same curves for a page, a picture each: by measure that has any value, then by axis."""
+    """A picture of each measure that has a value, against each axis, for a page."""
     lines = _lines(curves)
     return {
         name: {x: embed(panel_figure(_panel(x, name), lines, SMOOTH)) for x in AXES}
@@ -106,13 +86,7 @@ def key_picture(number: int) -> str:
 
 
 def plot_values(path: Path, values: ProblemValues, beta: float) -> None:
-    """Draws V^* against the solve rate, and how many problems have each solve rate, into a PNG.
-
-    Args:
-        path: File to write.
-        values: What stage 1 found of each problem.
-        beta: The paper's beta_1, for the title.
-    """
+    """Draws V* against the solve rate, and how many problems have each solve rate, into a PNG."""
     most = int(values.num_samples_P.max())
     figure = Figure(figsize=(2 * PANEL[0], 3.2), layout="constrained")
     left, right = figure.subplots(1, 2)
@@ -125,11 +99,7 @@ def plot_values(path: Path, values: ProblemValues, beta: float) -> None:
 
 
 def stage1_pictures(found: Mapping[str, Any]) -> dict[str, str]:
-    """Stage 1 for a page: solve rates, V* and, where they are known, lengths; by their titles.
-
-    Args:
-        found: As `stage1.summarize_stage1` gives it.
-    """
+    """Pictures of what `stage1.summarize_stage1` found, by their titles."""
     points_P3 = np.array(found["points"])[:, :3]
     parts: list[tuple[str, Callable[..., None], Any]] = [
         ("problems by solve rate", _draw_solve_rates, found["solve_rates"]),
@@ -156,7 +126,7 @@ def _panel(x: str, name: str, with_name: bool = False) -> Panel:
 
 
 def _draw_estimates(axis: Axes, points_P3: np.ndarray) -> None:
-    """V* with one standard error against mean reward; problems with the same rewards are one."""
+    """Draws V* with its standard error against mean reward, a point for equal problems."""
     mean, value, error = points_P3.T
     axis.errorbar(mean, value, yerr=error, fmt="o", markersize=5, capsize=3, color=look(0)["color"])
     ends = [min(0.0, float(mean.min())), max(1.0, float(mean.max()))]

@@ -57,7 +57,7 @@ def render_runs(
 
 
 def _curves(runs: Mapping[str, Columns]) -> list[dict[str, Any]]:
-    """For each measure its names, its picture against each axis, and each run's last value."""
+    """The names of each measure, its picture against each axis, and each run's last value."""
     found = []
     for name, pictures in curve_pictures(runs).items():
         title, unit = MEASURES[name]

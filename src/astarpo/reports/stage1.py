@@ -1,4 +1,4 @@
-"""Stage 1 in numbers for pictures: solve rates, V* with its error, lengths."""
+"""The numbers that pictures of stage 1 show: solve rates, V* with its error, lengths."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -21,7 +21,7 @@ def summarize_stage1(samples: pa.Table, settings: Mapping[str, Any]) -> dict[str
 
     Args:
         samples: Every sample of the value table, which may be unfinished.
-        settings: Of the training stage: `beta1` and `values_samples` count where they are given.
+        settings: Those of training, of which `beta1` and `values_samples` are read if given.
 
     Returns:
         None where there is no sample. `solve_rates` and `lengths` are histograms, `points` the
@@ -33,13 +33,8 @@ def summarize_stage1(samples: pa.Table, settings: Mapping[str, Any]) -> dict[str
     summary = summarize_values(found)
     rates, counts = summary.solve_rates
     beta1 = _known(settings)["beta1"]
-    return {
+    return vars(summary) | {
         "beta1": "inf" if np.isinf(beta1) else beta1,
-        "num_problems": summary.num_problems,
-        "num_samples": summary.num_samples,
-        "mean_reward": summary.mean_reward,
-        "all_wrong": summary.all_wrong,
-        "all_right": summary.all_right,
         "solve_rates": {"x": rates.round(4).tolist(), "count": counts.tolist()},
         "points": _distinct(_points(found)),
         "lengths": _lengths(samples),
@@ -69,10 +64,9 @@ def _points(found: ProblemValues) -> np.ndarray:
 
 
 def _known(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """The settings that are not None, over the defaults of what decides V*."""
-    given = {name: value for name, value in settings.items() if value is not None}
-    defaults = {"beta1": TrainConfig.model_fields["beta1"].default}
-    known = defaults | given
+    """The settings that are not None, with the default `beta1` if there is none."""
+    known = {"beta1": TrainConfig.model_fields["beta1"].default}
+    known |= {name: value for name, value in settings.items() if value is not None}
     return known | {"beta1": float(known["beta1"])}
 
 

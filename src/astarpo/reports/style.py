@@ -1,6 +1,6 @@
-"""The look of all pictures: colours, and dashes and markers that tell lines apart in grey too.
+"""The look of all pictures. Lines differ in colour, and in dashes and markers, which grey keeps.
 
-Files and Markdown get a picture as PNG, pages as SVG.
+Pictures in files and in Markdown are PNG, pictures in pages SVG.
 """
 
 import base64
@@ -25,12 +25,12 @@ _DPI = 150
 _MAX_LABEL = 48
 # A longer SVG is slower to show than the same picture as PNG, and larger.
 _MAX_SVG_BYTES = 150_000
-# Of coordinates in points, whose further decimals nobody sees.
+# Coordinates in points, of which nobody sees more than two decimals.
 _PATH = re.compile(rb'(?<= d=")[^"]+')
 _DIGITS = re.compile(rb"(\.\d\d)\d+")
 
 MAX_LINES = len(_COLORS)
-"""As many lines as can be told apart."""
+"""The number of lines that can be told apart."""
 LINE: dict[str, Any] = {"linewidth": 1.8, "markersize": 5}
 GUIDE: dict[str, Any] = {"color": "0.35", "linewidth": 1, "linestyle": (0, (6, 3))}
 """Look of a line to compare with: a target, the reference policy."""
@@ -89,7 +89,7 @@ def save(figure: Figure, path: Path) -> None:
 
 
 def embed(figure: Figure) -> str:
-    """A `data:` address with all of the picture: as SVG, or as PNG where the SVG would be long."""
+    """A `data:` URL of the picture as SVG, or as PNG if the SVG would be long."""
     kind, data = "svg+xml", _bytes(figure, "svg")
     if len(data) > _MAX_SVG_BYTES:
         kind, data = "png", _bytes(figure, "png")
@@ -98,7 +98,7 @@ def embed(figure: Figure) -> str:
 
 def _bytes(figure: Figure, kind: str) -> bytes:
     file = io.BytesIO()
-    # Text stays text, in the reader's fonts; nothing in it depends on when it was made.
+    # Text stays text in the reader's fonts, and the bytes do not depend on the time.
     with matplotlib.rc_context({"svg.fonttype": "none", "svg.hashsalt": "astarpo"}):
         metadata = {"Date": None} if kind == "svg" else None
         figure.savefig(file, format=kind, dpi=_DPI, metadata=metadata)

@@ -1,4 +1,4 @@
-"""Reading what a run left behind, whole or not: for reports and listings.
+"""Reads what a run left behind, whole or not, for reports and listings.
 
 A run is the directory of `astarpo train` (see `writer.py`) or the folder of `astarpo run`, which
 has the former as its part `train/`. Any part may be missing or half written: the run may still be
@@ -8,7 +8,7 @@ going, or have been killed.
 import json
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -56,11 +56,6 @@ class RunDirectory:
         return read_json(self.path / "recipe.json") if self.is_recipe else {}
 
     @property
-    def stage_seconds(self) -> dict[str, float]:
-        """Seconds of each finished stage of a recipe."""
-        return read_json(self.path / "stages.json") if self.is_recipe else {}
-
-    @property
     def values(self) -> Path | None:
         """The value table's folder, None where there is none or it is no longer to be found."""
         return self._input("values", "values")
@@ -68,8 +63,9 @@ class RunDirectory:
     @property
     def evaluations(self) -> dict[str, Path]:
         """Where the scores of a recipe's `reference` and `trained` policy are, or will be."""
-        names = {"reference": "base.json", "trained": "trained.json"}
-        return {kind: self.path / name for kind, name in names.items()} if self.is_recipe else {}
+        if not self.is_recipe:
+            return {}
+        return {"reference": self.path / "base.json", "trained": self.path / "trained.json"}
 
     def problems(self, split: str) -> Path | None:
         """The problem set of a split, `train` or `test`, None where it is not to be found."""
@@ -77,11 +73,11 @@ class RunDirectory:
 
     def metrics(self) -> list[dict[str, Any]]:
         """The metrics of every step so far, without lines that are not whole."""
-        return list(whole_rows(self.training / "metrics.jsonl"))
+        return whole_rows(self.training / "metrics.jsonl")
 
     def _input(self, setting: str, name: str) -> Path | None:
         given = Path(str(self.config.get(setting) or name))
-        # A run may have been moved or be read from another working directory: look beside it too.
+        # A run may have been moved, or the working directory may differ: look beside the run too.
         near = self.path if self.is_recipe else self.training.parent
         for path in (near / name, given, near / given.name):
             if path.exists() and (self.is_recipe or setting):
@@ -108,11 +104,7 @@ class State:
 
 
 def open_run(path: Path) -> RunDirectory:
-    """The run at a path.
-
-    Raises:
-        UserError: There is none.
-    """
+    """The run at a path; `UserError` if there is none."""
     if (path / "recipe.json").is_file():
         return RunDirectory(path, path / "train", is_recipe=True)
     config = _settings(path)
@@ -140,28 +132,23 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def state_of(run: RunDirectory, rows: Sequence[Mapping[str, Any]]) -> State:
-    """How far a run has come, by its lock file and what it has written.
-
-    Args:
-        run: The run.
-        rows: Its metrics.
-    """
+    """How far a run has come, by its lock file, its metrics and what else it has written."""
     stage = _stage(run)
     if run.is_recipe and stage is None:
-        return State("finished", "")  # Its report, which is made then, says so too.
+        return State("finished", "")  # The run's own report, which is made last, says so too.
     words = (stage or "").replace("_", " ")
     holder = read_holder(run.path)
     if holder and holder.is_alive:
         return State("running", words)
     found = _training_state(run, rows) if stage in (None, "train") else None
-    # A lock file beside the summary of a stop is of a run that went on and was killed.
+    # If a lock file lies beside the summary of a stop, the run was resumed and then killed.
     if found and (not run.is_recipe if found.word == "finished" else holder is None):
         return found
     return _left_state(holder, words, rows)
 
 
 def started_at(run: RunDirectory) -> float:
-    """When a run began, as far as its files tell: the oldest of them, in seconds since 1970."""
+    """When the oldest file of a run was last written, in seconds since 1970."""
     # Hidden files come and go while others are written.
     files = [file for pattern in ("[!.]*", "samples/[!.]*") for file in run.path.glob(pattern)]
     times_s = [file.stat().st_mtime for file in files if file.is_file()]
@@ -170,20 +157,21 @@ def started_at(run: RunDirectory) -> float:
 
 def format_duration(seconds: float) -> str:
     """A duration in its largest fitting unit: `42 s`, `17 min`, `3.2 h`, `4.0 d`."""
-    for size, unit in ((86400.0, "d"), (3600.0, "h")):
-        if seconds >= size:
-            return f"{seconds / size:.1f} {unit}"
+    if seconds >= 86400:
+        return f"{seconds / 86400:.1f} d"
+    if seconds >= 3600:
+        return f"{seconds / 3600:.1f} h"
     return f"{seconds / 60:.0f} min" if seconds >= 120 else f"{seconds:.0f} s"
 
 
 def _settings(path: Path) -> dict[str, Any]:
-    """Of a training run; where its config.json is damaged, those in its record.json."""
+    """Settings of a training run, from record.json where its config.json is damaged."""
     return read_json(path / "config.json") or read_json(path / "record.json").get("settings", {})
 
 
 def _training_state(run: RunDirectory, rows: Sequence[Mapping[str, Any]]) -> State | None:
     summary = read_json(run.training / "summary.json")
-    # A resumed run goes on beside its old summary, whose step is then behind.
+    # A resumed run keeps its old summary for a while, whose number of steps is then too small.
     if not summary or summary.get("steps") != (rows[-1]["step"] if rows else 0):
         return None
     if summary.get("completed"):
@@ -192,10 +180,10 @@ def _training_state(run: RunDirectory, rows: Sequence[Mapping[str, Any]]) -> Sta
 
 
 def _stage(run: RunDirectory) -> str | None:
-    """The first stage of a recipe that is not done; None where all are, and of a training run."""
+    """The first stage of a recipe that is not done; None if all are, or for a training run."""
     if not run.is_recipe:
         return None
-    done = run.stage_seconds
+    done = read_json(run.path / "stages.json")
     wanted = [name for name in STAGES if name not in _WARM_STAGES or "warm-start" in run.recipe]
     return next((name for name in wanted if name not in done), None)
 
@@ -213,15 +201,13 @@ def _left_state(holder: Holder | None, stage: str, rows: Sequence[Mapping[str, A
     return State("silent", f"{stage}, for {silence}, {holder.name}".removeprefix(", "))
 
 
-def whole_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a JSONL file with a step each; lines that are not whole are named in the log."""
+def whole_rows(path: Path) -> list[dict[str, Any]]:
+    """The rows of a JSONL file that have a step; damaged lines are named in the log."""
     try:
         rows = read_rows(path)
     except UserError as error:
         logger.warning(f"{error}; left out")
-        return
+        return []
     for number in rows.damaged:
         logger.warning(f"{path}: line {number} is damaged or still being written, left out")
-    for row in rows.whole:
-        if isinstance(row.get("step"), int):
-            yield row
+    return [row for row in rows.whole if isinstance(row.get("step"), int)]

@@ -21,7 +21,7 @@ class Rows(NamedTuple):
 
     Attributes:
         whole: The undamaged rows, without their checksums.
-        damaged: Numbers of the damaged lines, from 1. The last may still be being written.
+        damaged: Numbers of the damaged lines, from 1. The last one may still be in writing.
     """
 
     whole: list[dict[str, Any]]
@@ -29,11 +29,7 @@ class Rows(NamedTuple):
 
 
 def read_rows(path: Path) -> Rows:
-    """Reads a file of rows; one that is missing has none.
-
-    Raises:
-        UserError: The disk refuses.
-    """
+    """Reads a file of rows. A missing file has none."""
     if not path.exists() or path.stat().st_size == 0:
         return Rows([], [])
     with disk_errors(path, "read"):
@@ -49,11 +45,7 @@ def read_rows(path: Path) -> Rows:
 
 
 def append_row(path: Path, row: Mapping[str, Any]) -> None:
-    """Appends a row, which is on disk when this returns.
-
-    Raises:
-        UserError: The disk refuses.
-    """
+    """Appends a row, which is on disk when this returns."""
     with disk_errors(path), path.open("a", encoding="utf-8") as file:
         file.write(_line(row))
         file.flush()
@@ -61,11 +53,7 @@ def append_row(path: Path, row: Mapping[str, Any]) -> None:
 
 
 def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
-    """Replaces a file of rows, atomically.
-
-    Raises:
-        UserError: The disk refuses.
-    """
+    """Replaces a file of rows, atomically."""
     text = "".join(map(_line, rows))
     write_atomic(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
@@ -79,10 +67,9 @@ def _parse(line: bytes) -> dict[str, Any] | None:
         row = json.loads(line.decode("utf-8"))
     except ValueError:
         return None
-    if not isinstance(row, dict):
-        return None
-    check = row.pop("check", None)
-    return row if check in (None, _checksum(row)) else None
+    if isinstance(row, dict) and row.pop("check", None) in (None, _checksum(row)):
+        return row
+    return None
 
 
 def _checksum(row: Mapping[str, Any]) -> str:

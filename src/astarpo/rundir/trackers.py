@@ -98,17 +98,7 @@ class WandbLike(Tracker):
 def open_tracker(
     name: TrackerName, run_path: Path, settings: Mapping[str, Any], steps_done: int
 ) -> Tracker:
-    """Starts a tracker.
-
-    Args:
-        name: Which.
-        run_path: The run directory.
-        settings: The run's resolved config.
-        steps_done: Steps before a resumed run goes on.
-
-    Raises:
-        UserError: Its library is not installed.
-    """
+    """Starts a tracker of a run, of which `steps_done` steps were made before it is resumed."""
     match name:
         case "none":
             return Tracker()
@@ -119,11 +109,7 @@ def open_tracker(
 
 
 def require_tracker(name: TrackerName) -> None:
-    """Checks that a tracker's library is there, before anything long begins.
-
-    Raises:
-        UserError: It is not.
-    """
+    """Checks that a tracker's library is installed, before anything long begins."""
     if name != "none":
         _import({"tensorboard": "torch.utils.tensorboard"}.get(name, name), name)
 

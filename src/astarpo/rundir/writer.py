@@ -1,9 +1,9 @@
 """A run's directory: what was asked, what happened at each step, what the policy wrote.
 
 config.json          resolved settings; `astarpo train --config config.json` repeats the run
-record.json          settings again and digests of the inputs, to resume by
+record.json          settings again and digests of the inputs, which resuming checks
 metrics.jsonl        one line a step
-evaluations.jsonl    one line an evaluation on held-out problems, where the run makes them
+evaluations.jsonl    one line for each evaluation on held-out problems, if there are any
 samples/step-*.parquet   every answer of a step with its verdict
 checkpoints/step-*/  see `checkpoint.py`
 adapter/             the trained LoRA adapter, where there is one, peft's layout
@@ -45,8 +45,8 @@ class RunLog:
     Attributes:
         path: The directory.
         settings: The config as JSON has it.
-        seconds: Of training so far, evaluations not counted.
-        tokens: Generated in training so far.
+        seconds: Seconds of training so far, without evaluations.
+        tokens: Tokens generated in training so far.
     """
 
     def __init__(self, path: Path, config: TrainConfig, *, resume: bool) -> None:
@@ -77,14 +77,14 @@ class RunLog:
 
     @property
     def has_checkpoint(self) -> bool:
-        """Whether a checkpoint was ever saved, be it there still or not."""
+        """Whether a checkpoint was ever saved, even if it is gone."""
         return bool(self._record["has_checkpoint"])
 
     def require_inputs(self, inputs: Mapping[str, str]) -> None:
         """Checks that inputs hold what they held when the run began.
 
         Args:
-            inputs: Digests by what they are of. What stands on one side only is not compared.
+            inputs: Digests by the inputs' names. A name on one side only is not compared.
 
         Raises:
             UserError: They do not; each is named.
@@ -113,11 +113,7 @@ class RunLog:
         return next(step for step in range(1, len(steps) + 2) if step not in steps)
 
     def require_steps(self, num_steps: int) -> None:
-        """Checks that a resumed run has not come further than it is to go.
-
-        Raises:
-            UserError: It has: what it has trained would be lost.
-        """
+        """Refuses to resume a run for fewer steps than it has made, which would lose training."""
         done = max((row["step"] for row in self.metrics()), default=0)
         if done > num_steps:
             raise UserError(
@@ -126,20 +122,14 @@ class RunLog:
             )
 
     def begin(self, step: int) -> list[dict[str, Any]]:
-        """Writes the config and forgets everything after a step; returns the metrics up to it.
-
-        Raises:
-            UserError: The disk refuses.
-        """
+        """Writes the config and forgets everything after a step; returns the metrics up to it."""
         self._note_changes(step)
         write_json(self.path / "config.json", self.settings)
         self._write_record()
         self._warn_of_damage(step)
         for name in ("metrics.jsonl", "evaluations.jsonl"):
-            write_rows(
-                self.path / name,
-                [row for row in read_rows(self.path / name).whole if row["step"] <= step],
-            )
+            rows = read_rows(self.path / name).whole
+            write_rows(self.path / name, [row for row in rows if row["step"] <= step])
         for file in (self.path / "samples").glob("step-*.parquet"):
             number = re.fullmatch(r"step-(\d+)", file.stem)
             if number and int(number[1]) > step:
@@ -168,7 +158,7 @@ class RunLog:
         write_parquet(self.path / "samples" / f"step-{step:06d}.parquet", table)
 
     def log_checkpoint(self) -> None:
-        """Takes note that there is a checkpoint now, so that its loss is not taken for a start."""
+        """Records that there is a checkpoint now, so that its loss would be noticed."""
         if not self.has_checkpoint:
             self._record["has_checkpoint"] = True
             self._write_record()
@@ -178,7 +168,7 @@ class RunLog:
         write_json(self.path / "summary.json", dict(summary))
 
     def _settings_before(self) -> dict[str, Any]:
-        """The settings that a run to be resumed had, by whichever of its files is whole."""
+        """The settings of the run to be resumed, from whichever of its files is undamaged."""
         record_path = self.path / "record.json"
         try:
             self._record |= read_sealed_json(record_path)
@@ -206,7 +196,7 @@ class RunLog:
 
     def _compare(self, before: dict[str, Any]) -> None:
         now = self.settings
-        # A setting that is newer than the run is, by default, as if there were none.
+        # A setting that is newer than the run takes its default, as if the run had had it.
         before = {name: now[name] for name in now.keys() - self._asked} | before
         differences = {
             name: [before.get(name), now.get(name)]
@@ -217,22 +207,21 @@ class RunLog:
             name: TRAIN_SETTINGS[name].on_resume if name in TRAIN_SETTINGS else "fixed"
             for name in differences
         }
-        # Of inputs the contents count (`Record.inputs`), not where they lie.
-        if refused := [name for name, rule in rules.items() if rule == "fixed"]:
-            said = [
-                f"{name} was {differences[name][0]!r} and is {differences[name][1]!r}"
-                for name in refused
-            ]
-            raise UserError(f"{self.path}: cannot resume: {'; '.join(said)}")
+        # The paths of inputs may change: their contents are compared by `require_inputs`.
+        if refused := [
+            f"{name} was {differences[name][0]!r} and is {differences[name][1]!r}"
+            for name, rule in rules.items()
+            if rule == "fixed"
+        ]:
+            raise UserError(f"{self.path}: cannot resume: {'; '.join(refused)}")
         told = {"steering"} if now["schedule"] == "constant" else {"steering", "length"}
         self._changed = {name: differences[name] for name, rule in rules.items() if rule in told}
 
     def _note_changes(self, step: int) -> None:
-        """Says and records which settings take another value from a step on."""
+        """Logs and records which settings take another value after a step."""
         for name, (before, now) in self._changed.items():
-            effect = ""
-            if TRAIN_SETTINGS[name].on_resume == "length":
-                effect = f", which changes every later learning rate ({self.settings['schedule']})"
+            effect = f", which changes every later learning rate ({self.settings['schedule']})"
+            effect *= TRAIN_SETTINGS[name].on_resume == "length"
             logger.warning(f"{name} was {before} and is {now} from step {step + 1} on{effect}")
         if self._changed:
             self._record["changes"].append({"after_step": step, **self._changed})

@@ -5,12 +5,7 @@ from typing import Any
 from astarpo.config import CompareConfig
 from astarpo.experiments.plan import Experiment
 from astarpo.experiments.preview import preview as preview_experiment
-from astarpo.experiments.request import (
-    parse_algorithms,
-    parse_seeds,
-    prepare_experiment,
-    read_recipe,
-)
+from astarpo.experiments.request import plan_experiment, prepare_experiment
 from astarpo.experiments.runner import run_experiment
 from astarpo.types import UserError
 
@@ -19,7 +14,7 @@ def compare(config: CompareConfig) -> dict[str, Any]:
     """Trains every algorithm with every seed and measures cost and result; see `experiments/`.
 
     Returns:
-        What `results.json` says, of the runs that are finished.
+        What `results.json` says of the finished runs.
 
     Raises:
         UserError: A setting or the recipe is wrong, a stage cannot do its work, or the folder holds
@@ -29,11 +24,7 @@ def compare(config: CompareConfig) -> dict[str, Any]:
 
 
 def prepare(config: CompareConfig) -> Experiment:
-    """The experiment, checked as far as can be before any of it is done.
-
-    Raises:
-        UserError: As `compare` says.
-    """
+    """The experiment, checked as far as possible before any of it is done."""
     return prepare_experiment(plan_comparison(config))
 
 
@@ -43,25 +34,7 @@ def preview(config: CompareConfig) -> list[str]:
 
 
 def plan_comparison(config: CompareConfig) -> Experiment:
-    """The experiment that a comparison is, its settings checked.
-
-    Raises:
-        UserError: As `compare` says.
-    """
+    """The experiment that a comparison asks for, with its settings checked."""
     if (config.equal == "seconds") != (config.seconds is not None):
         raise UserError("equal seconds: --equal seconds and --seconds S go together")
-    document, origin = read_recipe(config)
-    experiment = Experiment(
-        kind="compare",
-        out=config.out,
-        origin=origin,
-        document=document,
-        variants=tuple(parse_algorithms(config.algorithms, document, origin)),
-        seeds=parse_seeds(config.seeds),
-        equal=config.equal,
-        seconds=config.seconds,
-        steps=config.steps,
-        target=config.target,
-    )
-    experiment.check()
-    return experiment
+    return plan_experiment(config, kind="compare", out=config.out, seconds=config.seconds)

@@ -22,11 +22,7 @@ def demo(config: DemoConfig) -> dict[str, Any]:
 
 
 def prepare(config: DemoConfig) -> dict[str, Any]:
-    """The config of every stage; see `run.prepare`.
-
-    Raises:
-        UserError: The folder holds something else.
-    """
+    """The config of every stage; see `run.prepare`."""
     return prepare_run(recipe_of(config))
 
 
@@ -36,5 +32,5 @@ def preview(config: DemoConfig) -> list[str]:
 
 
 def recipe_of(config: DemoConfig) -> RunConfig:
-    """The run that the demo is."""
+    """The settings of `run` that the demo stands for."""
     return RunConfig(recipe="demo", model=shipped_policy(), out=config.out, seed=config.seed)

@@ -1,8 +1,8 @@
 """Makes the small policy that the demo starts from: `python -m astarpo.verbs.demo_policy FOLDER`.
 
-It learns to write out sums, first from right solutions, then from solutions in which a share of the
-steps slips, as people's do. So it can do the task but gets about half of its answers wrong: what a
-pretrained model is to a benchmark. Only problems of the training split are used.
+It learns to write out sums, first from right solutions, then from solutions some of whose steps
+are wrong. So it can do the task but gets about half of its answers wrong, like a pretrained model
+on a benchmark. Only problems of the training split are used.
 """
 
 import argparse
@@ -26,13 +26,7 @@ SEED = 0
 
 
 def make_demo_policy(out: Path, clean_steps: int = 800, slip_steps: int = 400) -> None:
-    """Trains the policy from scratch and saves it.
-
-    Args:
-        out: Folder for it.
-        clean_steps: Updates on right solutions.
-        slip_steps: Updates on solutions with slips.
-    """
+    """Trains the policy from scratch, on right solutions and then on wrong ones, and saves it."""
     policy = build_policy(hidden_size=128, layers=2, heads=4, seed=SEED)
     rng = random.Random(derive_seed(SEED, "slips"))
     task = Arithmetic()
@@ -57,7 +51,7 @@ def make_demo_policy(out: Path, clean_steps: int = 800, slip_steps: int = 400) -
 
 
 def main() -> None:
-    """Reads the command line and makes the policy."""
+    """Makes the policy in the folder that the command line names."""
     parser = argparse.ArgumentParser(
         prog="python -m astarpo.verbs.demo_policy",
         description="Makes the policy of the demo, in minutes.",

@@ -51,11 +51,7 @@ def export(config: ExportConfig) -> Path:
 
 
 def prepare(config: ExportConfig) -> tuple[ValueTable, list[Problem], list[Problem]]:
-    """The table, the problems, and those of them that the table has samples of.
-
-    Raises:
-        UserError: As `export` says, or the file cannot be written.
-    """
+    """The table, the problems, and those of them that the table has samples of."""
     check_file(config.out, [config.table, config.problems], overwrite=config.overwrite)
     table = ValueTable(config.table)
     problems = read_problems(config.problems)

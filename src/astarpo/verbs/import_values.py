@@ -4,7 +4,7 @@ Rows are verl's with columns `response_<i>`, and mostly `eval_<i>`. The response
 so that one verifier serves every stage: published rewards come from another (A-PO's stages even
 disagree with each other). They are compared, not used.
 
-Such data lack two things, which the manifest marks under `imported`. There are no token ids: the
+Such data lack two things, and the manifest says so under `imported`. There are no token ids: the
 lengths are counted again, and a response at the limit is taken as truncated. And nothing proves
 which weights wrote them: the fingerprint is that of the model which the user names, so that stage 2
 accepts no other.
@@ -12,6 +12,7 @@ accepts no other.
 
 import logging
 from collections.abc import Sequence
+from itertools import count, takewhile
 from typing import Any, NamedTuple
 
 from astarpo.config import ImportValuesConfig
@@ -26,7 +27,7 @@ from astarpo.runtime.version import package_version
 from astarpo.stages.estimate import finish_table
 from astarpo.tasks.own import VERL_COLUMNS
 from astarpo.tasks.problem_set import read_row
-from astarpo.tasks.sources import Row, read_rows
+from astarpo.tasks.sources import read_rows
 from astarpo.types import Problem, UserError, Verdict
 from astarpo.values.manifest import TABLE_MARKS, require_fit, started_manifest
 from astarpo.values.plan import sampling_fingerprint
@@ -66,7 +67,7 @@ def import_values(config: ImportValuesConfig) -> ValueTable:
         "package_version": package_version(),
         "imported": {"source": config.source, "token_ids": False},
     }
-    # The seed is not known: so estimate, which has one, refuses to add its own samples to these.
+    # Without a seed in the fingerprint, `estimate` refuses to add samples of its own.
     sampled = sampling_fingerprint(config, problems, seed=None)
     with folder_lock(config.out):
         table = ValueTable.start(config.out, sampled, facts)
@@ -91,22 +92,18 @@ def _fill(
             shard = [(p, n) for p, numbers in pending[i : i + _SHARD_PROBLEMS] for n in numbers]
             texts = [p.responses[n] for p, n in shard]
             verdicts = grader.grade([p.problem for p, _ in shard], texts)
-            counts = [len(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]
+            lengths = [len(ids) for ids in tokenizer(texts, add_special_tokens=False)["input_ids"]]
             table.append(
                 [
-                    _sample(p, n, verdict, count, config.max_new_tokens)
-                    for (p, n), verdict, count in zip(shard, verdicts, counts, strict=True)
+                    _sample(p, n, verdict, length, config.max_new_tokens)
+                    for (p, n), verdict, length in zip(shard, verdicts, lengths, strict=True)
                 ]
             )
             progress.advance(len(shard))
 
 
 def prepare(config: ImportValuesConfig) -> tuple[list[Published], Any]:
-    """The published samples and the model's tokenizer.
-
-    Raises:
-        UserError: As `import_values` says.
-    """
+    """The published samples and the model's tokenizer."""
     inputs = [config.model, config.source, reward_file(config.trust_reward)]
     check_folder(config.out, inputs, kind="a value table", marks=TABLE_MARKS)
     published = read_published(config.source, config.split, config.limit)
@@ -120,11 +117,7 @@ def prepare(config: ImportValuesConfig) -> tuple[list[Published], Any]:
 
 
 def read_published(source: str, split: str, limit: int | None = None) -> list[Published]:
-    """Reads rows in verl's layout with columns `response_0`, `response_1`, ...
-
-    Raises:
-        UserError: A column is missing, a response is, or there is no row.
-    """
+    """Reads rows in verl's layout with columns `response_0`, `response_1`, ..."""
     published: list[Published] = []
     used: set[str] = set()
     for row in read_rows(source, split):
@@ -137,7 +130,8 @@ def read_published(source: str, split: str, limit: int | None = None) -> list[Pu
             )
         problem = read_row(row.fields, used, row.where, row.index)
         used.add(problem.id)
-        responses = _numbered(row, "response")
+        names = takewhile(row.fields.__contains__, (f"response_{i}" for i in count()))
+        responses = [row.fields[name] for name in names]
         if not all(isinstance(response, str) for response in responses):
             raise UserError(f"{row.where}: a response is missing")
         if published and len(responses) != len(published[0].responses):
@@ -152,17 +146,10 @@ def read_published(source: str, split: str, limit: int | None = None) -> list[Pu
     return published
 
 
-def _numbered(row: Row, name: str) -> list[Any]:
-    values = []
-    while (column := f"{name}_{len(values)}") in row.fields:
-        values.append(row.fields[column])
-    return values
-
-
 def _sample(
-    published: Published, number: int, verdict: Verdict, count: int, max_new_tokens: int
+    published: Published, number: int, verdict: Verdict, length: int, max_new_tokens: int
 ) -> Sample:
-    truncated = count >= max_new_tokens
+    truncated = length >= max_new_tokens
     return Sample(
         problem_id=published.problem.id,
         problem_digest=published.problem.digest,
@@ -172,7 +159,7 @@ def _sample(
         answer=verdict.answer,
         reward=verdict.reward,
         status=verdict.status,
-        num_tokens=count if truncated else count + 1,  # the stop id that is no text
+        num_tokens=length if truncated else length + 1,  # the stop id that is no text
         finish_reason="length" if truncated else "stop",
     )
 

@@ -44,8 +44,9 @@ def report(config: ReportConfig) -> str:
         return write_experiment(config.runs[0])
     runs = [open_run(path) for path in config.runs]
     collected, sources_by_run = collect_runs(runs, run_names(config.runs))
-    answers = _answers(runs, sources_by_run, config.max_answers)
-    num_all = sum(len(s.table) for s in _distinct(runs, sources_by_run))
+    sources = _distinct(runs, sources_by_run)
+    answers = _answers(runs, sources, config.max_answers)
+    num_all = sum(len(source.table) for source in sources)
     made = f"astarpo {package_version()}, {time.strftime('%Y-%m-%d %H:%M')}"
     page = render_runs(collected, answers, num_all, made)
     write_atomic(out, lambda file: file.write_text(page, encoding="utf-8"))
@@ -56,11 +57,7 @@ def report(config: ReportConfig) -> str:
 
 
 def prepare(config: ReportConfig) -> Path:
-    """The file of the page. The run's own report may be replaced, another file only if asked for.
-
-    Raises:
-        UserError: A path is no run, or the report cannot be written.
-    """
+    """The file of the page. A run's own report may be replaced, another file only if asked for."""
     out = config.out or config.runs[0] / "report.html"
     own = config.overwrite or config.out is None
     if not _of_experiment(config):
@@ -92,19 +89,8 @@ def _distinct(runs: list[RunDirectory], sources_by_run: list[list[Source]]) -> l
     return kept
 
 
-def _values(runs: list[RunDirectory], sources: list[Source]) -> dict[str, list[float]]:
-    """Mean reward, V* and its standard error of each problem, from the first run that has it."""
-    values: dict[str, list[float]] = {}
-    for source in sources:
-        if source.kind == "stage1":
-            values = values_by_problem(source.table, runs[source.run].config) | values
-    return values
-
-
-def _answers(
-    runs: list[RunDirectory], sources_by_run: list[list[Source]], max_answers: int
-) -> dict[str, Any]:
-    sources = _distinct(runs, sources_by_run)
+def _answers(runs: list[RunDirectory], sources: list[Source], max_answers: int) -> dict[str, Any]:
+    """Columns of the answers in the page, with the questions and values of their problems."""
     kept = choose_problems(sources, max_answers)
     answers = columns(sources, kept)
     problems = read_questions(runs, kept)
@@ -113,7 +99,10 @@ def _answers(
         shorten("\n\n".join(part["content"] for part in problem.prompt)) if problem else None
         for problem in known
     ]
-    values = _values(runs, sources)
+    values: dict[str, list[float]] = {}
+    for source in sources:
+        if source.kind == "stage1":  # A problem has its values from the first run that has it.
+            values = values_by_problem(source.table, runs[source.run].config) | values
     answers["values"] = [values.get(name) for name in answers["problems"]]
     answers["truths"] = [
         truth if truth is not None or problem is None else problem.ground_truth

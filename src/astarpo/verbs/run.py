@@ -1,4 +1,4 @@
-"""All stages of a recipe, in order; run again, it goes on where it stopped.
+"""The verb `run`: all stages of a recipe, in order; run again, it goes on where it stopped.
 
     recipe.json  train.parquet  test.parquet  values/  train/  base.json  trained.json  summary.json
     report.html
@@ -41,22 +41,13 @@ def run(config: RunConfig) -> dict[str, Any]:
 
 
 def prepare(config: RunConfig) -> dict[str, Any]:
-    """The config of every stage of a recipe, checked as far as can be before any of them runs.
-
-    Raises:
-        UserError: As `run` says.
-    """
+    """The config of every stage of a recipe, checked as far as possible before any of them runs."""
     document, origin = read_recipe(config)
     return prepare_document(document, config.out, origin)
 
 
 def run_document(document: Mapping[str, Any], out: Path, origin: str) -> dict[str, Any]:
-    """Runs a parsed recipe.
-
-    Args:
-        document: The recipe.
-        out: Folder for everything.
-        origin: Where the recipe came from, for messages.
+    """Runs a parsed recipe, whose origin is for messages, in the folder `out`.
 
     Returns:
         Scores of the reference and of the trained policy, their KL, seconds and tokens by stage;
@@ -88,11 +79,7 @@ def run_document(document: Mapping[str, Any], out: Path, origin: str) -> dict[st
 
 
 def prepare_document(document: Mapping[str, Any], out: Path, origin: str) -> dict[str, Any]:
-    """As `prepare`, of a parsed recipe.
-
-    Raises:
-        UserError: As `run_document` says.
-    """
+    """As `prepare`, of a parsed recipe."""
     check_folder(out, [origin], kind="a run of astarpo run", marks=("recipe.json",))
     _require_same_recipe(document, out)
     return prepare_stages(stage_configs(document, out, origin), _finished_stages(out).keys())
@@ -102,12 +89,13 @@ def read_recipe(config: RunConfig) -> tuple[dict[str, Any], str]:
     """The recipe with the config's own settings over it, and where it came from."""
     path = find_recipe(config.recipe)
     document = read_recipe_file(path, config.trust_reward)
-    if config.seed is not None:  # Then it holds for every stage, whatever their tables say.
-        for table in [table for table in document.values() if isinstance(table, dict)]:
-            table.pop("seed", None)
+    if config.seed is not None:  # It holds for every stage, whatever their tables say.
+        for table in document.values():
+            if isinstance(table, dict):
+                table.pop("seed", None)
     document["seed"] = document.get("seed", 0) if config.seed is None else config.seed
     if config.model:
-        document |= {"model": config.model}
+        document["model"] = config.model
         document.pop("warm-start", None)
     for table, source in (("data", config.source), ("test", config.test_source)):
         if source:
@@ -177,7 +165,7 @@ def _render(
     trained: Mapping[str, Mapping[str, float]],
     out: Path,
 ) -> str:
-    """What a person sees at the end: reference against trained, costs, where things are."""
+    """What a user sees at the end: reference against trained, costs, paths."""
     interval = "{value:.3f} [{low:.3f}, {high:.3f}]"
     rows = [("held-out", "reference", "trained")]
     rows += [

@@ -38,11 +38,7 @@ def runs(config: RunsConfig) -> str:
 
 
 def prepare(config: RunsConfig) -> list[RunDirectory]:
-    """The runs to list, oldest first.
-
-    Raises:
-        UserError: As `runs` says.
-    """
+    """The runs to list, oldest first."""
     if not config.dir.is_dir():
         raise UserError(f"{config.dir}: no such folder")
     found = sorted(find_runs(config.dir), key=started_at)
@@ -52,7 +48,7 @@ def prepare(config: RunsConfig) -> list[RunDirectory]:
 
 
 def find_runs(folder: Path) -> Iterator[RunDirectory]:
-    """The runs in a folder and below it; a run's own parts are not looked through."""
+    """The runs in a folder and below it. The parts of a run are not searched."""
     for path, names, files in os.walk(folder):
         if {"recipe.json", "config.json"} & set(files):
             try:
@@ -66,23 +62,18 @@ def find_runs(folder: Path) -> Iterator[RunDirectory]:
 def _row(run: RunDirectory, folder: Path) -> tuple[str, ...]:
     rows = run.metrics()
     last = rows[-1] if rows else {}
+    step = last.get("step", 0)
     name = str(run.path.relative_to(folder)) if run.path != folder else str(folder)
     return (
         # A folder's name may hold what would move a terminal's cursor.
         "".join(c if c.isprintable() else "?" for c in name),
         str(state_of(run, rows)),
-        _progress(last.get("step", 0), run.config),
+        f"{step} of {steps}" if (steps := run.config.get("steps")) else str(step),
         _number(last.get("reward")),
         _number(last.get("kl")),
         f"{sum(row.get('seconds', 0.0) for row in rows):.0f}",
         time.strftime("%Y-%m-%d %H:%M", time.localtime(started_at(run))),
     )
-
-
-def _progress(step: int, config: dict[str, Any]) -> str:
-    if config.get("steps"):
-        return f"{step} of {config['steps']}"
-    return str(step)
 
 
 def _number(value: Any) -> str:

@@ -1,28 +1,23 @@
 """The verb `sweep`: one setting over its values and seeds, in one table."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from astarpo.config import SweepConfig
 from astarpo.experiments.plan import Experiment
 from astarpo.experiments.preview import preview as preview_experiment
-from astarpo.experiments.request import (
-    parse_algorithms,
-    parse_seeds,
-    prepare_experiment,
-    read_recipe,
-    swept_variants,
-)
+from astarpo.experiments.request import plan_experiment, prepare_experiment, swept_variants
 from astarpo.experiments.runner import run_experiment
 
 
 def sweep(config: SweepConfig) -> dict[str, Any]:
     """Trains with every value of a setting and every seed; see `experiments/`.
 
-    All values of `samples` use one value table a seed: the first samples of it.
+    For each seed, all values of `samples` use the first samples of the same value table.
 
     Returns:
-        What `results.json` says, of the runs that are finished.
+        What `results.json` says of the finished runs.
 
     Raises:
         UserError: A setting or the recipe is wrong, a stage cannot do its work, or the folder holds
@@ -32,11 +27,7 @@ def sweep(config: SweepConfig) -> dict[str, Any]:
 
 
 def prepare(config: SweepConfig) -> Experiment:
-    """The experiment, checked as far as can be before any of it is done.
-
-    Raises:
-        UserError: As `sweep` says.
-    """
+    """The experiment, checked as far as possible before any of it is done."""
     return prepare_experiment(plan_sweep(config))
 
 
@@ -46,27 +37,11 @@ def preview(config: SweepConfig) -> list[str]:
 
 
 def plan_sweep(config: SweepConfig) -> Experiment:
-    """The experiment that a sweep is, its settings checked.
-
-    Raises:
-        UserError: As `sweep` says.
-    """
-    document, origin = read_recipe(config)
-    algorithms = parse_algorithms(config.algorithms, document, origin)
-    variants = swept_variants(config.setting, config.over, algorithms)
-    samples = [v.train["values_samples"] for v in variants if config.setting == "samples"]
-    experiment = Experiment(
+    """The experiment that a sweep asks for, with its settings checked."""
+    return plan_experiment(
+        config,
+        partial(swept_variants, config.setting, config.over),
         kind="sweep",
         out=config.out or Path("runs") / f"sweep-{config.setting}",
-        origin=origin,
-        document=document,
-        variants=tuple(variants),
-        seeds=parse_seeds(config.seeds),
         setting=config.setting,
-        equal=config.equal,
-        steps=config.steps,
-        target=config.target,
-        table_samples=max(samples, default=None),
     )
-    experiment.check()
-    return experiment

@@ -1,7 +1,7 @@
 """The report of an experiment (`astarpo compare`, `astarpo sweep`): pictures and a page.
 
-results.json -> results.py -> curves.py, costs.py, sweeps.py -> PNG, report.html
-                           -> tables.py                      -> report.html
+results.json -> records.py -> curves.py, costs.py, sweeps.py -> PNG, report.html
+                           -> table.py, tables.py            -> report.html
 """
 
 import time
@@ -14,7 +14,8 @@ from astarpo.experiments.records import Experiment, read_results
 from astarpo.experiments.report.costs import draw_costs
 from astarpo.experiments.report.curves import draw_reward, draw_training
 from astarpo.experiments.report.sweeps import draw_sweep, draw_value_error
-from astarpo.experiments.report.tables import headline_tables, run_table, settings_tables
+from astarpo.experiments.report.tables import run_table, settings_tables
+from astarpo.experiments.table import make_tables
 from astarpo.reports.page import plural, render
 from astarpo.reports.style import MAX_LINES, embed, save
 from astarpo.runtime.files import write_atomic
@@ -56,10 +57,7 @@ def write_experiment(out: Path) -> str:
         out: The experiment's folder, with `results.json` in it.
 
     Returns:
-        What was written, in a line.
-
-    Raises:
-        UserError: The results cannot be read, or nothing can be written.
+        A line that says what was written.
     """
     experiment = read_results(out)
     figures = _draw(experiment)
@@ -76,13 +74,13 @@ def write_experiment(out: Path) -> str:
 
 def _draw(experiment: Experiment) -> dict[str, Figure]:
     """Pictures by file name in the order shown, without those that would be empty."""
-    draw: dict[str, Callable[[Experiment], Figure | None]] = {"cost.png": draw_costs}
-    if len(experiment.variants) <= MAX_LINES:
-        draw |= {"reward.png": draw_reward, "training.png": draw_training}
+    draw: dict[str, Callable[[Experiment], Figure | None]] = {}
     if experiment.kind == "sweep":
         draw |= {"sweep.png": draw_sweep, "value-error.png": draw_value_error}
-    figures = {name: draw[name](experiment) for name in _CAPTIONS if name in draw}
-    return {name: figure for name, figure in figures.items() if figure}
+    draw["cost.png"] = draw_costs
+    if len(experiment.variants) <= MAX_LINES:
+        draw |= {"reward.png": draw_reward, "training.png": draw_training}
+    return {n: figure for n in _CAPTIONS if n in draw and (figure := draw[n](experiment))}
 
 
 def _render(out: Path, experiment: Experiment, pictures: Mapping[str, str]) -> str:
@@ -93,7 +91,7 @@ def _render(out: Path, experiment: Experiment, pictures: Mapping[str, str]) -> s
         "experiment.html",
         title=f"{title}: {out.resolve().name}",
         made=f"astarpo {experiment.package_version}, {time.strftime('%Y-%m-%d %H:%M')}",
-        tables=headline_tables(experiment),
+        tables=make_tables(experiment) if experiment.rows else [],
         remarks=_remarks(experiment),
         pictures=[(*_CAPTIONS[name], picture) for name, picture in pictures.items()],
         run_heads=run_heads,

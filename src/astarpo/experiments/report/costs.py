@@ -21,10 +21,7 @@ _PHASE_LOOKS = {
 
 
 def draw_costs(experiment: Experiment) -> Figure | None:
-    """Seconds by phase, peak memory, and seconds and tokens to the target; None without a run.
-
-    Bars are means over runs, as in `table.md`, and dots are runs; collapsed ones are counted.
-    """
+    """Seconds by phase, peak memory, and seconds and tokens to the target; None without a run."""
     variants = experiment.variants
     if not variants:
         return None

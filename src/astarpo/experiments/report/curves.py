@@ -1,9 +1,10 @@
-"""Held-out reward against seconds, tokens and steps, and training curves: a line a variant."""
+"""Held-out reward against seconds, tokens and steps, and training curves; a line is a variant."""
 
 from matplotlib.figure import Figure
 
 from astarpo.experiments.records import Experiment
 from astarpo.reports.curves import SMOOTH, Line, Panel, curves_figure
+from astarpo.reports.page import plural
 from astarpo.reports.style import label
 
 _HELD_OUT = "held-out reward (mean)"
@@ -24,7 +25,7 @@ def draw_reward(experiment: Experiment) -> Figure | None:
 
 
 def draw_training(experiment: Experiment) -> Figure | None:
-    """Training reward, KL and, of one algorithm, loss against steps; None without a step."""
+    """Training reward, KL and, if there is one algorithm only, loss; None without a step."""
     if not any(len(run.training.step) for run in experiment.rows):
         return None
     measures = {"reward": "training reward (mean)", "kl": "KL to reference (nats per response)"}
@@ -40,14 +41,9 @@ def _lines(experiment: Experiment, curves: str) -> list[Line]:
     lines = []
     for variant, runs in experiment.variants.items():
         num_collapsed = sum(run.collapsed for run in runs)
-        words = f"{label(variant)} ({len(runs)} run{'s' * (len(runs) != 1)}"
+        words = f"{label(variant)} ({plural(len(runs), 'run')}"
         words += f", {num_collapsed} collapsed)" if num_collapsed else ")"
-        columns = [(run.collapsed, dict(getattr(run, curves))) for run in runs]
-        lines.append(
-            Line(
-                words,
-                [found for collapsed, found in columns if not collapsed],
-                [found for collapsed, found in columns if collapsed],
-            )
-        )
+        whole = [dict(getattr(run, curves)) for run in runs if not run.collapsed]
+        collapsed = [dict(getattr(run, curves)) for run in runs if run.collapsed]
+        lines.append(Line(words, whole, collapsed))
     return lines

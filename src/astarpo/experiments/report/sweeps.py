@@ -1,4 +1,4 @@
-"""Draws scores, KL, loss and collapses against the setting of a sweep, and V*'s error."""
+"""Draws scores, KL, loss and collapses against the swept setting, and the error of V*."""
 
 import math
 import textwrap
@@ -36,10 +36,10 @@ class _Panel(NamedTuple):
 
 
 def positions(values: Sequence[Any]) -> dict[str, float]:
-    """The place of each value of the setting on the axis, by the value's text.
+    """The position of each value of the setting on the axis, by the value's text.
 
-    Numbers stand at their log2, 0 a gap before the smallest and infinity a gap behind the largest;
-    with anything else among them all stand side by side in their order.
+    Numbers stand at their log2, 0 a gap before the smallest and infinity a gap behind the largest.
+    If any value is no number from 0, all stand side by side in their order.
     """
     texts = list(dict.fromkeys(map(value_text, values)))
     numbers = {text: _number(text) for text in texts}
@@ -49,17 +49,13 @@ def positions(values: Sequence[Any]) -> dict[str, float]:
     low, high = min(finite.values(), default=0.0), max(finite.values(), default=0.0)
     gap = (high - low) / max(1, len(finite) - 1) or 1.0
     ends = {text: low - gap if number == 0 else high + gap for text, number in numbers.items()}
-    places = ends | finite
-    return dict(sorted(places.items(), key=lambda item: item[1]))
+    return dict(sorted((ends | finite).items(), key=lambda item: item[1]))
 
 
 def value_text(value: Any) -> str:
     """A value of the setting as text for the axis."""
-    return (
-        f"{value:g}"
-        if isinstance(value, int | float) and not isinstance(value, bool)
-        else str(value)
-    )
+    is_number = isinstance(value, int | float) and not isinstance(value, bool)
+    return f"{value:g}" if is_number else str(value)
 
 
 def draw_sweep(experiment: Experiment) -> Figure | None:
@@ -130,8 +126,8 @@ def _panels(experiment: Experiment) -> list[_Panel]:
     if any(run.collapsed for run in experiment.rows):
         if not any(name.startswith("avg_at_") for name in experiment.score_names("test")):
             panels.append(_Panel("last held-out reward", lambda run: run.last_reward))
-        share = _Panel("share of runs that collapsed", _is_collapsed, is_share=True)
-        panels.append(share)
+        words = "share of runs that collapsed"
+        panels.append(_Panel(words, lambda run: float(run.collapsed), is_share=True))
     return [p for p in panels if any(p.measure(run) is not None for run in experiment.rows)]
 
 
@@ -142,10 +138,6 @@ def _score_panel(split: str, name: str) -> _Panel:
         lambda run: run.score(split, name),
         lambda run: run.reference_score(split, name),
     )
-
-
-def _is_collapsed(run: Run) -> float:
-    return float(run.collapsed)
 
 
 def _final_loss(run: Run) -> float | None:

@@ -1,4 +1,4 @@
-"""An experiment in tables: those of `table.md`, every run, settings."""
+"""Tables that only the page of an experiment has: every run, and the settings."""
 
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
@@ -7,23 +7,18 @@ from urllib.parse import quote
 
 from astarpo.config.train import TRAIN_SETTINGS
 from astarpo.experiments.records import Experiment, Run
-from astarpo.experiments.table import Table, make_tables
 
 RunRow = tuple[str, str | None, list[str | float | None]]
 
-# What differs between runs because each has its own folder, table and seed.
+# Settings that differ between any two runs: each has its own folder, value table and seed.
 _OF_A_RUN = {name for name, setting in TRAIN_SETTINGS.items() if setting.in_experiment == "run"}
 
 
-def headline_tables(experiment: Experiment) -> list[Table]:
-    """The tables of `table.md`: to the target, costs, scores; a line for each variant."""
-    return make_tables(experiment) if experiment.rows else []
-
-
 def run_table(experiment: Experiment, out: Path) -> tuple[list[str], list[RunRow]]:
-    """Heads and, for every run, its name, its own report's address if any, cost and result."""
+    """Heads and, for every run, its name, the address of its own report, its cost and scores."""
     names = [name for name in experiment.score_names("test") if name != "kl"]
-    heads = ["run", "state", "steps", "seconds", "tokens", "GiB", "KL", *map(_score_words, names)]
+    words = ["pass@1, greedy" if n == "pass_at_1" else n.replace("_at_", "@") for n in names]
+    heads = ["run", "state", "steps", "seconds", "tokens", "GiB", "KL", *words]
     rows = []
     for run in experiment.rows:
         scores = [run.score("test", name) for name in names]
@@ -33,7 +28,7 @@ def run_table(experiment: Experiment, out: Path) -> tuple[list[str], list[RunRow
 
 
 def settings_tables(experiment: Experiment) -> tuple[list[list[str]], list[list[str]]]:
-    """Settings that differ between variants, each with a value a variant; then those all share."""
+    """The settings that differ between variants, with a value for each; then the shared ones."""
     found = {name: _settings(runs[0]) for name, runs in experiment.variants.items()}
     names = dict.fromkeys(name for settings in found.values() for name in settings)
     columns = {name: [settings.get(name, "-") for settings in found.values()] for name in names}
@@ -42,12 +37,8 @@ def settings_tables(experiment: Experiment) -> tuple[list[list[str]], list[list[
     return differing, shared
 
 
-def _score_words(name: str) -> str:
-    return "pass@1, greedy" if name == "pass_at_1" else name.replace("_at_", "@")
-
-
 def _address(run: Run, out: Path) -> str | None:
-    """Where a run's own report, or else its folder, is from the page's folder; None without."""
+    """Path of a run's own report, or else of its folder, relative to the page; None without."""
     place = PurePosixPath("runs") / run.variant / f"seed-{run.seed}"
     if ".." in place.parts or run.variant.startswith("/"):
         return None
@@ -62,8 +53,6 @@ def _settings(run: Run) -> dict[str, str]:
 
 
 def _plain(value: Any) -> str:
-    return (
-        ", ".join(f"{k}={v}" for k, v in value.items())
-        if isinstance(value, Mapping)
-        else str(value)
-    )
+    if isinstance(value, Mapping):
+        return ", ".join(f"{name}={item}" for name, item in value.items())
+    return str(value)
