@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
@@ -13,22 +13,20 @@ from astarpo.evaluation.choices import MICRO_BATCH_TOKENS
 from astarpo.evaluation.measure import answered_by_choice, holds_answers, measure, write_answers
 from astarpo.evaluation.scores import Score, mean_score
 from astarpo.evaluation.suite import evaluate_suite, preview_suite
-from astarpo.grading.fingerprint import verifier_fingerprint
 from astarpo.grading.grader import Grader
 from astarpo.grading.reward import reward_file
 from astarpo.grading.verdicts import tell_verdicts
 from astarpo.models.batch import collate, masked_sum, micro_batches
 from astarpo.models.logprobs import token_logprobs
-from astarpo.models.policy import Policy, load_policy, pick_device
-from astarpo.models.prompts import open_prompts
+from astarpo.models.policy import Policy, load_policy
 from astarpo.models.vocabulary import Vocabulary, load_vocabulary
 from astarpo.runtime.files import write_json
 from astarpo.runtime.outputs import check_file
 from astarpo.runtime.stopwatch import Stopwatch
 from astarpo.runtime.version import package_version
-from astarpo.stages.preview import preview_prompts
+from astarpo.stages.prepared import Prepared, prepare_prompts, preview_prompts
 from astarpo.tasks.problem_set import read_problems
-from astarpo.types import Answer, Problem, Prompt, UserError
+from astarpo.types import Answer, Problem, UserError
 
 logger = logging.getLogger("astarpo")
 
@@ -87,24 +85,6 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     return result
 
 
-class Prepared(NamedTuple):
-    """What an evaluation starts from.
-
-    Attributes:
-        problems: As read.
-        prompts: Of those that are not set aside.
-        verifiers: What judges them, with versions.
-        vocabulary: The model's.
-        device: Where the models will be.
-    """
-
-    problems: list[Problem]
-    prompts: list[Prompt]
-    verifiers: dict[str, str]
-    vocabulary: Vocabulary
-    device: torch.device
-
-
 def prepare(config: EvaluateConfig, problems: list[Problem] | None = None) -> Prepared:
     """Reads and checks what `evaluate` needs; loads no weights and writes nothing.
 
@@ -129,25 +109,15 @@ def prepare(config: EvaluateConfig, problems: list[Problem] | None = None) -> Pr
     check_file(answers_file(config), inputs, overwrite=config.overwrite or left_over)
     if problems is None:
         problems = read_problems(config.problems, limit=config.limit)
-    problems = problems[: config.limit]
-    device = pick_device(config.device)
-    verifiers = verifier_fingerprint(problems, config.trust_reward)
-    answered_by_choice(problems)
-    vocabulary = load_vocabulary(config.model)
+    prepared = prepare_prompts(config, problems)
+    answered_by_choice(prepared.problems)
     if config.reference:
-        _require_one_vocabulary(vocabulary, config.reference)
-    prompts = open_prompts(
-        problems,
-        vocabulary,
-        config.prompt_format,
-        config.max_prompt_tokens,
-        config.max_new_tokens,
-    )
-    return Prepared(problems, prompts, verifiers, vocabulary, device)
+        _require_one_vocabulary(prepared.vocabulary, config.reference)
+    return prepared
 
 
 def answers_file(config: EvaluateConfig) -> Path:
-    """Where every answer is written, beside the scores."""
+    """Where the answers are written, beside the scores."""
     return config.out.with_suffix(".parquet")
 
 

@@ -22,10 +22,11 @@ from astarpo.stages.estimate import estimate
 from astarpo.stages.estimate import prepare as prepare_estimate
 from astarpo.stages.evaluate import evaluate
 from astarpo.stages.evaluate import prepare as prepare_evaluate
-from astarpo.stages.train import require_parts, train
+from astarpo.stages.train import train
 from astarpo.stages.warm_start import prepare as prepare_warm_start
 from astarpo.stages.warm_start import warm_start
 from astarpo.training.inputs import TextSettings, refuse_other_text
+from astarpo.training.opening import require_parts
 
 _VERBS: dict[type[Config], Callable[[Any], Any]] = {
     DataConfig: data,
