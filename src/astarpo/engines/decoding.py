@@ -16,7 +16,7 @@ from transformers import DynamicCache
 
 from astarpo.engines.branching.attention import NAME
 from astarpo.engines.branching.cache import BranchingCache
-from astarpo.models.agreement import describe_error, gap, reach, tell_slower, tolerance
+from astarpo.models.agreement import first_fitting, gap, reach
 from astarpo.models.attention import attending, refuse_states
 from astarpo.models.batch import collate
 from astarpo.models.logprobs import logprobs_alone
@@ -34,11 +34,11 @@ together or those of one length at a time."""
 
 _OWN: list[DecodingWay] = ["stepwise", "cached"]
 
-_SAMPLING_BY: dict[DecodingWay, str] = {
-    "cached": "a prompt is held once for each of its samples",
-    "generate": "it is sampled from by transformers' generate, which is slower",
-    "generate_alike": "it is sampled from by transformers' generate, one length of prompt at a "
-    "time, which is slower",
+_INSTEAD: dict[DecodingWay, str] = {
+    "stepwise": "a prompt is held once for each of its samples",
+    "cached": "it is sampled from by transformers' generate, which is slower",
+    "generate": "it is sampled from by transformers' generate, one length of prompt at a time, "
+    "which is slower",
 }
 
 
@@ -57,18 +57,14 @@ class Plan:
     proven: int = 0
 
     def rule_out(self, reason: str) -> None:
-        """Drops the way in use for the next one, and warns of it.
-
-        Raises:
-            UserError: There is no other.
-        """
+        """Drops the way in use for the next one, with a warning, or refuses the model."""
         way = self.ways.pop(0)
         if not self.ways:
             raise UserError(
                 f"{self.name}: cannot be sampled from: decoding by {way} {reason}, and the faster "
                 "ways do not agree with one either; take another model"
             )
-        logger.warning(f"{self.name}: decoding by {way} {reason}; {_SAMPLING_BY[self.ways[0]]}")
+        logger.warning(f"{self.name}: decoding by {way} {reason}; {_INSTEAD[way]}")
 
 
 _plans: WeakKeyDictionary[nn.Module, dict[tuple[int, bool], Plan]] = WeakKeyDictionary()
@@ -117,23 +113,14 @@ def own_way(
     rows = [tokens[row : row + _TRIED + 1] for row in range(4)]
     batch = collate([stretched, stretched, shortest, shortest], rows, 0, model.device)
     theirs_R = logprobs_alone(model, batch, 1.0)
-    for way, next_way in (("stepwise", "cached"), ("cached", "generate")):
-        try:
-            ours_BT = _try_out(model, dtype, few, batch.response_ids_BT, way)
-        except torch.OutOfMemoryError:
-            raise
-        except Exception as error:  # Models differ in too many ways to foresee how one fails.
-            reason = f"decoding by {way} failed ({describe_error(error)})"
-            tell_slower(model, reason, _SAMPLING_BY[next_way])
-            continue
-        apart = gap(ours_BT.flatten(), theirs_R, [_TRIED + 1] * 4)
-        if apart <= tolerance(model):
-            return way
-        logger.warning(
-            f"{type(model).__name__}: decoding by {way} gives log-probs {apart:.2g} nats a token "
-            f"from a forward pass; {_SAMPLING_BY[next_way]}"
-        )
-    return None
+
+    def apart(way: DecodingWay) -> float:
+        ours_BT = _try_out(model, dtype, few, batch.response_ids_BT, way)
+        return gap(ours_BT.flatten(), theirs_R, [_TRIED + 1] * 4)
+
+    ways = {way: _INSTEAD[way] for way in _OWN}
+    misfit = "gives log-probs {} nats a token from a forward pass"
+    return first_fitting(model, ways, apart, "decoding by {}", misfit)
 
 
 def read(
@@ -165,15 +152,7 @@ def _try_out(
     chosen_BT: Tensor,
     way: DecodingWay,
 ) -> Tensor:
-    """Log-probs of given tokens after two prompts, each continued twice: [B, T].
-
-    Args:
-        model: The model.
-        dtype: Of cached keys and values.
-        prompts: P.
-        chosen_BT: [B, T] the tokens.
-        way: How to decode.
-    """
+    """Log-probs of given tokens after prompts, each continued twice: [B, T]."""
     batch = collate(prompts, [()] * len(prompts), 0, model.device)
     mask_PL, ours = batch.attention_mask_BS, way == "stepwise"
     prompt_B = torch.arange(len(prompts), device=model.device).repeat_interleave(2)

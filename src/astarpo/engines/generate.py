@@ -35,9 +35,7 @@ def complete(
         sampling: The distribution.
         alike: Whether to take only prompts of equal length together, so that nothing is padded.
     """
-    if not alike:
-        return _complete(policy, requests, sampling)
-    groups = groupby(requests, key=lambda request: len(request.prompt_ids))
+    groups = groupby(requests, key=lambda request: len(request.prompt_ids) if alike else 0)
     return [done for _, group in groups for done in _complete(policy, list(group), sampling)]
 
 

@@ -73,11 +73,7 @@ class HFEngine:
         """Has nothing to give back: the model is the caller's."""
 
     def sync(self, policy: Policy) -> None:
-        """Checks that the policy's model is the one sampled from; there is nothing to copy.
-
-        Raises:
-            ValueError: It is another.
-        """
+        """Refuses another policy than the one sampled from; there is nothing to copy."""
         if policy.model is not self.policy.model:
             raise ValueError("this engine samples from the module that it was opened with")
 
@@ -186,20 +182,16 @@ class HFEngine:
         """Reads each distinct prompt once; returns cache, next-token logits and mask per row."""
         model, device = self.policy.model, self.policy.device
         pad_id, ours = self.policy.vocabulary.pad_id, way == "stepwise"
-        distinct = list(dict.fromkeys(prompts))
-        place = {prompt: i for i, prompt in enumerate(distinct)}
-        width = max(map(len, distinct))
-        ids_PL = torch.tensor([[pad_id] * (width - len(p)) + list(p) for p in distinct]).to(device)
-        first_P = torch.tensor([width - len(p) for p in distinct])
-        position_PL = (torch.arange(width) - first_P[:, None]).to(device)
-        mask_PL = (position_PL >= 0).long()
-        position_PL = position_PL.clamp(min=0)
+        place = {prompt: i for i, prompt in enumerate(dict.fromkeys(prompts))}
+        batch = collate(list(place), [()] * len(place), pad_id, device)
+        ids_PL, mask_PL = batch.input_ids_BS, batch.attention_mask_BS
         row_B = torch.tensor([place[p] for p in prompts]).to(device)
 
-        at_once = max(1, _READ_AT_ONCE[device.type] // width) if ours else len(distinct)
+        width = ids_PL.shape[1]
+        at_once = max(1, _READ_AT_ONCE[device.type] // width) if ours else len(place)
         caches: list[Any] = []
         logits: list[Tensor] = []
-        inputs = (tensor_PL.split(at_once) for tensor_PL in (ids_PL, mask_PL, position_PL))
+        inputs = (each.split(at_once) for each in (ids_PL, mask_PL, batch.position_ids_BS))
         for ids, mask, position in zip(*inputs, strict=True):
             check_stop()
             caches.append(DynamicCache(config=model.config))

@@ -36,7 +36,8 @@ def load_critic(name: str, device: torch.device) -> Any:
         dtype=torch.float32,
         use_safetensors=True,
     )
-    for parameter in _head(critic).parameters():
+    head = critic.score if hasattr(critic, "score") else critic.classifier
+    for parameter in head.parameters():
         torch.nn.init.zeros_(parameter)
     return critic.eval().to(device)  # eval for good: no dropout, as in the policy
 
@@ -55,11 +56,6 @@ def save_critic(path: Path, critic: Any) -> None:
 def restore_critic(path: Path, critic: Any) -> None:
     """Reads what `save_critic` wrote into a critic of the same shape."""
     critic.load_state_dict(load_file(path))
-
-
-def _head(critic: Any) -> Any:
-    """Token classifiers call their last layer `score` or `classifier`."""
-    return critic.score if hasattr(critic, "score") else critic.classifier
 
 
 def _features(critic: Any, batch: TokenBatch, way: Way) -> Tensor:

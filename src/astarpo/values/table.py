@@ -11,6 +11,7 @@ lost.
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,6 @@ from astarpo.values.shards import (
     read_shard,
     shard_paths,
     write_shard,
-    write_shard_table,
 )
 
 _AGAIN = "run the same astarpo estimate again"
@@ -150,8 +150,7 @@ class ValueTable:
 
     def append(self, samples: Sequence[Sample]) -> None:
         """Writes finished samples as one more shard."""
-        shard = write_shard(self.path, samples, self._fingerprint)
-        self._checked[shard] = self._fingerprint
+        self._write(pa.Table.from_pylist([asdict(sample) for sample in samples], schema=SCHEMA))
 
     def stale_shards(self) -> list[Path]:
         """The shards that were judged by other verifiers than this table's, or by unknown ones."""
@@ -168,9 +167,7 @@ class ValueTable:
 
     def replace(self, shard: Path, rows: pa.Table) -> None:
         """Writes a shard's samples with other verdicts in its place."""
-        new = write_shard_table(self.path, rows, self._fingerprint)
-        self._checked[new] = self._fingerprint
-        if new != shard:  # Version 0.1.0 named it.
+        if self._write(rows) != shard:  # Version 0.1.0 named it.
             shard.unlink()
 
     def samples(self, columns: Sequence[str] | None = None) -> pa.Table:
@@ -272,6 +269,11 @@ class ValueTable:
                 f"{self.path}: problem {changed.id} was sampled with another text or answer"
             )
         return reward_matrix(rows, [p.id for p in problems], num_samples)
+
+    def _write(self, rows: pa.Table) -> Path:
+        shard = write_shard(self.path, rows, self._fingerprint)
+        self._checked[shard] = self._fingerprint
+        return shard
 
     def _finished(self, name: str) -> Any:
         if not {"samples", name} <= self.manifest.keys():
