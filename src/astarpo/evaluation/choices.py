@@ -46,7 +46,11 @@ def pick_choices(
         Answers in the order of `prompts`, by `acc` and by `acc_norm`. The verdict's answer is the
         number of the choice, from 0.
     """
-    choices = [(p, k) for p, prompt in enumerate(prompts) for k in range(_count(prompt))]
+    choices = [
+        (p, k)
+        for p, prompt in enumerate(prompts)
+        for k, _ in enumerate(prompt.problem.extra["choices"])
+    ]
     vocabulary = policy.vocabulary
     pairs = [_encode(prompts[p].problem, k, vocabulary, prompt_format) for p, k in choices]
     completions: dict[tuple[int, int], Completion] = {}
@@ -74,10 +78,6 @@ def pick_choices(
             )
             picked[name].append(Answer(prompt, completions[p, best], texts[best], verdict))
     return picked
-
-
-def _count(prompt: Prompt) -> int:
-    return len(prompt.problem.extra["choices"])
 
 
 def _encode(

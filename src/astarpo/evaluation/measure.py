@@ -62,19 +62,8 @@ def measure(
 ) -> Measurement:
     """Answers every problem and scores the answers.
 
-    Problems with choices are answered by likelihood, others greedily and with `config.samples`
-    samples.
-
-    Args:
-        policy: Its likelihood decides between choices.
-        engine: Samples from it.
-        prompts: The problems.
-        config: How many samples, and from which distribution.
-        grader: Judges.
-        stopwatch: Gets the phases.
-
-    Raises:
-        UserError: Both kinds are mixed.
+    Problems with choices are answered by the policy's likelihood of each, others greedily and with
+    `config.samples` samples. The two kinds are not mixed.
     """
     if answered_by_choice([prompt.problem for prompt in prompts]):
         with stopwatch.phase("choices"):

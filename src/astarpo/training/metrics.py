@@ -61,13 +61,7 @@ def cost_metrics(stopwatch: Stopwatch, num_tokens: float) -> dict[str, float]:
 def run_summary(
     rows: Sequence[Mapping[str, Any]], engine: Mapping[str, Any], *, completed: bool
 ) -> dict[str, Any]:
-    """A run in a few numbers: what `summary.json` holds.
-
-    Args:
-        rows: Metrics of its steps; there may be none.
-        engine: Facts of what sampled.
-        completed: Whether it came to its end.
-    """
+    """A run in a few numbers, from the metrics of its steps: what `summary.json` holds."""
     last = rows[-1] if rows else {"step": 0}
     return {
         "completed": completed,
@@ -82,11 +76,7 @@ def run_summary(
 
 
 def run_verdicts(rows: Sequence[Mapping[str, Any]]) -> tuple[Counter[str], float]:
-    """How many answers of a run have each status, and what share was truncated.
-
-    Args:
-        rows: Metrics of its steps, at least one.
-    """
+    """How many answers of a run's steps, at least one, have each status; the share truncated."""
     counts: Counter[str] = Counter({s: sum(row[f"status_{s}"] for row in rows) for s in STATUSES})
     truncated = sum(
         row["truncated_share"] * sum(row[f"status_{s}"] for s in STATUSES) for row in rows
