@@ -128,12 +128,8 @@ def read(
 ) -> Tensor:
     """Reads tokens into a cache; returns the logits after the last of them, [B, V].
 
-    Args:
-        model: A transformers causal language model.
-        ids_BL: [B, L] the tokens.
-        mask_BL: [B, L of cache and tokens] 1 on what is not padding; None if the cache knows.
-        position_BL: [B, L] their positions.
-        cache: Holds the tokens before them, and takes them in.
+    The mask is of the cache's tokens and the new ones, 1 on what is not padding; None if the cache
+    knows it.
     """
     return model(
         input_ids=ids_BL,

@@ -29,11 +29,7 @@ def complete(
 ) -> list[Completion]:
     """Completes requests that are in the order of their prompts' lengths.
 
-    Args:
-        policy: Sampled from.
-        requests: What to complete.
-        sampling: The distribution.
-        alike: Whether to take only prompts of equal length together, so that nothing is padded.
+    With `alike`, only prompts of equal length go together, so that nothing is padded.
     """
     groups = groupby(requests, key=lambda request: len(request.prompt_ids) if alike else 0)
     return [done for _, group in groups for done in _complete(policy, list(group), sampling)]

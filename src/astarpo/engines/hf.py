@@ -88,7 +88,7 @@ class HFEngine:
 
         Raises:
             ValueError: A prompt is empty.
-            UserError: What the model writes cannot be brought to agree with a forward pass over it.
+            UserError: No way of decoding gives the log-probs of a forward pass over what it wrote.
         """
         if not all(request.prompt_ids for request in requests):
             raise ValueError("a prompt is empty: there is no token to predict the first one from")

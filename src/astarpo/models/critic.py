@@ -19,23 +19,14 @@ from astarpo.models.ways import Way, before_responses, fitting_way
 def load_critic(name: str, device: torch.device) -> Any:
     """A critic that starts from a model's weights, with a head that predicts 0 everywhere.
 
-    Args:
-        name: A model folder or a hub name.
-        device: Where to put it.
-
     Raises:
         UserError: It cannot be found, or transformers has no value head for its kind.
     """
     from transformers import AutoModelForTokenClassification
 
-    critic = load_part(
-        name,
-        "critic",
-        AutoModelForTokenClassification.from_pretrained,
-        num_labels=1,
-        dtype=torch.float32,
-        use_safetensors=True,
-    )
+    load = AutoModelForTokenClassification.from_pretrained
+    settings = {"num_labels": 1, "dtype": torch.float32, "use_safetensors": True}
+    critic = load_part(name, "critic", load, **settings)
     head = critic.score if hasattr(critic, "score") else critic.classifier
     for parameter in head.parameters():
         torch.nn.init.zeros_(parameter)

@@ -27,11 +27,7 @@ _SCALE = 2
 
 
 def require_lora(config: TrainConfig) -> None:
-    """Checks that LoRA is possible with these settings, before anything long begins.
-
-    Raises:
-        UserError: Its library is not installed, or settings contradict each other.
-    """
+    """Checks that LoRA is possible with these settings, before anything long begins."""
     if config.lora_rank is None:
         if config.lora_alpha is not None:
             raise UserError("lora_alpha is the weight of a LoRA adapter: give --lora-rank too")
@@ -51,9 +47,6 @@ def adapt(base: Policy, config: TrainConfig, adapter: Path | None = None) -> tup
         base: Frozen. Its model is changed in place.
         config: Gives rank and alpha; its seed is that of a new adapter.
         adapter: A saved adapter to go on from, None for a new one.
-
-    Raises:
-        UserError: peft is not installed.
     """
     peft = _peft()
     if adapter:

@@ -35,13 +35,7 @@ _latest: WeakKeyDictionary[nn.Module, Way] = WeakKeyDictionary()
 
 
 def before_responses(module: Any, batch: TokenBatch, way: Way) -> Tensor:
-    """A module's first output at the token before each response token: [R, X].
-
-    Args:
-        module: A transformers model: a decoder, or one with a head of its own.
-        batch: The sequences.
-        way: How to send them through it.
-    """
+    """The first output of a transformers module at the token before each response token: [R, X]."""
     return _RUNS[way](module, batch)
 
 

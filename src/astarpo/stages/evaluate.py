@@ -91,9 +91,6 @@ def prepare(config: EvaluateConfig, problems: list[Problem] | None = None) -> Pr
     Args:
         config: Its settings, without a suite.
         problems: Those of a file that is not written yet.
-
-    Raises:
-        UserError: An input is wrong.
     """
     if config.suite is not None:
         raise UserError("a suite brings its own problems: give it to astarpo evaluate alone")
@@ -130,14 +127,7 @@ def _require_one_vocabulary(vocabulary: Vocabulary, reference: str) -> None:
 def kl_scores(
     policy: Policy, reference: Policy, sampled_PK: Sequence[Sequence[Answer]], temperature: float
 ) -> dict[str, Score]:
-    """KL of the policy to the reference on the policy's own samples, in nats.
-
-    Args:
-        policy: Sampled the answers.
-        reference: What it is held against.
-        sampled_PK: K answers for each problem.
-        temperature: What they were sampled at.
-    """
+    """KL of the policy to the reference, in nats, on K answers of its own to each problem."""
     answers = [answer for row in sampled_PK for answer in row]
     lengths = [len(a.prompt.token_ids) + len(a.completion.token_ids) for a in answers]
     log_ratios = [0.0] * len(answers)

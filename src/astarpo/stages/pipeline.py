@@ -38,16 +38,7 @@ _VERBS: dict[type[Config], Callable[[Any], Any]] = {
 
 
 def stage_configs(document: Mapping[str, Any], out: Path, origin: str) -> dict[str, Any]:
-    """The config of every stage of a recipe, in order.
-
-    Args:
-        document: The recipe.
-        out: Folder for everything.
-        origin: Where the recipe came from, for messages.
-
-    Raises:
-        UserError: A setting is wrong.
-    """
+    """The config of every stage of a recipe, in order; `origin` names the recipe in messages."""
 
     def settings(verb: str, **own: Any) -> dict[str, Any]:
         return settings_for(verb, document, origin) | own
@@ -85,17 +76,10 @@ def stage_configs(document: Mapping[str, Any], out: Path, origin: str) -> dict[s
 
 
 def prepare_stages(stages: Mapping[str, Any], finished: Set[str]) -> dict[str, Any]:
-    """Checks what stages will need, also of problems that are not written yet.
-
-    Args:
-        stages: Configs by name, as `stage_configs` gives them.
-        finished: Names of those that are done.
+    """Checks what unfinished stages will need, also of problems that are not written yet.
 
     Returns:
         The configs, those of the problems such that training and held-out ones are kept apart.
-
-    Raises:
-        UserError: An input is wrong or is not there.
     """
     stages = dict(stages)
     require_parts(stages["train"])

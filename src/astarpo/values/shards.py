@@ -74,11 +74,7 @@ def write_shard(folder: Path, table: pa.Table, fingerprint: Mapping[str, Any]) -
 
 
 def check_shard(path: Path) -> dict[str, Any] | None:
-    """The fingerprint of a shard that is whole; None where version 0.1.0 wrote it.
-
-    Raises:
-        DamagedFileError: It is not whole.
-    """
+    """The fingerprint of a shard, which has to be whole; None where version 0.1.0 wrote it."""
     match = _NAME.fullmatch(path.name)
     assert match
     if match[1]:  # It has no checksums: all that can be done is to read it.
@@ -92,11 +88,7 @@ def check_shard(path: Path) -> dict[str, Any] | None:
 
 
 def read_shard(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
-    """Reads a shard that `check_shard` has found whole.
-
-    Raises:
-        DamagedFileError: It has been damaged since.
-    """
+    """Reads a shard that `check_shard` has found whole."""
     with open_parquet(path, is_checked=True) as file:
         table = file.read(columns=columns)
     return table if columns is None else table.select(columns)  # Arrow reads in the file's order.
