@@ -120,3 +120,8 @@ class Answer:
     completion: Completion
     text: str
     verdict: Verdict
+
+    @property
+    def sequence(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Token ids of the prompt and of the response."""
+        return self.prompt.token_ids, self.completion.token_ids

@@ -26,7 +26,6 @@ from astarpo.engines.generate import complete
 from astarpo.engines.rows import Rows
 from astarpo.models.agreement import describe_error, gap, tolerance
 from astarpo.models.attention import attending
-from astarpo.models.batch import collate
 from astarpo.models.logprobs import logprobs_alone
 from astarpo.models.policy import Policy
 from astarpo.runtime.stopping import check_stop
@@ -133,12 +132,7 @@ class HFEngine:
         """How far the log-probs of a few completions are from those of a forward pass."""
         order = sorted(range(len(done)), key=lambda i: len(prompts[i]) + len(done[i].token_ids))
         few = [order[0], order[len(order) // 2], order[-1]]
-        batch = collate(
-            [prompts[i] for i in few],
-            [done[i].token_ids for i in few],
-            self.policy.vocabulary.pad_id,
-            self.policy.device,
-        )
+        batch = self.policy.collate([(prompts[i], done[i].token_ids) for i in few])
         theirs_R = logprobs_alone(self.policy.model, batch, sampling.temperature or 1.0)
         ours_R = theirs_R.new_tensor([value for i in few for value in done[i].logprobs])
         return gap(ours_R, theirs_R, [len(done[i].token_ids) for i in few])
@@ -181,9 +175,9 @@ class HFEngine:
     ) -> tuple[Any, Tensor, Tensor]:
         """Reads each distinct prompt once; returns cache, next-token logits and mask per row."""
         model, device = self.policy.model, self.policy.device
-        pad_id, ours = self.policy.vocabulary.pad_id, way == "stepwise"
+        ours = way == "stepwise"
         place = {prompt: i for i, prompt in enumerate(dict.fromkeys(prompts))}
-        batch = collate(list(place), [()] * len(place), pad_id, device)
+        batch = self.policy.collate([(prompt, ()) for prompt in place])
         ids_PL, mask_PL = batch.input_ids_BS, batch.attention_mask_BS
         row_B = torch.tensor([place[p] for p in prompts]).to(device)
 

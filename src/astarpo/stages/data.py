@@ -72,9 +72,8 @@ def gather_problems(config: DataConfig, held_out: Sequence[Problem] | None = Non
     judge = _data_source(config.reward) if config.reward else None
     columns = Columns(config.prompt_column, config.answer_column, config.instruction)
     if config.task == OWN:
-        problems = list(
-            islice(_of_share(_own_problems(config, columns, judge), config), config.limit)
-        )
+        own = _own_problems(config, columns, judge)
+        problems = list(islice(_of_share(own, config), config.limit))
     else:
         if columns.are_given:
             raise UserError(f"prompt_column, answer_column and instruction are for {OWN} problems")

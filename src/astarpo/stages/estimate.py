@@ -96,8 +96,7 @@ def prepare(config: EstimateConfig, problems: list[Problem] | None = None) -> Pr
     prepared = prepare_prompts(config, problems)
     if held := started_manifest(config.out)["fingerprint"]:
         wanted = sampling_fingerprint(config, prepared.problems, config.seed)
-        misfit = f"{config.out}: the value table does not fit"
-        require_fit(held, wanted, misfit, any_verifier=config.rejudge)
+        require_fit(held, wanted, config.out, any_verifier=config.rejudge)
     return prepared
 
 

@@ -16,7 +16,7 @@ from astarpo.evaluation.suite import evaluate_suite, preview_suite
 from astarpo.grading.grader import Grader
 from astarpo.grading.reward import reward_file
 from astarpo.grading.verdicts import tell_verdicts
-from astarpo.models.batch import collate, masked_sum, micro_batches
+from astarpo.models.batch import masked_sum, micro_batches
 from astarpo.models.logprobs import token_logprobs
 from astarpo.models.policy import Policy, load_policy
 from astarpo.models.vocabulary import Vocabulary, load_vocabulary
@@ -129,15 +129,10 @@ def kl_scores(
 ) -> dict[str, Score]:
     """KL of the policy to the reference, in nats, on K answers of its own to each problem."""
     answers = [answer for row in sampled_PK for answer in row]
-    lengths = [len(a.prompt.token_ids) + len(a.completion.token_ids) for a in answers]
+    lengths = [sum(map(len, answer.sequence)) for answer in answers]
     log_ratios = [0.0] * len(answers)
     for indices in micro_batches(lengths, MICRO_BATCH_TOKENS):
-        batch = collate(
-            [answers[i].prompt.token_ids for i in indices],
-            [answers[i].completion.token_ids for i in indices],
-            policy.vocabulary.pad_id,
-            policy.device,
-        )
+        batch = policy.collate([answers[i].sequence for i in indices])
         totals = []
         for side in (policy, reference):
             with side.autocast():

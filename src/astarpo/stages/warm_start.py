@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from astarpo.config import WarmStartConfig
-from astarpo.models.batch import collate, masked_sum
+from astarpo.models.batch import masked_sum
 from astarpo.models.logprobs import token_logprobs
 from astarpo.models.policy import Policy, make_policy, save_model
 from astarpo.models.vocabulary import Vocabulary, make_vocabulary
@@ -116,12 +116,7 @@ def fit(
     with Progress("warm start: steps", steps) as progress:
         for step in range(steps):
             chosen = epoch_stream(order_seed, step, len(examples), batch_size)
-            batch = collate(
-                [examples[i][0] for i in chosen],
-                [examples[i][1] for i in chosen],
-                policy.vocabulary.pad_id,
-                policy.device,
-            )
+            batch = policy.collate([examples[i] for i in chosen])
             logprobs_BT, _ = token_logprobs(policy.model, batch, temperature=1.0)
             loss = -masked_sum(logprobs_BT, batch.mask_BT).sum() / batch.mask_BT.sum()
             optimizer.zero_grad(set_to_none=True)

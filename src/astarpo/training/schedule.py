@@ -15,7 +15,7 @@ from torch import Tensor
 
 from astarpo.algorithms.base import Algorithm
 from astarpo.config import TrainConfig
-from astarpo.models.batch import TokenBatch, collate, micro_batches
+from astarpo.models.batch import TokenBatch, micro_batches
 from astarpo.models.policy import Policy
 from astarpo.runtime.seeding import derive_seed, epoch_stream
 from astarpo.types import Answer, Prompt
@@ -90,7 +90,7 @@ def plan_minibatches(
         policy: Gives padding and device.
     """
     group, coupled = algorithm.samples_per_prompt, algorithm.coupled
-    lengths = [len(a.prompt.token_ids) + len(a.completion.token_ids) for a in answers]
+    lengths = [sum(map(len, answer.sequence)) for answer in answers]
     minibatches = []
     for prompts in split(len(answers) // group, config.minibatches):
         starts = range(prompts.start * group, prompts.stop * group, coupled)
@@ -98,12 +98,7 @@ def plan_minibatches(
         part = []
         for units in micro_batches(longest, config.micro_batch_tokens // coupled):
             indices = [starts[unit] + i for unit in units for i in range(coupled)]
-            tokens = collate(
-                [answers[i].prompt.token_ids for i in indices],
-                [answers[i].completion.token_ids for i in indices],
-                policy.vocabulary.pad_id,
-                policy.device,
-            )
+            tokens = policy.collate([answers[i].sequence for i in indices])
             part.append(MicroBatch(torch.tensor(indices, device=policy.device), tokens))
         minibatches.append(part)
     return minibatches

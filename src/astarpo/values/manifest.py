@@ -74,14 +74,20 @@ def _fingerprint_of_shards(shards: Sequence[Path], problem: str) -> dict[str, An
 
 
 def require_fit(
-    held: Mapping[str, Any], wanted: Mapping[str, Any], misfit: str, *, any_verifier: bool = False
+    held: Mapping[str, Any],
+    wanted: Mapping[str, Any],
+    path: Path,
+    misfit: str = "the value table does not fit",
+    *,
+    any_verifier: bool = False,
 ) -> None:
     """Checks that samples are what is wanted; entries that only one side has are not compared.
 
     Args:
         held: Fingerprint of the samples.
         wanted: Fingerprint that they should have.
-        misfit: How the message begins if they have not; it names each difference.
+        path: Where the samples are.
+        misfit: What the message says of them if they do not fit; it names each difference.
         any_verifier: Whether to ignore what judged them.
     """
     names = [n for n in sorted(held.keys() & wanted.keys()) if held[n] != wanted[n]]
@@ -98,4 +104,4 @@ def require_fit(
             ": it has changed since these samples were judged; judge them anew with the astarpo "
             "estimate that made them and --rejudge"
         )
-    raise UserError(f"{misfit}: {differences}")
+    raise UserError(f"{path}: {misfit}: {differences}")

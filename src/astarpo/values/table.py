@@ -102,16 +102,14 @@ class ValueTable:
             UserError: The table there has another fingerprint; the differences are named.
         """
         held = started_manifest(path)
-        misfit = f"{path}: the value table does not fit"
-        require_fit(held["fingerprint"], fingerprint, misfit, any_verifier=any_verifier)
+        require_fit(held["fingerprint"], fingerprint, path, any_verifier=any_verifier)
         union = held["fingerprint"] | fingerprint
         if any_verifier:
             held.pop("samples", None)
         with disk_errors(path):
             path.mkdir(parents=True, exist_ok=True)
-        write_sealed_json(
-            path / MANIFEST, {**held, **facts, "format": FORMAT, "fingerprint": union}
-        )
+        manifest = {**held, **facts, "format": FORMAT, "fingerprint": union}
+        write_sealed_json(path / MANIFEST, manifest)
         table = cls(path)
         table._fingerprint = fingerprint
         table._set_damaged_aside()
@@ -140,8 +138,7 @@ class ValueTable:
         Raises:
             UserError: They are not; each difference is named.
         """
-        misfit = f"{self.path}: the value table does not fit"
-        require_fit(self.manifest["fingerprint"], fingerprint, misfit)
+        require_fit(self.manifest["fingerprint"], fingerprint, self.path)
 
     def set_facts(self, **facts: Any) -> None:
         """Replaces entries of the manifest beside the fingerprint."""
@@ -183,8 +180,8 @@ class ValueTable:
                 tables.append(read_shard(shard, columns))
             except DamagedFileError as error:
                 raise DamagedFileError(f"{error}; {_AGAIN}: it makes its samples anew") from error
-            misfit = f"{shard}: does not belong to this value table"
-            require_fit(held or {}, self.manifest["fingerprint"], misfit)
+            misfit = "does not belong to this value table"
+            require_fit(held or {}, self.manifest["fingerprint"], shard, misfit)
         return pa.concat_tables([SCHEMA.empty_table().select(columns or SCHEMA.names), *tables])
 
     def missing_samples(self, problems: Sequence[Problem], num_samples: int) -> list[list[int]]:
