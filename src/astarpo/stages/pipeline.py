@@ -100,7 +100,7 @@ def prepare_stages(stages: Mapping[str, Any], finished: Set[str]) -> dict[str, A
 
 
 def is_made(config: Config) -> bool:
-    """Whether a stage's result is there although its time is not known: a kill came in between."""
+    """Whether a stage's result is complete, though a kill kept its time from being recorded."""
     return isinstance(config, DataConfig | WarmStartConfig) and config.out.exists()
 
 
