@@ -141,6 +141,26 @@ def read(
     ).logits[:, -1]
 
 
+def branch_off(
+    cache: Any, mask_PL: Tensor, prompt_B: Tensor, dtype: torch.dtype | None, way: DecodingWay
+) -> Any:
+    """Turns transformers' cache of P prompts into one of B continuations, for our own loop."""
+    if way == "stepwise":
+        return BranchingCache(cache, mask_PL, prompt_B, dtype)
+    cache.batch_select_indices(prompt_B)
+    return cache
+
+
+def read_next(model: Any, ids_B: Tensor, mask_BL: Tensor, position_B: Tensor, cache: Any) -> Tensor:
+    """Reads the next token of each row into a cache of `branch_off`; returns its logits, [B, V]."""
+    if isinstance(cache, BranchingCache):
+        cache.open_column()
+        seen_BL = None
+    else:
+        seen_BL = mask_BL[:, : cache.get_seq_length() + 1]
+    return read(model, ids_B[:, None], seen_BL, position_B[:, None], cache)
+
+
 def _try_out(
     model: Any,
     dtype: torch.dtype | None,
@@ -150,24 +170,18 @@ def _try_out(
 ) -> Tensor:
     """Log-probs of given tokens after prompts, each continued twice: [B, T]."""
     batch = collate(prompts, [()] * len(prompts), 0, model.device)
-    mask_PL, ours = batch.attention_mask_BS, way == "stepwise"
+    mask_PL = batch.attention_mask_BS
     prompt_B = torch.arange(len(prompts), device=model.device).repeat_interleave(2)
     cache: Any = DynamicCache(config=model.config)
     logits_BV = read(model, batch.input_ids_BS, mask_PL, batch.position_ids_BS, cache)[prompt_B]
     mask_BL = nn.functional.pad(mask_PL[prompt_B], (0, _TRIED), value=1)
-    position_B1 = mask_PL.sum(dim=-1, keepdim=True)[prompt_B]
-    if ours:
+    position_B = mask_PL.sum(dim=-1)[prompt_B]
+    if way == "stepwise":
         refuse_states(model)
-        cache = BranchingCache(cache, mask_PL, prompt_B, dtype)
-    else:
-        cache.batch_select_indices(prompt_B)
-    found = [logits_BV.float().log_softmax(dim=-1).gather(-1, chosen_BT[:, :1])]
-    with attending(model, NAME) if ours else nullcontext():
-        for column in range(chosen_BT.shape[1] - 1):
-            ids_B1, next_B1 = chosen_BT[:, column : column + 2].split(1, dim=-1)
-            if ours:
-                cache.open_column()
-            seen_BL = None if ours else mask_BL[:, : cache.get_seq_length() + 1]
-            logits_BV = read(model, ids_B1, seen_BL, position_B1 + column, cache)
-            found.append(logits_BV.float().log_softmax(dim=-1).gather(-1, next_B1))
-    return torch.cat(found, dim=-1)
+    cache = branch_off(cache, mask_PL, prompt_B, dtype, way)
+    logits = [logits_BV]
+    with attending(model, NAME) if way == "stepwise" else nullcontext():
+        for column, ids_B in enumerate(chosen_BT[:, :-1].unbind(dim=1)):
+            logits.append(read_next(model, ids_B, mask_BL, position_B + column, cache))
+    logprobs_BTV = torch.stack(logits, dim=1).float().log_softmax(dim=-1)
+    return logprobs_BTV.gather(-1, chosen_BT[:, :, None]).squeeze(-1)

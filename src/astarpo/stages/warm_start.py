@@ -98,15 +98,9 @@ def fit(
     lr: float,
     seed: int,
 ) -> None:
-    """Maximises the likelihood of the solutions, in place: AdamW, warm-up, then cosine to 0.
+    """Maximises the likelihood of the solutions, in place, over shuffled epochs of the examples.
 
-    Args:
-        policy: Untrained or not.
-        examples: Gone through in shuffled epochs.
-        steps: Number of updates.
-        batch_size: Examples in an update.
-        lr: The peak of the learning rate.
-        seed: Decides the order.
+    By AdamW, whose learning rate rises to `lr` in the first steps and falls to 0 as a cosine.
     """
     optimizer = torch.optim.AdamW(policy.model.parameters(), lr=lr, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
