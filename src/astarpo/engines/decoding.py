@@ -102,9 +102,9 @@ def own_way(
 
     Args:
         model: A transformers causal language model.
-        dtype: Of cached keys and values, see `BranchingCache`.
+        dtype: That of cached keys and values, see `BranchingCache`.
         prompts: The longest, repeated, and the shortest are each continued twice.
-        length: Of the longest sequence to try out.
+        length: The length of the longest sequence to try out.
     """
     longest, shortest = max(prompts, key=len), min(prompts, key=len)
     stretched = (longest * (length // len(longest) + 1))[: length - _TRIED - 1]

@@ -47,7 +47,7 @@ def load_part(name: str, part: str, load: Callable[..., Any], **settings: Any) -
         name: A model folder or a hub name.
         part: What is loaded, for messages; `model` alone needs the weights.
         load: A `from_pretrained` of transformers.
-        settings: For it.
+        settings: Arguments for `load`.
     """
     path = resolve_model(name, weights=part == "model")
     try:

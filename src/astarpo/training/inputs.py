@@ -54,7 +54,7 @@ class Inputs:
         algorithm: The loss.
         prompts: What is trained on, each with its V* where there is a table.
         held_out: Prompts of the held-out problems; empty where there are none.
-        num_steps: Of the whole run.
+        num_steps: The steps of the whole run.
     """
 
     vocabulary: Vocabulary

@@ -23,7 +23,7 @@ def reward_matrix(
 
     Args:
         samples: Columns `problem_id`, `sample` and `reward`.
-        problem_ids: Which problems, in the order wanted.
+        problem_ids: Of the problems, in the order wanted.
         num_samples: N; None for as many as any of these problems has.
 
     Returns:

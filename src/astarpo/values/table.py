@@ -204,7 +204,7 @@ class ValueTable:
         """Rewards of the first samples of each problem.
 
         Args:
-            problems: Which, in the order wanted.
+            problems: In the order wanted.
             num_samples: N; None for all that the table was made with.
 
         Returns:
@@ -229,7 +229,7 @@ class ValueTable:
         """V* of each problem: what training, exports, reports and pictures use.
 
         Args:
-            problems: Which, in the order wanted.
+            problems: In the order wanted.
             estimator: How V* is estimated.
             num_samples: As in `rewards`.
 
@@ -242,7 +242,7 @@ class ValueTable:
         """Writes values.parquet and marks the table as finished.
 
         Args:
-            problems: Which; the table has N samples of each.
+            problems: The table has N samples of each.
             found: Their `values`.
             facts: Further entries of the manifest.
         """
