@@ -43,9 +43,7 @@ class Recomputing:
                 layer.training = False
 
 
-def _same_again(
-    model: Any,
-) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
+def _same_again(model: Any) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
     """Contexts of a layer's first computation, and of its second.
 
     The second comes in the backward pass, when another attention function may be in place; it

@@ -42,11 +42,7 @@ def prepare_prompts(config: EstimateConfig | EvaluateConfig, problems: list[Prob
     verifiers = verifier_fingerprint(problems, config.trust_reward)
     vocabulary = load_vocabulary(config.model)
     prompts = open_prompts(
-        problems,
-        vocabulary,
-        config.prompt_format,
-        config.max_prompt_tokens,
-        config.max_new_tokens,
+        problems, vocabulary, config.prompt_format, config.max_prompt_tokens, config.max_new_tokens
     )
     return Prepared(problems, prompts, verifiers, vocabulary, device)
 

@@ -133,10 +133,7 @@ class Learner:
 
     @torch.no_grad()
     def _score(
-        self,
-        answers: Sequence[Answer],
-        parts: Sequence[MicroBatch],
-        stopwatch: Stopwatch,
+        self, answers: Sequence[Answer], parts: Sequence[MicroBatch], stopwatch: Stopwatch
     ) -> Rollout:
         """Everything about a rollout that is computed once, before its first update."""
         lengths = [len(a.completion.token_ids) for a in answers]

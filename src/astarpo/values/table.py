@@ -33,14 +33,7 @@ from astarpo.values.manifest import (
     started_manifest,
 )
 from astarpo.values.rewards import find_changed, reward_matrix
-from astarpo.values.shards import (
-    SCHEMA,
-    Sample,
-    check_shard,
-    read_shard,
-    shard_paths,
-    write_shard,
-)
+from astarpo.values.shards import SCHEMA, Sample, check_shard, read_shard, shard_paths, write_shard
 
 _AGAIN = "run the same astarpo estimate again"
 
