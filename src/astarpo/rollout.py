@@ -27,11 +27,11 @@ def roll_out(
         vocabulary: Decodes token ids to text.
         engine: Samples.
         grader: Judges.
-        prompts: A prompt as often as it needs completions, its repeats side by side.
+        prompts: Each as often as it needs completions, its repeats side by side.
         seeds: Seed of each completion.
         sampling: The distribution.
         stopwatch: Gets the phases `generate` and `verify`.
-        on_progress: Called with how many more completions are sampled.
+        on_progress: Called with the number of completions that were sampled since the last call.
 
     Returns:
         The answers, in the order of `prompts`.

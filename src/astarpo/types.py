@@ -8,13 +8,13 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, TypedDict, get_args
 
 Status = Literal["ok", "no_answer", "unparsable", "timeout", "error"]
 """How judging went: `ok` judged; `no_answer` the response states none; `unparsable` it states one
 that cannot be read; `timeout` judging was killed at its limit; `error` the verifier failed."""
 
-STATUSES: tuple[Status, ...] = ("ok", "no_answer", "unparsable", "timeout", "error")
+STATUSES: tuple[Status, ...] = get_args(Status)
 
 FinishReason = Literal["stop", "length"]
 """Why generation ended: a stop id was sampled, or the token limit was reached (truncated)."""
@@ -120,3 +120,8 @@ class Answer:
     completion: Completion
     text: str
     verdict: Verdict
+
+    @property
+    def sequence(self) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """Token ids of the prompt and of the response."""
+        return self.prompt.token_ids, self.completion.token_ids

@@ -18,7 +18,7 @@ from astarpo.models import head
 from astarpo.models.batch import collate, masked_sum
 from astarpo.models.head import is_plain
 from astarpo.models.logprobs import token_logprobs
-from astarpo.models.lora import adapt, require_lora, save_adapter, save_merged
+from astarpo.models.lora import adapt, require_lora, save_adapter, save_trained
 from astarpo.models.policy import load_policy, make_policy, round_linears
 from astarpo.runtime.stopwatch import Stopwatch
 from astarpo.training.learner import Learner
@@ -217,7 +217,7 @@ def test_a_saved_adapter_goes_on_with_the_same_bits(policy, policy_path, tmp_pat
 def test_the_result_is_a_plain_model_that_says_the_same(policy, policy_path, tmp_path):
     side, reference = adapted(policy)
     shake(side)
-    save_merged(tmp_path, side, str(policy_path))
+    save_trained(tmp_path, side, str(policy_path))
     merged = load_policy(str(tmp_path / "model"), CPU)
     assert type(merged.model) is type(policy.model)
     moved = (logprobs(side) - logprobs(reference)).abs().max()

@@ -26,8 +26,8 @@ class Rollout:
         values_B: [B] V* of each sequence's prompt, where the run has a value table.
         critic_BT: [B, T] the critic's value of the state before each token, before any update of
             this step, where the algorithm has a critic.
-        advantages: [B] or [B, T], and
-        returns_BT: [B, T] what the algorithm's `prepare` adds for itself.
+        advantages: [B] or [B, T], added by the algorithm's `prepare`.
+        returns_BT: [B, T], likewise.
         mean_length: Tokens of a response, averaged over the whole step: the scale that turns a
             sum over tokens into a mean over all tokens.
     """

@@ -26,16 +26,6 @@ def load_engine(
 ) -> Engine:
     """Opens the engine that the settings name, for a model that is only sampled from.
 
-    Whether its weights are loaded into this process is the engine's affair; nothing else needs
-    them.
-
-    Args:
-        config: Names the engine.
-        model: A model folder or a hub name.
-        vocabulary: The model's.
-        device: Where to compute.
-
-    Raises:
-        UserError: The model does not load.
+    Nothing else needs the weights, so that an engine may load them elsewhere than in this process.
     """
     return open_engine(config, load_policy(model, device, vocabulary))

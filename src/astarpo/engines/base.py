@@ -76,8 +76,8 @@ class Engine(Protocol):
     def facts(self) -> Mapping[str, Any]:
         """What the record of a run or a table says of it: `name`, `version`, `dtype` and more.
 
-        They stay the same from the opening on, but for `decoding`: how it decodes, known from the
-        first completion on, where an engine has several ways.
+        They do not change while it is open, except for `decoding`: how an engine that has several
+        ways decodes, which is known from the first completion on.
         """
         ...
 

@@ -16,7 +16,7 @@ from transformers import DynamicCache
 
 from astarpo.engines.branching.attention import NAME
 from astarpo.engines.branching.cache import BranchingCache
-from astarpo.models.agreement import describe_error, gap, reach, tell_slower, tolerance
+from astarpo.models.agreement import first_fitting, gap, reach
 from astarpo.models.attention import attending, refuse_states
 from astarpo.models.batch import collate
 from astarpo.models.logprobs import logprobs_alone
@@ -34,11 +34,11 @@ together or those of one length at a time."""
 
 _OWN: list[DecodingWay] = ["stepwise", "cached"]
 
-_SAMPLING_BY: dict[DecodingWay, str] = {
-    "cached": "a prompt is held once for each of its samples",
-    "generate": "it is sampled from by transformers' generate, which is slower",
-    "generate_alike": "it is sampled from by transformers' generate, one length of prompt at a "
-    "time, which is slower",
+_INSTEAD: dict[DecodingWay, str] = {
+    "stepwise": "a prompt is held once for each of its samples",
+    "cached": "it is sampled from by transformers' generate, which is slower",
+    "generate": "it is sampled from by transformers' generate, one length of prompt at a time, "
+    "which is slower",
 }
 
 
@@ -57,18 +57,14 @@ class Plan:
     proven: int = 0
 
     def rule_out(self, reason: str) -> None:
-        """Drops the way in use for the next one, and warns of it.
-
-        Raises:
-            UserError: There is no other.
-        """
+        """Drops the way in use for the next one, with a warning, or refuses the model."""
         way = self.ways.pop(0)
         if not self.ways:
             raise UserError(
                 f"{self.name}: cannot be sampled from: decoding by {way} {reason}, and the faster "
                 "ways do not agree with one either; take another model"
             )
-        logger.warning(f"{self.name}: decoding by {way} {reason}; {_SAMPLING_BY[self.ways[0]]}")
+        logger.warning(f"{self.name}: decoding by {way} {reason}; {_INSTEAD[way]}")
 
 
 _plans: WeakKeyDictionary[nn.Module, dict[tuple[int, bool], Plan]] = WeakKeyDictionary()
@@ -106,9 +102,9 @@ def own_way(
 
     Args:
         model: A transformers causal language model.
-        dtype: Of cached keys and values, see `BranchingCache`.
+        dtype: That of cached keys and values, see `BranchingCache`.
         prompts: The longest, repeated, and the shortest are each continued twice.
-        length: Of the longest sequence to try out.
+        length: The length of the longest sequence to try out.
     """
     longest, shortest = max(prompts, key=len), min(prompts, key=len)
     stretched = (longest * (length // len(longest) + 1))[: length - _TRIED - 1]
@@ -117,23 +113,14 @@ def own_way(
     rows = [tokens[row : row + _TRIED + 1] for row in range(4)]
     batch = collate([stretched, stretched, shortest, shortest], rows, 0, model.device)
     theirs_R = logprobs_alone(model, batch, 1.0)
-    for way, next_way in (("stepwise", "cached"), ("cached", "generate")):
-        try:
-            ours_BT = _try_out(model, dtype, few, batch.response_ids_BT, way)
-        except torch.OutOfMemoryError:
-            raise
-        except Exception as error:  # Models differ in too many ways to foresee how one fails.
-            reason = f"decoding by {way} failed ({describe_error(error)})"
-            tell_slower(model, reason, _SAMPLING_BY[next_way])
-            continue
-        apart = gap(ours_BT.flatten(), theirs_R, [_TRIED + 1] * 4)
-        if apart <= tolerance(model):
-            return way
-        logger.warning(
-            f"{type(model).__name__}: decoding by {way} gives log-probs {apart:.2g} nats a token "
-            f"from a forward pass; {_SAMPLING_BY[next_way]}"
-        )
-    return None
+
+    def apart(way: DecodingWay) -> float:
+        ours_BT = _try_out(model, dtype, few, batch.response_ids_BT, way)
+        return gap(ours_BT.flatten(), theirs_R, [_TRIED + 1] * 4)
+
+    ways = {way: _INSTEAD[way] for way in _OWN}
+    misfit = "gives log-probs {} nats a token from a forward pass"
+    return first_fitting(model, ways, apart, "decoding by {}", misfit)
 
 
 def read(
@@ -141,12 +128,8 @@ def read(
 ) -> Tensor:
     """Reads tokens into a cache; returns the logits after the last of them, [B, V].
 
-    Args:
-        model: A transformers causal language model.
-        ids_BL: [B, L] the tokens.
-        mask_BL: [B, L of cache and tokens] 1 on what is not padding; None if the cache knows.
-        position_BL: [B, L] their positions.
-        cache: Holds the tokens before them, and takes them in.
+    The mask is of the cache's tokens and the new ones, 1 on what is not padding; None if the cache
+    knows it.
     """
     return model(
         input_ids=ids_BL,
@@ -158,6 +141,26 @@ def read(
     ).logits[:, -1]
 
 
+def branch_off(
+    cache: Any, mask_PL: Tensor, prompt_B: Tensor, dtype: torch.dtype | None, way: DecodingWay
+) -> Any:
+    """Turns transformers' cache of P prompts into one of B continuations, for our own loop."""
+    if way == "stepwise":
+        return BranchingCache(cache, mask_PL, prompt_B, dtype)
+    cache.batch_select_indices(prompt_B)
+    return cache
+
+
+def read_next(model: Any, ids_B: Tensor, mask_BL: Tensor, position_B: Tensor, cache: Any) -> Tensor:
+    """Reads the next token of each row into a cache of `branch_off`; returns its logits, [B, V]."""
+    if isinstance(cache, BranchingCache):
+        cache.open_column()
+        seen_BL = None
+    else:
+        seen_BL = mask_BL[:, : cache.get_seq_length() + 1]
+    return read(model, ids_B[:, None], seen_BL, position_B[:, None], cache)
+
+
 def _try_out(
     model: Any,
     dtype: torch.dtype | None,
@@ -165,34 +168,20 @@ def _try_out(
     chosen_BT: Tensor,
     way: DecodingWay,
 ) -> Tensor:
-    """Log-probs of given tokens after two prompts, each continued twice: [B, T].
-
-    Args:
-        model: The model.
-        dtype: Of cached keys and values.
-        prompts: P.
-        chosen_BT: [B, T] the tokens.
-        way: How to decode.
-    """
+    """Log-probs of given tokens after prompts, each continued twice: [B, T]."""
     batch = collate(prompts, [()] * len(prompts), 0, model.device)
-    mask_PL, ours = batch.attention_mask_BS, way == "stepwise"
+    mask_PL = batch.attention_mask_BS
     prompt_B = torch.arange(len(prompts), device=model.device).repeat_interleave(2)
     cache: Any = DynamicCache(config=model.config)
     logits_BV = read(model, batch.input_ids_BS, mask_PL, batch.position_ids_BS, cache)[prompt_B]
     mask_BL = nn.functional.pad(mask_PL[prompt_B], (0, _TRIED), value=1)
-    position_B1 = mask_PL.sum(dim=-1, keepdim=True)[prompt_B]
-    if ours:
+    position_B = mask_PL.sum(dim=-1)[prompt_B]
+    if way == "stepwise":
         refuse_states(model)
-        cache = BranchingCache(cache, mask_PL, prompt_B, dtype)
-    else:
-        cache.batch_select_indices(prompt_B)
-    found = [logits_BV.float().log_softmax(dim=-1).gather(-1, chosen_BT[:, :1])]
-    with attending(model, NAME) if ours else nullcontext():
-        for column in range(chosen_BT.shape[1] - 1):
-            ids_B1, next_B1 = chosen_BT[:, column : column + 2].split(1, dim=-1)
-            if ours:
-                cache.open_column()
-            seen_BL = None if ours else mask_BL[:, : cache.get_seq_length() + 1]
-            logits_BV = read(model, ids_B1, seen_BL, position_B1 + column, cache)
-            found.append(logits_BV.float().log_softmax(dim=-1).gather(-1, next_B1))
-    return torch.cat(found, dim=-1)
+    cache = branch_off(cache, mask_PL, prompt_B, dtype, way)
+    logits = [logits_BV]
+    with attending(model, NAME) if way == "stepwise" else nullcontext():
+        for column, ids_B in enumerate(chosen_BT[:, :-1].unbind(dim=1)):
+            logits.append(read_next(model, ids_B, mask_BL, position_B + column, cache))
+    logprobs_BTV = torch.stack(logits, dim=1).float().log_softmax(dim=-1)
+    return logprobs_BTV.gather(-1, chosen_BT[:, :, None]).squeeze(-1)

@@ -17,7 +17,6 @@ from transformers import GenerationConfig, LogitsProcessor
 
 from astarpo.engines.base import Request, Sampling
 from astarpo.engines.rows import Rows
-from astarpo.models.batch import collate
 from astarpo.models.folder import quiet_transformers
 from astarpo.models.policy import Policy
 from astarpo.runtime.stopping import check_stop
@@ -29,15 +28,9 @@ def complete(
 ) -> list[Completion]:
     """Completes requests that are in the order of their prompts' lengths.
 
-    Args:
-        policy: Sampled from.
-        requests: What to complete.
-        sampling: The distribution.
-        alike: Whether to take only prompts of equal length together, so that nothing is padded.
+    With `alike`, only prompts of equal length go together, so that nothing is padded.
     """
-    if not alike:
-        return _complete(policy, requests, sampling)
-    groups = groupby(requests, key=lambda request: len(request.prompt_ids))
+    groups = groupby(requests, key=lambda request: len(request.prompt_ids) if alike else 0)
     return [done for _, group in groups for done in _complete(policy, list(group), sampling)]
 
 
@@ -55,8 +48,7 @@ class _Draw(LogitsProcessor):
 
 
 def _complete(policy: Policy, requests: Sequence[Request], sampling: Sampling) -> list[Completion]:
-    prompts = [request.prompt_ids for request in requests]
-    batch = collate(prompts, [()] * len(prompts), policy.vocabulary.pad_id, policy.device)
+    batch = policy.collate([(request.prompt_ids, ()) for request in requests])
     mask_BL = batch.attention_mask_BS
     stop_ids = torch.tensor(sorted(policy.vocabulary.stop_ids), device=policy.device)
     rows = Rows([request.seed for request in requests], mask_BL, stop_ids, sampling)

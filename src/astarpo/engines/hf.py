@@ -20,13 +20,12 @@ from transformers import DynamicCache
 
 from astarpo.engines.base import Request, Sampling
 from astarpo.engines.branching.attention import NAME
-from astarpo.engines.branching.cache import BranchingCache, survivors
-from astarpo.engines.decoding import DecodingWay, make_plan, read
+from astarpo.engines.branching.cache import survivors
+from astarpo.engines.decoding import DecodingWay, branch_off, make_plan, read, read_next
 from astarpo.engines.generate import complete
 from astarpo.engines.rows import Rows
 from astarpo.models.agreement import describe_error, gap, tolerance
 from astarpo.models.attention import attending
-from astarpo.models.batch import collate
 from astarpo.models.logprobs import logprobs_alone
 from astarpo.models.policy import Policy
 from astarpo.runtime.stopping import check_stop
@@ -73,11 +72,7 @@ class HFEngine:
         """Has nothing to give back: the model is the caller's."""
 
     def sync(self, policy: Policy) -> None:
-        """Checks that the policy's model is the one sampled from; there is nothing to copy.
-
-        Raises:
-            ValueError: It is another.
-        """
+        """Refuses another policy than the one sampled from; there is nothing to copy."""
         if policy.model is not self.policy.model:
             raise ValueError("this engine samples from the module that it was opened with")
 
@@ -92,7 +87,7 @@ class HFEngine:
 
         Raises:
             ValueError: A prompt is empty.
-            UserError: What the model writes cannot be brought to agree with a forward pass over it.
+            UserError: No way of decoding gives the log-probs of a forward pass over what it wrote.
         """
         if not all(request.prompt_ids for request in requests):
             raise ValueError("a prompt is empty: there is no token to predict the first one from")
@@ -137,12 +132,7 @@ class HFEngine:
         """How far the log-probs of a few completions are from those of a forward pass."""
         order = sorted(range(len(done)), key=lambda i: len(prompts[i]) + len(done[i].token_ids))
         few = [order[0], order[len(order) // 2], order[-1]]
-        batch = collate(
-            [prompts[i] for i in few],
-            [done[i].token_ids for i in few],
-            self.policy.vocabulary.pad_id,
-            self.policy.device,
-        )
+        batch = self.policy.collate([(prompts[i], done[i].token_ids) for i in few])
         theirs_R = logprobs_alone(self.policy.model, batch, sampling.temperature or 1.0)
         ours_R = theirs_R.new_tensor([value for i in few for value in done[i].logprobs])
         return gap(ours_R, theirs_R, [len(done[i].token_ids) for i in few])
@@ -150,22 +140,17 @@ class HFEngine:
     def _decode(
         self, requests: Sequence[Request], sampling: Sampling, way: DecodingWay
     ) -> list[Completion]:
+        """Completes requests in a given way."""
         if way in ("generate", "generate_alike"):
             return complete(self.policy, requests, sampling, alike=way == "generate_alike")
-        return self._step(requests, sampling, way)
-
-    def _step(
-        self, requests: Sequence[Request], sampling: Sampling, way: DecodingWay
-    ) -> list[Completion]:
-        """Decodes token by token, with our own cache or with transformers'."""
-        model, device, ours = self.policy.model, self.policy.device, way == "stepwise"
+        model, look_every = self.policy.model, _LOOK_EVERY[self.policy.device.type]
         cache, logits_BV, mask_BL = self._prefill([r.prompt_ids for r in requests], way)
         rows = Rows([r.seed for r in requests], mask_BL, self._stop_ids, sampling)
         rows.take(logits_BV)
-        with attending(model, NAME) if ours else nullcontext():
+        with attending(model, NAME) if way == "stepwise" else nullcontext():
             for count in range(1, sampling.max_new_tokens):
                 check_stop()
-                if count % _LOOK_EVERY[device.type] == 0:
+                if count % look_every == 0:
                     num_live = int(rows.live_B.sum())
                     if num_live == 0:
                         break
@@ -173,11 +158,7 @@ class HFEngine:
                         keep = survivors(rows.live_B, num_live)
                         cache.batch_select_indices(keep)
                         rows.keep(keep)
-                if ours:
-                    cache.open_column()
-                seen_BL = None if ours else rows.seen(cache.get_seq_length() + 1)
-                ids_B1, position_B1 = rows.token_B[:, None], rows.position_B[:, None]
-                rows.take(read(model, ids_B1, seen_BL, position_B1, cache))
+                rows.take(read_next(model, rows.token_B, rows.mask_BL, rows.position_B, cache))
         return rows.completions()
 
     def _prefill(
@@ -185,31 +166,23 @@ class HFEngine:
     ) -> tuple[Any, Tensor, Tensor]:
         """Reads each distinct prompt once; returns cache, next-token logits and mask per row."""
         model, device = self.policy.model, self.policy.device
-        pad_id, ours = self.policy.vocabulary.pad_id, way == "stepwise"
-        distinct = list(dict.fromkeys(prompts))
-        place = {prompt: i for i, prompt in enumerate(distinct)}
-        width = max(map(len, distinct))
-        ids_PL = torch.tensor([[pad_id] * (width - len(p)) + list(p) for p in distinct]).to(device)
-        first_P = torch.tensor([width - len(p) for p in distinct])
-        position_PL = (torch.arange(width) - first_P[:, None]).to(device)
-        mask_PL = (position_PL >= 0).long()
-        position_PL = position_PL.clamp(min=0)
+        place = {prompt: i for i, prompt in enumerate(dict.fromkeys(prompts))}
+        batch = self.policy.collate([(prompt, ()) for prompt in place])
+        ids_PL, mask_PL = batch.input_ids_BS, batch.attention_mask_BS
         row_B = torch.tensor([place[p] for p in prompts]).to(device)
 
-        at_once = max(1, _READ_AT_ONCE[device.type] // width) if ours else len(distinct)
+        at_once = len(place)
+        if way == "stepwise":
+            at_once = max(1, _READ_AT_ONCE[device.type] // ids_PL.shape[1])
         caches: list[Any] = []
         logits: list[Tensor] = []
-        inputs = (tensor_PL.split(at_once) for tensor_PL in (ids_PL, mask_PL, position_PL))
+        inputs = (each.split(at_once) for each in (ids_PL, mask_PL, batch.position_ids_BS))
         for ids, mask, position in zip(*inputs, strict=True):
             check_stop()
             caches.append(DynamicCache(config=model.config))
             logits.append(read(model, ids, mask, position, caches[-1]))
-        cache, logits_PV = _joined(caches), torch.cat(logits)
-        if ours:
-            cache = BranchingCache(cache, mask_PL, row_B, self.policy.autocast_dtype)
-        else:
-            cache.batch_select_indices(row_B)
-        return cache, logits_PV[row_B], mask_PL[row_B]
+        cache = branch_off(_joined(caches), mask_PL, row_B, self.policy.autocast_dtype, way)
+        return cache, torch.cat(logits)[row_B], mask_PL[row_B]
 
 
 class GenerateEngine(HFEngine):

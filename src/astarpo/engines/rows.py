@@ -22,6 +22,7 @@ class Rows:
     Attributes:
         token_B: [B] the newest token.
         position_B: [B] its position in the sequence.
+        mask_BL: [B, L] 1 on the columns that a row has, of its prompt and of all that it may write.
         live_B: [B] whether neither it nor a token before it is a stop id.
     """
 
@@ -36,7 +37,7 @@ class Rows:
         self._logprobs_RT = torch.zeros(self._noise_RT.shape, device=device)
         self._column = 0
         self._request_B = torch.arange(len(seeds), device=device)
-        self._mask_BL = nn.functional.pad(mask_BL, (0, limit), value=1)  # what is generated is seen
+        self.mask_BL = nn.functional.pad(mask_BL, (0, limit), value=1)  # what is generated is seen
         self.token_B = torch.zeros_like(self._request_B)
         self.position_B = mask_BL.sum(dim=-1) - 1
         self.live_B = torch.ones_like(self._request_B, dtype=torch.bool)
@@ -54,12 +55,8 @@ class Rows:
 
     def keep(self, keep: Tensor) -> None:
         """Goes on with these rows, in this order."""
-        for name in ("_request_B", "_mask_BL", "token_B", "position_B", "live_B"):
+        for name in ("_request_B", "mask_BL", "token_B", "position_B", "live_B"):
             setattr(self, name, getattr(self, name)[keep])
-
-    def seen(self, width: int) -> Tensor:
-        """The mask of that many columns: [B, width]."""
-        return self._mask_BL[:, :width]
 
     def completions(self) -> list[Completion]:
         """Every request's tokens up to its first stop id."""

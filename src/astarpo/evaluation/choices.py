@@ -10,7 +10,7 @@ from dataclasses import replace
 
 import torch
 
-from astarpo.models.batch import collate, micro_batches
+from astarpo.models.batch import micro_batches
 from astarpo.models.logprobs import token_logprobs
 from astarpo.models.policy import Policy
 from astarpo.models.vocabulary import PromptFormat, Vocabulary
@@ -46,21 +46,23 @@ def pick_choices(
         Answers in the order of `prompts`, by `acc` and by `acc_norm`. The verdict's answer is the
         number of the choice, from 0.
     """
-    choices = [(p, k) for p, prompt in enumerate(prompts) for k in range(_count(prompt))]
+    choices = [
+        (p, k)
+        for p, prompt in enumerate(prompts)
+        for k, _ in enumerate(prompt.problem.extra["choices"])
+    ]
     vocabulary = policy.vocabulary
     pairs = [_encode(prompts[p].problem, k, vocabulary, prompt_format) for p, k in choices]
     completions: dict[tuple[int, int], Completion] = {}
     with Progress("evaluate: choices", len(pairs)) as progress:
         for rows in micro_batches([len(q) + len(c) for q, c in pairs], MICRO_BATCH_TOKENS):
-            endings = [pairs[row][1] for row in rows]
-            batch = collate(
-                [pairs[row][0] for row in rows], endings, vocabulary.pad_id, policy.device
-            )
+            batch = policy.collate([pairs[row] for row in rows])
             with policy.autocast():
                 logprobs_BT, _ = token_logprobs(policy.model, batch, temperature=1.0)
-            for row, ending, values in zip(rows, endings, logprobs_BT.tolist(), strict=True):
+            for row, values in zip(rows, logprobs_BT.tolist(), strict=True):
+                ending = tuple(pairs[row][1])
                 logprobs = tuple(values[: len(ending)])
-                completions[choices[row]] = Completion(tuple(ending), logprobs, "stop")
+                completions[choices[row]] = Completion(ending, logprobs, "stop")
             progress.advance(len(rows))
     picked: dict[str, list[Answer]] = {"acc": [], "acc_norm": []}
     for p, prompt in enumerate(prompts):
@@ -74,10 +76,6 @@ def pick_choices(
             )
             picked[name].append(Answer(prompt, completions[p, best], texts[best], verdict))
     return picked
-
-
-def _count(prompt: Prompt) -> int:
-    return len(prompt.problem.extra["choices"])
 
 
 def _encode(

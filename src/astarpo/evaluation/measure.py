@@ -30,9 +30,9 @@ class Measurement:
     """Answers and scores.
 
     Attributes:
-        scores: By name; means over problems.
-        answers: How each came about (`greedy`, `sampled`, or the score that picked a choice), the
-            number of the sample, the answer.
+        scores: Means over problems, by name.
+        answers: Each with its mode (`greedy`, `sampled`, or the score that picked a choice) and the
+            number of the sample.
         sampled_PK: The sampled ones by problem, empty where there are none.
     """
 
@@ -62,19 +62,8 @@ def measure(
 ) -> Measurement:
     """Answers every problem and scores the answers.
 
-    Problems with choices are answered by likelihood, others greedily and with `config.samples`
-    samples.
-
-    Args:
-        policy: Its likelihood decides between choices.
-        engine: Samples from it.
-        prompts: The problems.
-        config: How many samples, and from which distribution.
-        grader: Judges.
-        stopwatch: Gets the phases.
-
-    Raises:
-        UserError: Both kinds are mixed.
+    Problems with choices are answered by the policy's likelihood of each, others greedily and with
+    `config.samples` samples. The two kinds are not mixed.
     """
     if answered_by_choice([prompt.problem for prompt in prompts]):
         with stopwatch.phase("choices"):
@@ -160,7 +149,7 @@ def score_answers(
 
 
 def holds_answers(path: Path) -> bool:
-    """Whether a file is one of `write_answers`; beside no scores a killed evaluation left it."""
+    """Whether `write_answers` wrote a file; without scores beside it, an evaluation was killed."""
     try:
         return {"mode", "problem_id", "finish_reason"} <= set(pq.read_schema(path).names)
     except (OSError, pa.ArrowInvalid):

@@ -73,8 +73,8 @@ def evaluate_suite(config: EvaluateConfig) -> dict[str, Any]:
         scores. Every answer is in a Parquet file that its entry names.
 
     Raises:
-        UserError: A benchmark cannot be loaded (all such are named), or the file holds results of
-            other settings. Nothing has been generated then.
+        UserError: Benchmarks cannot be loaded, or the file holds results of other settings. Nothing
+            has been generated then.
     """
     assert config.suite is not None, "the caller's to check"
     problems, prompts, result, vocabulary, device = prepare(config)
@@ -89,9 +89,9 @@ def evaluate_suite(config: EvaluateConfig) -> dict[str, Any]:
         ):
             result["engine"] = dict(engine.facts)
             for name, of_benchmark in prompts.items():
-                says = SUITES[config.suite][name].says
-                logger.info(f"{name}: {len(of_benchmark)} problems, {says}")
-                entry = _run(name, of_benchmark, policy, engine, config, grader)
+                protocol = SUITES[config.suite][name]
+                logger.info(f"{name}: {len(of_benchmark)} problems, {protocol.says}")
+                entry = _run(name, protocol, of_benchmark, policy, engine, config, grader)
                 finished[name] = _identity(name, problems[name]) | entry
                 write_json(config.out, result)
                 tell_verdicts(name, entry["statuses"], entry["truncated_share"])
@@ -100,15 +100,7 @@ def evaluate_suite(config: EvaluateConfig) -> dict[str, Any]:
 
 
 class Prepared(NamedTuple):
-    """What a suite starts from.
-
-    Attributes:
-        problems: Of each benchmark.
-        prompts: Of each benchmark that has no result yet.
-        result: So far.
-        vocabulary: The model's.
-        device: Where the model will be.
-    """
+    """What a suite starts from; `prompts` are those of the benchmarks without a result yet."""
 
     problems: dict[str, list[Problem]]
     prompts: dict[str, list[Prompt]]
@@ -129,8 +121,9 @@ def prepare(config: EvaluateConfig) -> Prepared:
     names = _chosen(config.benchmarks, SUITES[config.suite])
     check_file(config.out, overwrite=True, suffix=".json")
     if config.overwrite or not config.out.exists():
+        sources = list(config.suite_sources.glob("*")) if config.suite_sources else []
         for name in names:
-            check_file(_answers_file(config, name), _sources(config), overwrite=config.overwrite)
+            check_file(_answers_file(config, name), sources, overwrite=config.overwrite)
     device = pick_device(config.device)
     problems = {name: rows[: config.limit] for name, rows in _load(names, config).items()}
     result = _open_result(config, problems)
@@ -152,10 +145,6 @@ def preview_suite(config: EvaluateConfig) -> list[str]:
 
 def _answers_file(config: EvaluateConfig, name: str) -> Path:
     return config.out.with_suffix("") / f"{name}.parquet"
-
-
-def _sources(config: EvaluateConfig) -> list[Path]:
-    return list(config.suite_sources.glob("*")) if config.suite_sources else []
 
 
 def table(result: Mapping[str, Any]) -> str:
@@ -215,11 +204,7 @@ def _local_copy(name: str, folder: Path) -> str:
 def _open_result(
     config: EvaluateConfig, problems: Mapping[str, Sequence[Problem]]
 ) -> dict[str, Any]:
-    """The result so far, or an empty one.
-
-    Raises:
-        UserError: The file holds something else.
-    """
+    """The result so far, or an empty one; a file that holds something else is refused."""
     settings = {
         "suite": config.suite,
         **fingerprint(config.model),
@@ -264,11 +249,7 @@ def _identity(name: str, problems: Sequence[Problem]) -> dict[str, str]:
 def _all_prompts(
     name: str, problems: Sequence[Problem], vocabulary: Vocabulary, config: EvaluateConfig
 ) -> list[Prompt]:
-    """Renders every problem: what scores a benchmark is all of it, whatever max_prompt_tokens says.
-
-    Raises:
-        UserError: One does not fit the model's context.
-    """
+    """Renders every problem: a benchmark is scored on all of it, whatever max_prompt_tokens is."""
     try:
         return open_prompts(problems, vocabulary, config.prompt_format, None, config.max_new_tokens)
     except UserError as error:
@@ -277,6 +258,7 @@ def _all_prompts(
 
 def _run(
     name: str,
+    protocol: Protocol,
     prompts: Sequence[Prompt],
     policy: Policy,
     engine: Engine,
@@ -284,12 +266,10 @@ def _run(
     grader: Grader,
 ) -> dict[str, Any]:
     """Measures one benchmark and writes its answers."""
-    assert config.suite is not None, "the caller's to check"
     stopwatch = Stopwatch()
-    protocol = SUITES[config.suite][name]
     sampling = {"samples": protocol.samples, "temperature": 1.0, "top_p": 1.0}
-    config_of_one = config.model_copy(update=sampling)
-    measured = measure(policy, engine, prompts, config_of_one, grader, stopwatch)
+    config = config.model_copy(update=sampling)
+    measured = measure(policy, engine, prompts, config, grader, stopwatch)
     answers = _answers_file(config, name)
     write_answers(answers, measured.answers)
     return {

@@ -19,7 +19,7 @@ from astarpo.runtime.files import DamagedFileError, read_json_object, write_json
 from astarpo.runtime.outputs import check_folder
 from astarpo.stages.estimate import prepare as prepare_estimate
 from astarpo.stages.evaluate import prepare as prepare_evaluate
-from astarpo.stages.train import require_parts
+from astarpo.training.opening import require_parts
 from astarpo.types import UserError
 
 _REQUEST = "experiment.json"

@@ -4,13 +4,15 @@ Shapes: _R values of some sequences' response tokens, one sequence after the oth
 """
 
 import logging
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
 logger = logging.getLogger("astarpo")
+
+Name = TypeVar("Name", bound=str)
 
 # Nats a token, in the mean over a response. Rounding makes about 1e-6 of it in fp32, and up to
 # .02 in bf16.
@@ -56,6 +58,34 @@ def reach(model: Any, longest: int) -> int:
     if not any(isinstance(n, int) for n in limits):
         limit = 2 * longest
     return min(max(_SHORTEST, 1 << (longest - 1).bit_length()), max(limit, longest))
+
+
+def first_fitting(
+    model: Any, ways: Mapping[Name, str], apart: Callable[[Name], float], subject: str, misfit: str
+) -> Name | None:
+    """The first of several ways to compute something that gives the right results, if one does.
+
+    Args:
+        model: What is computed with.
+        ways: By name, the fastest first; each with what is done where it does not fit.
+        apart: How far the results of a way are from the right ones, in nats a token.
+        subject: The way in a message, with `{}` for its name.
+        misfit: What is said of one that is too far off, with `{}` for its distance.
+    """
+    for way, instead in ways.items():
+        name = subject.format(way)
+        try:
+            distance = apart(way)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # Models differ in too many ways to foresee how one fails.
+            tell_slower(model, f"{name} failed ({describe_error(error)})", instead)
+            continue
+        if distance <= tolerance(model):
+            return way
+        found = misfit.format(f"{distance:.2g}")
+        logger.warning(f"{type(model).__name__}: {name} {found}; {instead}")
+    return None
 
 
 def tell_slower(model: Any, reason: str, instead: str) -> None:

@@ -6,7 +6,7 @@ not implement, or the model would silently compute something else.
 """
 
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager
 from typing import Any
 
 from transformers import DynamicCache
@@ -30,22 +30,8 @@ def attending(model: Any, name: str) -> Iterator[None]:
         model.config._attn_implementation = before
 
 
-def same_again(
-    model: Any,
-) -> tuple[AbstractContextManager[None], AbstractContextManager[None]]:
-    """Two contexts for gradient checkpointing: of a layer's first computation, and of its second.
-
-    The second comes in the backward pass, when another attention function may be in place; it
-    takes the one of the first.
-    """
-    return nullcontext(), attending(model, model.config._attn_implementation)
-
-
 def refuse_unknown(kwargs: Mapping[str, Any]) -> None:
-    """Refuses arguments that change attention.
-
-    Args:
-        kwargs: What a model passes to its attention function by name.
+    """Refuses what a model passes to its attention function by name, if it changes attention.
 
     Raises:
         ValueError: A window, a cap, a bias or the like.

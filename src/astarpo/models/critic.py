@@ -4,11 +4,9 @@ Shapes: _B sequences, _T response tokens.
 """
 
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from astarpo.models.batch import TokenBatch
@@ -19,24 +17,16 @@ from astarpo.models.ways import Way, before_responses, fitting_way
 def load_critic(name: str, device: torch.device) -> Any:
     """A critic that starts from a model's weights, with a head that predicts 0 everywhere.
 
-    Args:
-        name: A model folder or a hub name.
-        device: Where to put it.
-
     Raises:
         UserError: It cannot be found, or transformers has no value head for its kind.
     """
     from transformers import AutoModelForTokenClassification
 
-    critic = load_part(
-        name,
-        "critic",
-        AutoModelForTokenClassification.from_pretrained,
-        num_labels=1,
-        dtype=torch.float32,
-        use_safetensors=True,
-    )
-    for parameter in _head(critic).parameters():
+    load = AutoModelForTokenClassification.from_pretrained
+    settings = {"num_labels": 1, "dtype": torch.float32, "use_safetensors": True}
+    critic = load_part(name, "critic", load, **settings)
+    head = critic.score if hasattr(critic, "score") else critic.classifier
+    for parameter in head.parameters():
         torch.nn.init.zeros_(parameter)
     return critic.eval().to(device)  # eval for good: no dropout, as in the policy
 
@@ -45,21 +35,6 @@ def critic_values(critic: Any, batch: TokenBatch) -> Tensor:
     """The reward that the critic predicts before each response token: [B, T]."""
     way = fitting_way(critic, batch, partial(_features, critic))
     return batch.at_responses(before_responses(critic, batch, way).squeeze(-1).float())
-
-
-def save_critic(path: Path, critic: Any) -> None:
-    """Writes a critic's weights."""
-    save_file({name: w.contiguous() for name, w in critic.state_dict().items()}, path)
-
-
-def restore_critic(path: Path, critic: Any) -> None:
-    """Reads what `save_critic` wrote into a critic of the same shape."""
-    critic.load_state_dict(load_file(path))
-
-
-def _head(critic: Any) -> Any:
-    """Token classifiers call their last layer `score` or `classifier`."""
-    return critic.score if hasattr(critic, "score") else critic.classifier
 
 
 def _features(critic: Any, batch: TokenBatch, way: Way) -> Tensor:

@@ -16,11 +16,7 @@ _TEXT_FILES = ["*.json", "*.jinja", "*.txt", "*.model"]
 
 
 def resolve_model(name: str, *, weights: bool = True) -> Path:
-    """The local folder that holds a model, fetched from the hub unless it is a folder already.
-
-    Args:
-        name: A model folder or a hub name.
-        weights: Whether they are wanted too, or only config and tokenizer.
+    """The local folder of a model, fetched from the hub, with or without weights, where needed.
 
     Raises:
         UserError: No such folder, or the hub cannot be reached or does not have it.
@@ -51,10 +47,7 @@ def load_part(name: str, part: str, load: Callable[..., Any], **settings: Any) -
         name: A model folder or a hub name.
         part: What is loaded, for messages; `model` alone needs the weights.
         load: A `from_pretrained` of transformers.
-        settings: For it.
-
-    Raises:
-        UserError: It cannot be found or does not load.
+        settings: Arguments for `load`.
     """
     path = resolve_model(name, weights=part == "model")
     try:
@@ -86,10 +79,8 @@ def quiet_transformers() -> Iterator[None]:
     """Keeps transformers' own bars and remarks on reading and writing weights out of the way."""
     from transformers.utils import logging as transformers_logging
 
-    bars, level = (
-        transformers_logging.is_progress_bar_enabled(),
-        transformers_logging.get_verbosity(),
-    )
+    bars = transformers_logging.is_progress_bar_enabled()
+    level = transformers_logging.get_verbosity()
     transformers_logging.disable_progress_bar()
     transformers_logging.set_verbosity_error()
     try:

@@ -42,15 +42,7 @@ def is_plain(model: Any) -> bool:
 def score_hidden(
     head: nn.Linear, hidden_NH: Tensor, ids_N: Tensor, temperature: float, *, entropy: bool
 ) -> tuple[Tensor, Tensor]:
-    """Scores tokens chunk by chunk; see `score`.
-
-    Args:
-        head: The output layer.
-        hidden_NH: [N, H] what it is applied to.
-        ids_N: [N] the tokens.
-        temperature: Divides the logits.
-        entropy: Whether to compute the entropies.
-    """
+    """Scores tokens as `score` does, chunk by chunk of what the output layer is applied to."""
     chunk = max(1, MAX_LOGITS // head.out_features)
 
     def score_chunk(part_NH: Tensor, part_N: Tensor) -> tuple[Tensor, Tensor]:

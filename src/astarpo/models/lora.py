@@ -27,11 +27,7 @@ _SCALE = 2
 
 
 def require_lora(config: TrainConfig) -> None:
-    """Checks that LoRA is possible with these settings, before anything long begins.
-
-    Raises:
-        UserError: Its library is not installed, or settings contradict each other.
-    """
+    """Checks that LoRA is possible with these settings, before anything long begins."""
     if config.lora_rank is None:
         if config.lora_alpha is not None:
             raise UserError("lora_alpha is the weight of a LoRA adapter: give --lora-rank too")
@@ -51,9 +47,6 @@ def adapt(base: Policy, config: TrainConfig, adapter: Path | None = None) -> tup
         base: Frozen. Its model is changed in place.
         config: Gives rank and alpha; its seed is that of a new adapter.
         adapter: A saved adapter to go on from, None for a new one.
-
-    Raises:
-        UserError: peft is not installed.
     """
     peft = _peft()
     if adapter:
@@ -81,22 +74,24 @@ def save_adapter(path: Path, policy: Policy) -> None:
     (path / "README.md").unlink()  # peft's template of a model card, with nothing filled in
 
 
-def save_merged(run_path: Path, policy: Policy, name: str) -> None:
-    """Writes `adapter/`, and `model/` with the adapter merged into the weights.
+def save_trained(run_path: Path, policy: Policy, name: str) -> None:
+    """Writes `model/`; of a policy with an adapter also `adapter/`, merged into the model.
 
-    The model is read again, in fp32: the one that was trained may hold its weights in bf16.
+    The model is then read again, in fp32: the one that was trained may hold its weights in bf16.
 
     Args:
         run_path: The run directory.
-        policy: Has the adapter.
-        name: The model that the adapter was trained on.
+        policy: What was trained.
+        name: The model that it was trained from.
     """
-    with atomic_directory(run_path / "adapter") as path:
-        save_adapter(path, policy)
-    plain = load_policy(name, torch.device("cpu"), policy.vocabulary)
-    adapted = _peft().PeftModel.from_pretrained(plain.model, run_path / "adapter")
+    if policy.adapter:
+        with atomic_directory(run_path / "adapter") as path:
+            save_adapter(path, policy)
+        plain = load_policy(name, torch.device("cpu"), policy.vocabulary)
+        adapted = _peft().PeftModel.from_pretrained(plain.model, run_path / "adapter")
+        policy = replace(plain, model=adapted.merge_and_unload())
     with atomic_directory(run_path / "model") as path:
-        save_model(path, replace(plain, model=adapted.merge_and_unload()))
+        save_model(path, policy)
 
 
 def _peft() -> Any:

@@ -22,14 +22,10 @@ NAME = "astarpo_packed"
 
 
 def run_packed(module: Any, batch: TokenBatch) -> Tensor:
-    """A module's first output at the token before each response token: [R, X].
-
-    Args:
-        module: A transformers model: a decoder, or one with a head of its own.
-        batch: The sequences.
+    """The first output of a transformers module at the token before each response token: [R, X].
 
     Raises:
-        ValueError: The model does more than let tokens attend to all before them.
+        ValueError: The module does more than let tokens attend to all before them.
     """
     refuse_states(module)
     packed = batch.packed

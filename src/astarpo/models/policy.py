@@ -1,6 +1,6 @@
 """A policy: a causal language model with its vocabulary."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
+from astarpo.models.batch import TokenBatch, collate
 from astarpo.models.folder import load_part, quiet_transformers
 from astarpo.models.vocabulary import Vocabulary, load_vocabulary
 from astarpo.types import UserError
@@ -42,6 +43,11 @@ class Policy:
         without = self.model.disable_adapter() if self.adapter == "off" else nullcontext()
         with without, torch.autocast(self.device.type, self.autocast_dtype, enabled):
             yield
+
+    def collate(self, sequences: Sequence[tuple[Sequence[int], Sequence[int]]]) -> TokenBatch:
+        """Prompts, each with its response, as tensors for the model; see `models/batch.py`."""
+        prompts, responses = zip(*sequences, strict=True)
+        return collate(prompts, responses, self.vocabulary.pad_id, self.device)
 
 
 def load_policy(

@@ -23,7 +23,8 @@ def open_prompts(
         problems: In the order wanted.
         vocabulary: The model's.
         prompt_format: See `Vocabulary.render`.
-        max_prompt_tokens: Longer prompts are set aside, with a word in the log; None: none is.
+        max_prompt_tokens: Longer prompts are set aside, and the log says how many; None for no
+            limit.
         max_new_tokens: Limit of a response, for which there has to be room as well.
 
     Raises:
@@ -55,9 +56,6 @@ def fit_prompts(
     max_tokens: int,
 ) -> list[Prompt]:
     """Renders problems, setting aside those whose prompt is too long. None is ever cut.
-
-    Returns:
-        The prompts that fit, in order; the log says how many did not.
 
     Raises:
         UserError: None fits, or one is empty: no token would predict the first of a response.

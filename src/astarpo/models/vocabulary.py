@@ -61,10 +61,7 @@ class Vocabulary:
 
 
 def load_vocabulary(name: str) -> Vocabulary:
-    """Loads a model's vocabulary; its weights are not read.
-
-    Args:
-        name: A model folder or a hub name.
+    """Loads the vocabulary of a model, a folder or a hub name; its weights are not read.
 
     Raises:
         UserError: The model cannot be found, its tokenizer or config does not load, its tokenizer
@@ -85,13 +82,7 @@ def load_vocabulary(name: str) -> Vocabulary:
 def make_vocabulary(
     tokenizer: Any, config: Any, generation_config: Any, name: str = ""
 ) -> Vocabulary:
-    """The vocabulary of a model in memory.
-
-    Args:
-        tokenizer: A transformers tokenizer.
-        config: The model's.
-        generation_config: The model's; None where it has none.
-        name: The model's, for messages.
+    """The vocabulary of a model in memory, from transformers' objects.
 
     Raises:
         UserError: Nothing names a stop id: every response would run to the limit.

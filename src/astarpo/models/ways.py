@@ -10,7 +10,6 @@ model is tried out on the first sequences it meets, and again when they become t
 Shapes: _B sequences, _R their response tokens, _X size of an output.
 """
 
-import logging
 from collections.abc import Callable, Sequence
 from typing import Any, Literal
 from weakref import WeakKeyDictionary
@@ -18,21 +17,17 @@ from weakref import WeakKeyDictionary
 import torch
 from torch import Tensor, nn
 
-from astarpo.models.agreement import describe_error, gap, reach, tell_slower, tolerance
+from astarpo.models.agreement import first_fitting, gap, reach, tolerance
 from astarpo.models.batch import TokenBatch, collate
 from astarpo.models.packing import run_packed
 from astarpo.types import UserError
 
-logger = logging.getLogger("astarpo")
-
 Way = Literal["packed", "padded", "alone"]
 Sequences = list[tuple[Sequence[int], Sequence[int]]]
 
-_AFTER: dict[Way, Way] = {"packed": "padded", "padded": "alone"}
-
-_GOES_ON = {
-    "padded": "sequences are padded to a common length",
-    "alone": "sequences go through it one at a time",
+_INSTEAD: dict[Way, str] = {
+    "packed": "sequences are padded to a common length",
+    "padded": "sequences go through it one at a time",
 }
 
 _ways: WeakKeyDictionary[nn.Module, dict[int, Way]] = WeakKeyDictionary()
@@ -40,13 +35,7 @@ _latest: WeakKeyDictionary[nn.Module, Way] = WeakKeyDictionary()
 
 
 def before_responses(module: Any, batch: TokenBatch, way: Way) -> Tensor:
-    """A module's first output at the token before each response token: [R, X].
-
-    Args:
-        module: A transformers model: a decoder, or one with a head of its own.
-        batch: The sequences.
-        way: How to send them through it.
-    """
+    """The first output of a transformers module at the token before each response token: [R, X]."""
     return _RUNS[way](module, batch)
 
 
@@ -79,38 +68,17 @@ def latest_way(model: Any) -> Way | None:
 def _try_out(model: Any, sequences: Sequences, outputs: Callable[[TokenBatch, Way], Tensor]) -> Way:
     alone = [outputs(_collate([each], model), "alone") for each in sequences]
     _refuse_foresight(model, sequences[0], alone[0], outputs)
-    way: Way = "packed"
-    while way != "alone":
-        try:
-            # In another order each has other neighbours.
-            apart = max(
-                _apart(sequences[::step], alone[::step], model, way, outputs) for step in (1, -1)
-            )
-        except torch.OutOfMemoryError:
-            raise
-        except Exception as error:  # Models differ in too many ways to foresee how one fails.
-            reason = f"{way} sequences failed ({describe_error(error)})"
-            tell_slower(model, reason, _GOES_ON[_AFTER[way]])
-        else:
-            if apart <= tolerance(model):
-                break
-            logger.warning(
-                f"{type(model).__name__}: {way} sequences are {apart:.2g} nats a token from each "
-                f"alone; {_GOES_ON[_AFTER[way]]}"
-            )
-        way = _AFTER[way]
-    return way
 
+    def apart(way: Way) -> float:
+        gaps = []
+        for step in (1, -1):  # In another order each has other neighbours.
+            ours = outputs(_collate(sequences[::step], model), way)
+            lengths = [len(response) for _, response in sequences[::step]]
+            gaps.append(gap(ours, torch.cat(alone[::step]), lengths))
+        return max(gaps)
 
-def _apart(
-    sequences: Sequences,
-    alone: Sequence[Tensor],
-    model: Any,
-    way: Way,
-    outputs: Callable[[TokenBatch, Way], Tensor],
-) -> float:
-    ours = outputs(_collate(sequences, model), way)
-    return gap(ours, torch.cat(list(alone)), [len(response) for _, response in sequences])
+    misfit = "are {} nats a token from each alone"
+    return first_fitting(model, _INSTEAD, apart, "{} sequences", misfit) or "alone"
 
 
 def _refuse_foresight(
@@ -119,11 +87,7 @@ def _refuse_foresight(
     alone_R: Tensor,
     outputs: Callable[[TokenBatch, Way], Tensor],
 ) -> None:
-    """Refuses a model in which a token's output depends on those after it.
-
-    Raises:
-        UserError: It does.
-    """
+    """Refuses a model in which a token's output depends on those after it."""
     prompt, response = sequence
     half = response[: len(response) // 2]
     half_R = outputs(_collate([(prompt, half)], model), "alone")

@@ -41,23 +41,14 @@ def data(config: DataConfig) -> Path:
     """
     problems = prepare(config)
     write_problems(config.out, problems)
-    logger.info(
-        "%s: %d problems of %s, split %s; the first: %s",
-        config.out,
-        len(problems),
-        config.task,
-        config.split,
-        problems[0].prompt[-1]["content"].strip(),
-    )
+    first = problems[0].prompt[-1]["content"].strip()
+    found = f"{len(problems)} problems of {config.task}, split {config.split}"
+    logger.info(f"{config.out}: {found}; the first: {first}")
     return config.out
 
 
 def prepare(config: DataConfig) -> list[Problem]:
-    """The problems that `data` would write.
-
-    Raises:
-        UserError: As `data` says, or the file cannot be written.
-    """
+    """The problems that `data` would write; raises what it raises."""
     inputs = [config.source, config.without, reward_file(config.reward)]
     check_file(config.out, inputs, overwrite=config.overwrite)
     return gather_problems(config)
@@ -76,19 +67,13 @@ def preview(config: DataConfig) -> list[str]:
 def gather_problems(config: DataConfig, held_out: Sequence[Problem] | None = None) -> list[Problem]:
     """The problems that a config asks for, checked; see `data`.
 
-    Args:
-        config: Which.
-        held_out: What is left out, where `config.without` is not written yet.
-
-    Raises:
-        UserError: As `data` says.
+    `held_out` is what is left out, where the file `config.without` is not written yet.
     """
     judge = _data_source(config.reward) if config.reward else None
     columns = Columns(config.prompt_column, config.answer_column, config.instruction)
     if config.task == OWN:
-        problems = list(
-            islice(_of_share(_own_problems(config, columns, judge), config), config.limit)
-        )
+        own = _own_problems(config, columns, judge)
+        problems = list(islice(_of_share(own, config), config.limit))
     else:
         if columns.are_given:
             raise UserError(f"prompt_column, answer_column and instruction are for {OWN} problems")
@@ -113,14 +98,7 @@ TEST_SHARE = 1 / 8
 
 
 class Apart(NamedTuple):
-    """Two problem files that share no problem: one to train on, one held out.
-
-    Attributes:
-        train: Settings of the problems to train on.
-        test: Settings of those that are held out.
-        problems: What `train` holds, or will.
-        held_out: What `test` holds, or will.
-    """
+    """Settings of two problem files that share no problem, and what they hold, or will hold."""
 
     train: DataConfig
     test: DataConfig
@@ -133,10 +111,7 @@ def keep_apart(train: DataConfig, test: DataConfig) -> Apart:
 
     A source that has no split for tests gives the same problems for both: then a share of it is
     held out. Problems that two sources have in common are left out of training. Files that exist
-    already are taken as they are.
-
-    Raises:
-        UserError: As `data` says, of either; or files that are there overlap.
+    already are taken as they are, and refused where they overlap.
     """
     if train.out.exists() and test.out.exists():
         problems, held_out = read_problems(train.out), read_problems(test.out)
@@ -210,13 +185,10 @@ def _task_problems(config: DataConfig) -> list[Problem]:
 
 
 def _refuse_unjudgeable(problems: Sequence[Problem]) -> None:
-    """Checks that reference answers would be judged right, where their task has not made sure.
+    """Refuses reference answers that would be judged wrong, where their task has not made sure.
 
-    Those are a user's own rows that a task judges, and the problems of reasoning-gym, since some of
-    its scorers run answers as code, which is refused here (see `grading/worker.py`).
-
-    Raises:
-        UserError: One would be judged wrong.
+    Those are of a user's own rows that a task judges, and of the problems of reasoning-gym, since
+    some of its scorers run answers as code, which is refused here (see `grading/worker.py`).
     """
     stated = [(problem, _right_response(problem)) for problem in problems]
     checked = [(problem, response) for problem, response in stated if response is not None]

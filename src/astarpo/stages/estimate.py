@@ -9,20 +9,15 @@ the seed, its problem and its number, so more samples or problems can be added t
 import logging
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, NamedTuple
-
-import torch
+from typing import Any
 
 from astarpo.config import EstimateConfig, ImportValuesConfig
 from astarpo.engines import load_engine
 from astarpo.engines.base import Engine, Sampling
-from astarpo.grading.fingerprint import verifier_fingerprint
 from astarpo.grading.grader import Grader
 from astarpo.grading.reward import reward_file
 from astarpo.grading.verdicts import warn_of_verdicts
-from astarpo.models.policy import pick_device
-from astarpo.models.prompts import open_prompts
-from astarpo.models.vocabulary import Vocabulary, load_vocabulary
+from astarpo.models.vocabulary import Vocabulary
 from astarpo.reports.plots import plot_values
 from astarpo.rollout import roll_out
 from astarpo.runtime.locks import folder_lock
@@ -33,7 +28,7 @@ from astarpo.runtime.progress import Progress
 from astarpo.runtime.seeding import derive_seed
 from astarpo.runtime.stopwatch import Stopwatch
 from astarpo.runtime.version import package_version
-from astarpo.stages.preview import preview_prompts
+from astarpo.stages.prepared import Prepared, prepare_prompts, preview_prompts
 from astarpo.tasks.problem_set import read_problems
 from astarpo.training.sharding import OneProcess
 from astarpo.types import Problem, Prompt, UserError
@@ -60,7 +55,7 @@ def estimate(config: EstimateConfig) -> ValueTable:
     Raises:
         UserError: An input is wrong, the table there does not fit, or most samples are truncated.
     """
-    problems, prompts, vocabulary, device = prepare(config)
+    problems, prompts, _, vocabulary, device = prepare(config)
     fingerprint = sampling_fingerprint(config, problems, config.seed)
     where = OneProcess(device)
     with (
@@ -84,22 +79,6 @@ def estimate(config: EstimateConfig) -> ValueTable:
     return table
 
 
-class Prepared(NamedTuple):
-    """What stage 1 starts from.
-
-    Attributes:
-        problems: As read.
-        prompts: Of the problems whose prompts are not too long.
-        vocabulary: The model's.
-        device: Where the model will be.
-    """
-
-    problems: list[Problem]
-    prompts: list[Prompt]
-    vocabulary: Vocabulary
-    device: torch.device
-
-
 def prepare(config: EstimateConfig, problems: list[Problem] | None = None) -> Prepared:
     """Reads and checks what `estimate` needs; loads no weights and writes nothing.
 
@@ -114,22 +93,11 @@ def prepare(config: EstimateConfig, problems: list[Problem] | None = None) -> Pr
     check_folder(config.out, inputs, kind="a value table", marks=TABLE_MARKS)
     if problems is None:
         problems = read_problems(config.problems, limit=config.limit)
-    problems = problems[: config.limit]
-    device = pick_device(config.device)
-    verifier_fingerprint(problems, config.trust_reward)
-    vocabulary = load_vocabulary(config.model)
-    prompts = open_prompts(
-        problems,
-        vocabulary,
-        config.prompt_format,
-        config.max_prompt_tokens,
-        config.max_new_tokens,
-    )
+    prepared = prepare_prompts(config, problems)
     if held := started_manifest(config.out)["fingerprint"]:
-        wanted = sampling_fingerprint(config, problems, config.seed)
-        misfit = f"{config.out}: the value table does not fit"
-        require_fit(held, wanted, misfit, any_verifier=config.rejudge)
-    return Prepared(problems, prompts, vocabulary, device)
+        wanted = sampling_fingerprint(config, prepared.problems, config.seed)
+        require_fit(held, wanted, config.out, any_verifier=config.rejudge)
+    return prepared
 
 
 def _sample_missing(
@@ -140,11 +108,7 @@ def _sample_missing(
     table: ValueTable,
     shards: Sequence[Sequence[tuple[Prompt, int]]],
 ) -> None:
-    """Samples and judges shard after shard; each is on disk before the next begins.
-
-    Raises:
-        UserError: Most samples are truncated.
-    """
+    """Samples and judges shard after shard; each is on disk before the next begins."""
     sampling = Sampling(config.max_new_tokens, config.temperature)
     stopwatch = Stopwatch(dict(table.manifest.get("seconds", {})))
     reasons = column_counts(table.samples(["finish_reason"])["finish_reason"])
@@ -187,12 +151,7 @@ def finish_table(
 ) -> None:
     """Writes V* and its picture, marks the table as finished and logs what it holds.
 
-    Args:
-        table: Has every sample of the problems.
-        problems: Which.
-        num_samples: N.
-        config: Gives estimator and limits.
-        facts: Further entries of the manifest.
+    The table has N samples of every problem; `facts` are further entries of its manifest.
     """
     found = table.values(problems, estimator_of(dict(config)), num_samples)
     samples = summarize_samples(table.samples(["num_tokens", "finish_reason", "status"]))
@@ -212,8 +171,7 @@ def finish_table(
 
 def preview(config: EstimateConfig) -> list[str]:
     """The lines of a dry run; raises what `prepare` raises."""
-    prepared = prepare(config)
-    prompts = prepared.prompts
+    all_problems, prompts, _, vocabulary, _ = prepare(config)
     wanted = left = len(prompts) * config.samples
     if (config.out / "manifest.json").exists():
         problems = [prompt.problem for prompt in prompts]
@@ -221,5 +179,5 @@ def preview(config: EstimateConfig) -> list[str]:
         left = sum(map(len, missing))
     return [
         f"{wanted} samples ({config.samples} each), {wanted - left} already there",
-        *preview_prompts(prepared.vocabulary, prompts, len(prepared.problems)),
+        *preview_prompts(vocabulary, prompts, len(all_problems)),
     ]

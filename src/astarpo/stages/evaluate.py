@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 
@@ -13,22 +13,20 @@ from astarpo.evaluation.choices import MICRO_BATCH_TOKENS
 from astarpo.evaluation.measure import answered_by_choice, holds_answers, measure, write_answers
 from astarpo.evaluation.scores import Score, mean_score
 from astarpo.evaluation.suite import evaluate_suite, preview_suite
-from astarpo.grading.fingerprint import verifier_fingerprint
 from astarpo.grading.grader import Grader
 from astarpo.grading.reward import reward_file
 from astarpo.grading.verdicts import tell_verdicts
-from astarpo.models.batch import collate, masked_sum, micro_batches
+from astarpo.models.batch import masked_sum, micro_batches
 from astarpo.models.logprobs import token_logprobs
-from astarpo.models.policy import Policy, load_policy, pick_device
-from astarpo.models.prompts import open_prompts
+from astarpo.models.policy import Policy, load_policy
 from astarpo.models.vocabulary import Vocabulary, load_vocabulary
 from astarpo.runtime.files import write_json
 from astarpo.runtime.outputs import check_file
 from astarpo.runtime.stopwatch import Stopwatch
 from astarpo.runtime.version import package_version
-from astarpo.stages.preview import preview_prompts
+from astarpo.stages.prepared import Prepared, prepare_prompts, preview_prompts
 from astarpo.tasks.problem_set import read_problems
-from astarpo.types import Answer, Problem, Prompt, UserError
+from astarpo.types import Answer, Problem, UserError
 
 logger = logging.getLogger("astarpo")
 
@@ -87,33 +85,12 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     return result
 
 
-class Prepared(NamedTuple):
-    """What an evaluation starts from.
-
-    Attributes:
-        problems: As read.
-        prompts: Of those that are not set aside.
-        verifiers: What judges them, with versions.
-        vocabulary: The model's.
-        device: Where the models will be.
-    """
-
-    problems: list[Problem]
-    prompts: list[Prompt]
-    verifiers: dict[str, str]
-    vocabulary: Vocabulary
-    device: torch.device
-
-
 def prepare(config: EvaluateConfig, problems: list[Problem] | None = None) -> Prepared:
     """Reads and checks what `evaluate` needs; loads no weights and writes nothing.
 
     Args:
         config: Its settings, without a suite.
         problems: Those of a file that is not written yet.
-
-    Raises:
-        UserError: An input is wrong.
     """
     if config.suite is not None:
         raise UserError("a suite brings its own problems: give it to astarpo evaluate alone")
@@ -129,25 +106,15 @@ def prepare(config: EvaluateConfig, problems: list[Problem] | None = None) -> Pr
     check_file(answers_file(config), inputs, overwrite=config.overwrite or left_over)
     if problems is None:
         problems = read_problems(config.problems, limit=config.limit)
-    problems = problems[: config.limit]
-    device = pick_device(config.device)
-    verifiers = verifier_fingerprint(problems, config.trust_reward)
-    answered_by_choice(problems)
-    vocabulary = load_vocabulary(config.model)
+    prepared = prepare_prompts(config, problems)
+    answered_by_choice(prepared.problems)
     if config.reference:
-        _require_one_vocabulary(vocabulary, config.reference)
-    prompts = open_prompts(
-        problems,
-        vocabulary,
-        config.prompt_format,
-        config.max_prompt_tokens,
-        config.max_new_tokens,
-    )
-    return Prepared(problems, prompts, verifiers, vocabulary, device)
+        _require_one_vocabulary(prepared.vocabulary, config.reference)
+    return prepared
 
 
 def answers_file(config: EvaluateConfig) -> Path:
-    """Where every answer is written, beside the scores."""
+    """Where the answers are written, beside the scores."""
     return config.out.with_suffix(".parquet")
 
 
@@ -160,24 +127,12 @@ def _require_one_vocabulary(vocabulary: Vocabulary, reference: str) -> None:
 def kl_scores(
     policy: Policy, reference: Policy, sampled_PK: Sequence[Sequence[Answer]], temperature: float
 ) -> dict[str, Score]:
-    """KL of the policy to the reference on the policy's own samples, in nats.
-
-    Args:
-        policy: Sampled the answers.
-        reference: What it is held against.
-        sampled_PK: K answers for each problem.
-        temperature: What they were sampled at.
-    """
+    """KL of the policy to the reference, in nats, on K answers of its own to each problem."""
     answers = [answer for row in sampled_PK for answer in row]
-    lengths = [len(a.prompt.token_ids) + len(a.completion.token_ids) for a in answers]
+    lengths = [sum(map(len, answer.sequence)) for answer in answers]
     log_ratios = [0.0] * len(answers)
     for indices in micro_batches(lengths, MICRO_BATCH_TOKENS):
-        batch = collate(
-            [answers[i].prompt.token_ids for i in indices],
-            [answers[i].completion.token_ids for i in indices],
-            policy.vocabulary.pad_id,
-            policy.device,
-        )
+        batch = policy.collate([answers[i].sequence for i in indices])
         totals = []
         for side in (policy, reference):
             with side.autocast():

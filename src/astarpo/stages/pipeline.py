@@ -22,10 +22,11 @@ from astarpo.stages.estimate import estimate
 from astarpo.stages.estimate import prepare as prepare_estimate
 from astarpo.stages.evaluate import evaluate
 from astarpo.stages.evaluate import prepare as prepare_evaluate
-from astarpo.stages.train import require_parts, train
+from astarpo.stages.train import train
 from astarpo.stages.warm_start import prepare as prepare_warm_start
 from astarpo.stages.warm_start import warm_start
 from astarpo.training.inputs import TextSettings, refuse_other_text
+from astarpo.training.opening import require_parts
 
 _VERBS: dict[type[Config], Callable[[Any], Any]] = {
     DataConfig: data,
@@ -37,16 +38,7 @@ _VERBS: dict[type[Config], Callable[[Any], Any]] = {
 
 
 def stage_configs(document: Mapping[str, Any], out: Path, origin: str) -> dict[str, Any]:
-    """The config of every stage of a recipe, in order.
-
-    Args:
-        document: The recipe.
-        out: Folder for everything.
-        origin: Where the recipe came from, for messages.
-
-    Raises:
-        UserError: A setting is wrong.
-    """
+    """The config of every stage of a recipe, in order; `origin` names the recipe in messages."""
 
     def settings(verb: str, **own: Any) -> dict[str, Any]:
         return settings_for(verb, document, origin) | own
@@ -84,17 +76,10 @@ def stage_configs(document: Mapping[str, Any], out: Path, origin: str) -> dict[s
 
 
 def prepare_stages(stages: Mapping[str, Any], finished: Set[str]) -> dict[str, Any]:
-    """Checks what stages will need, also of problems that are not written yet.
-
-    Args:
-        stages: Configs by name, as `stage_configs` gives them.
-        finished: Names of those that are done.
+    """Checks what unfinished stages will need, also of problems that are not written yet.
 
     Returns:
         The configs, those of the problems such that training and held-out ones are kept apart.
-
-    Raises:
-        UserError: An input is wrong or is not there.
     """
     stages = dict(stages)
     require_parts(stages["train"])
@@ -115,7 +100,7 @@ def prepare_stages(stages: Mapping[str, Any], finished: Set[str]) -> dict[str, A
 
 
 def is_made(config: Config) -> bool:
-    """Whether a stage's result is there although its time is not known: a kill came in between."""
+    """Whether a stage's result is complete, though a kill kept its time from being recorded."""
     return isinstance(config, DataConfig | WarmStartConfig) and config.out.exists()
 
 

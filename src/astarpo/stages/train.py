@@ -15,29 +15,27 @@ from astarpo.engines.base import Engine
 from astarpo.grading.grader import Grader
 from astarpo.grading.reward import reward_file
 from astarpo.grading.verdicts import tell_verdicts
-from astarpo.models.lora import require_lora, save_merged
-from astarpo.models.policy import pick_device, save_model
+from astarpo.models.lora import save_trained
+from astarpo.models.policy import pick_device
 from astarpo.models.ways import latest_way
 from astarpo.reports.plots import plot_run
 from astarpo.rollout import roll_out
-from astarpo.rundir.trackers import open_tracker, require_tracker
+from astarpo.rundir.trackers import open_tracker
 from astarpo.rundir.writer import RunLog
-from astarpo.runtime.files import atomic_directory
 from astarpo.runtime.locks import folder_lock
 from astarpo.runtime.outputs import check_folder
 from astarpo.runtime.profiling import profile_steps
 from astarpo.runtime.progress import Progress
 from astarpo.runtime.stopping import StopRequested, StopSignal, stop_requested
 from astarpo.runtime.stopwatch import Stopwatch
-from astarpo.stages.preview import preview_prompts
+from astarpo.stages.prepared import preview_prompts
 from astarpo.training.checkpoint import Checkpoints
 from astarpo.training.health import HealthWatch
 from astarpo.training.held_out import HeldOut
 from astarpo.training.identity import input_digests
 from astarpo.training.inputs import Inputs, open_inputs
 from astarpo.training.metrics import answer_metrics, cost_metrics, run_summary, run_verdicts
-from astarpo.training.opening import open_learner
-from astarpo.training.optimizers import require_optimizer
+from astarpo.training.opening import open_learner, require_parts
 from astarpo.training.schedule import lr_scale, step_prompts
 from astarpo.training.sharding import OneProcess
 from astarpo.types import Answer, TrainingStopped
@@ -57,8 +55,7 @@ def train(config: TrainConfig) -> dict[str, Any]:
     """
     inputs = prepare(config)
     with folder_lock(config.out):
-        run = RunLog(config.out, config, resume=config.resume)
-        training = Training(config, inputs, run)
+        training = Training(config, inputs, RunLog(config.out, config, resume=config.resume))
         with open_engine(config, training.policy) as engine, StopSignal():
             try:
                 training.go(engine)
@@ -77,38 +74,18 @@ def prepare(config: TrainConfig) -> Inputs:
         UserError: An input is wrong or does not fit the value table, or `out` is in use.
     """
     given = [config.model, config.problems, config.values, config.eval_problems]
-    given.append(reward_file(config.trust_reward))
+    given += [reward_file(config.trust_reward)]
     check_folder(config.out, given, kind="a run directory", marks=("config.json",))
     require_parts(config)
     RunLog(config.out, config, resume=config.resume)
     return open_inputs(config)
 
 
-def require_parts(config: TrainConfig) -> None:
-    """Checks that what training needs beside its inputs is there.
-
-    Raises:
-        UserError: A library or a device is missing, or settings of the adapter do not fit.
-    """
-    require_tracker(config.log_to)
-    require_optimizer(config.optimizer)
-    require_lora(config)
-    pick_device(config.device)
-
-
 class Training:
-    """A run between its first step and its last.
-
-    Attributes:
-        policy: What is trained.
-    """
+    """A run between its first step and its last; `policy` is what it trains."""
 
     def __init__(self, config: TrainConfig, inputs: Inputs, run: RunLog) -> None:
-        """Opens models and optimiser, new or as the last checkpoint has them.
-
-        Raises:
-            UserError: An input does not fit, or the run cannot be gone on with.
-        """
+        """Opens models and optimiser, new or as the last checkpoint has them."""
         self._config, self._inputs, self._run = config, inputs, run
         self._where = OneProcess(pick_device(config.device))
         self._learner, self._step = open_learner(config, inputs, run, self._where.device)
@@ -122,15 +99,7 @@ class Training:
         self._evaluated = {row["step"] for row in run.evaluations()}
 
     def go(self, engine: Engine) -> None:
-        """Trains to the end, and saves what is trained.
-
-        Args:
-            engine: Samples from the policy; the caller closes it.
-
-        Raises:
-            TrainingStopped: Training went wrong.
-            StopRequested: A signal asks to stop; the step that was going on is given up.
-        """
+        """Trains to the end; a signal to stop ends it with `StopRequested`, the step given up."""
         config, run, done, wanted = self._config, self._run, self._step, self._inputs.num_steps
         with (
             closing(open_tracker(config.log_to, run.path, run.settings, done)) as tracker,
@@ -160,15 +129,9 @@ class Training:
         inputs, step = self._inputs, self._step + 1
         prompts, seeds = step_prompts(inputs.prompts, inputs.algorithm, self._config, step)
         mine = self._where.share([len(prompt.token_ids) for prompt in prompts])
-        answers = roll_out(
-            inputs.vocabulary,
-            engine,
-            grader,
-            [prompts[i] for i in mine],
-            [seeds[i] for i in mine],
-            inputs.text.sampling,
-            clock,
-        )
+        prompts, seeds = [prompts[i] for i in mine], [seeds[i] for i in mine]
+        vocabulary, sampling = inputs.vocabulary, inputs.text.sampling
+        answers = roll_out(vocabulary, engine, grader, prompts, seeds, sampling, clock)
         answers = self._where.gather(answers)
         if self._where.is_first:
             self._run.log_samples(step, answers)
@@ -181,9 +144,8 @@ class Training:
         critic_only = step <= config.critic_warmup_steps and self._inputs.algorithm.needs_critic
         losses = self._learner.update(answers, scale, clock, critic_only=critic_only)
         engine.sync(self.policy)
-        counts = answer_metrics(answers)
-        row = {"step": step, "lr": config.lr * scale, **losses, **counts}
-        row |= cost_metrics(clock, counts["tokens"])
+        row = {"step": step, "lr": config.lr * scale, **losses, **answer_metrics(answers)}
+        row |= cost_metrics(clock, row["tokens"])
         row |= {"decoding": engine.facts.get("decoding"), "forward": latest_way(self.policy.model)}
         self._run.log_metrics(row)
         self._step = step
@@ -191,11 +153,10 @@ class Training:
 
     def _evaluate_if_due(self, engine: Engine, grader: Grader) -> None:
         """Answers the held-out problems, unless they were answered at this step before a stop."""
-        step = self._step
+        step, vocabulary = self._step, self._inputs.vocabulary
         due = step % self._config.eval_every == 0 or self._is_over()
         if self._inputs.held_out and due and step not in self._evaluated:
-            scores = self._held_out.evaluate(self._inputs.vocabulary, engine, grader)
-            self._run.log_evaluation(step, scores)
+            self._run.log_evaluation(step, self._held_out.evaluate(vocabulary, engine, grader))
             self._evaluated.add(step)
 
     def _is_over(self) -> bool:
@@ -211,16 +172,10 @@ class Training:
 
     def finish(self, engine: Engine) -> dict[str, Any]:
         """Writes curves, the policy and the summary, which it returns."""
-        run, policy = self._run, self.policy
-        if rows := run.metrics():
-            plot_run(run.path / "curves.png", rows)
-        if policy.adapter:
-            save_merged(run.path, policy, self._config.model)
-        else:
-            with atomic_directory(run.path / "model") as path:
-                save_model(path, policy)
-        if rows:
+        if rows := self._run.metrics():
+            plot_run(self._run.path / "curves.png", rows)
             tell_verdicts("training", *run_verdicts(rows))
+        save_trained(self._run.path, self.policy, self._config.model)
         return self.summarize(engine, completed=True)
 
     def summarize(self, engine: Engine, *, completed: bool, **more: str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from astarpo.config import WarmStartConfig
-from astarpo.models.batch import collate, masked_sum
+from astarpo.models.batch import masked_sum
 from astarpo.models.logprobs import token_logprobs
 from astarpo.models.policy import Policy, make_policy, save_model
 from astarpo.models.vocabulary import Vocabulary, make_vocabulary
@@ -46,14 +46,8 @@ def warm_start(config: WarmStartConfig) -> Path:
         UserError: The folder is in use, or no problem has a solution that fits.
     """
     policy, examples = prepare(config)
-    fit(
-        policy,
-        examples,
-        steps=config.steps,
-        batch_size=config.batch_size,
-        lr=config.lr,
-        seed=config.seed,
-    )
+    steps, batch_size = config.steps, config.batch_size
+    fit(policy, examples, steps=steps, batch_size=batch_size, lr=config.lr, seed=config.seed)
     with atomic_directory(config.out) as path:
         save_model(path, policy)
     return config.out
@@ -62,15 +56,7 @@ def warm_start(config: WarmStartConfig) -> Path:
 def prepare(
     config: WarmStartConfig, problems: list[Problem] | None = None
 ) -> tuple[Policy, list[Example]]:
-    """The untrained policy, and prompts and worked solutions as its token ids.
-
-    Args:
-        config: Settings of `warm_start`.
-        problems: Those of a file that is not written yet.
-
-    Raises:
-        UserError: As `warm_start` says.
-    """
+    """The untrained policy and its examples; `problems` are those of a file not written yet."""
     check_folder(config.out, [config.problems])
     if problems is None:
         problems = read_problems(config.problems)
@@ -112,15 +98,9 @@ def fit(
     lr: float,
     seed: int,
 ) -> None:
-    """Maximises the likelihood of the solutions, in place: AdamW, warm-up, then cosine to 0.
+    """Maximises the likelihood of the solutions, in place, over shuffled epochs of the examples.
 
-    Args:
-        policy: Untrained or not.
-        examples: Gone through in shuffled epochs.
-        steps: Updates.
-        batch_size: Examples an update.
-        lr: Peak learning rate.
-        seed: Of the order.
+    By AdamW, whose learning rate rises to `lr` in the first steps and falls to 0 as a cosine.
     """
     optimizer = torch.optim.AdamW(policy.model.parameters(), lr=lr, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
@@ -130,12 +110,7 @@ def fit(
     with Progress("warm start: steps", steps) as progress:
         for step in range(steps):
             chosen = epoch_stream(order_seed, step, len(examples), batch_size)
-            batch = collate(
-                [examples[i][0] for i in chosen],
-                [examples[i][1] for i in chosen],
-                policy.vocabulary.pad_id,
-                policy.device,
-            )
+            batch = policy.collate([examples[i] for i in chosen])
             logprobs_BT, _ = token_logprobs(policy.model, batch, temperature=1.0)
             loss = -masked_sum(logprobs_BT, batch.mask_BT).sum() / batch.mask_BT.sum()
             optimizer.zero_grad(set_to_none=True)
@@ -147,16 +122,10 @@ def fit(
 
 
 def build_policy(hidden_size: int, layers: int, heads: int, seed: int) -> Policy:
-    """An untrained policy over bytes.
-
-    Args:
-        hidden_size: Width; the feed-forward layers are three times as wide.
-        layers: Depth.
-        heads: Attention heads, of even size.
-        seed: Of the initial weights.
+    """An untrained policy over bytes, its feed-forward layers three times as wide as the others.
 
     Raises:
-        UserError: The width does not divide into heads of even size.
+        UserError: The hidden size does not divide into heads of even size.
     """
     from transformers import Qwen2Config, Qwen2ForCausalLM
 

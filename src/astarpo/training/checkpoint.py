@@ -18,7 +18,6 @@ from pathlib import Path
 from safetensors.torch import load_file, save_file
 
 from astarpo.config import TrainConfig
-from astarpo.models.critic import restore_critic, save_critic
 from astarpo.models.lora import save_adapter
 from astarpo.models.policy import save_model
 from astarpo.rundir.writer import RunLog
@@ -73,14 +72,7 @@ class Checkpoints:
     """
 
     def __init__(self, run: RunLog, learner: Learner, config: TrainConfig, step: int) -> None:
-        """Removes what the run makes again.
-
-        Args:
-            run: Where they are written.
-            learner: What is saved.
-            config: Says how often, and how many are kept.
-            step: The step that the run goes on from.
-        """
+        """Removes the checkpoints after the step that the run goes on from."""
         self.saved_step = step
         self._run = run
         self._learner = learner
@@ -96,9 +88,6 @@ class Checkpoints:
         """Saves a checkpoint, whole or not at all, then removes all but the latest ones.
 
         Nothing is done if that step is saved already, or an update was given up halfway.
-
-        Raises:
-            UserError: The disk refuses.
         """
         learner = self._learner
         if self.saved_step == step or learner.is_halfway:
@@ -110,7 +99,8 @@ class Checkpoints:
             else:
                 save_model(path / "model", learner.policy)
             if learner.critic is not None:
-                save_critic(path / "critic.safetensors", learner.critic)
+                weights = {name: w.contiguous() for name, w in learner.critic.state_dict().items()}
+                save_file(weights, path / "critic.safetensors")
             state = state_tensors(learner.optimizer, learner.parameters)
             save_file(state, path / "optimizer.safetensors")
             files = sorted(file for file in path.rglob("*") if file.is_file())
@@ -130,9 +120,6 @@ def latest_checkpoint(run_path: Path, before: int | None = None) -> tuple[Path, 
     Args:
         run_path: The run directory.
         before: Only checkpoints of earlier steps count.
-
-    Raises:
-        UserError: The disk refuses.
     """
     for step, path in reversed(_checkpoints(run_path)):
         if before is not None and step >= before:
@@ -147,13 +134,7 @@ def latest_checkpoint(run_path: Path, before: int | None = None) -> tuple[Path, 
 
 
 def tidy_checkpoints(run_path: Path, step: int, keep: int) -> None:
-    """Removes the checkpoints after a step, all but the latest before it, and leftovers of a kill.
-
-    Args:
-        run_path: The run directory.
-        step: The step that the run goes on from; it makes later checkpoints again.
-        keep: How many of the latest to keep.
-    """
+    """Removes the checkpoints after a step, all but so many before it, and leftovers of a kill."""
     remove_leftovers(run_path / "checkpoints")
     for later, path in _checkpoints(run_path):
         if later > step:
@@ -168,7 +149,7 @@ def restore(path: Path, learner: Learner) -> None:
         UserError: It does not belong to this model.
     """
     if learner.critic is not None:
-        restore_critic(path / "critic.safetensors", learner.critic)
+        learner.critic.load_state_dict(load_file(path / "critic.safetensors"))
     tensors = load_file(path / "optimizer.safetensors", device=str(learner.policy.device))
     known = learner.parameters.keys()
     if unknown := sorted({key.rpartition(":")[0] for key in tensors} - known):
@@ -183,20 +164,15 @@ def _keep_latest(run_path: Path, keep: int) -> None:
 
 def _checkpoints(run_path: Path) -> list[tuple[int, Path]]:
     """Steps and folders, in order; folders of other names are not checkpoints."""
-    found = [
+    return sorted(
         (int(name[1]), path)
         for path in run_path.glob("checkpoints/step-*")
         if (name := re.fullmatch(r"step-(\d+)", path.name)) and path.is_dir()
-    ]
-    return sorted(found)
+    )
 
 
 def _verify(path: Path, step: int) -> None:
-    """Checks that a checkpoint is as it was written.
-
-    Raises:
-        DamagedFileError: It is not.
-    """
+    """Refuses a checkpoint that is not as it was written, with a `DamagedFileError`."""
     if not (path / "state.json").is_file():
         raise DamagedFileError(f"{path}: damaged: it has no state.json")
     state = read_sealed_json(path / "state.json")

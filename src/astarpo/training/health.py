@@ -49,15 +49,7 @@ class _Step(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class _Stretch:
-    """Means over some steps in a row, with their standard errors.
-
-    Attributes:
-        reward: Mean reward.
-        reward_error: Its standard error.
-        kl: Mean KL to the reference, in nats of a response.
-        kl_error: Its standard error.
-        num_prompts: Prompts in all its steps.
-    """
+    """Means over some steps in a row, with standard errors; the KL is in nats of a response."""
 
     reward: float
     reward_error: float
@@ -66,7 +58,7 @@ class _Stretch:
     num_prompts: int
 
     @classmethod
-    def of(cls, steps: Sequence["_Step"], prompts_per_step: int) -> "_Stretch":
+    def of(cls, steps: Sequence[_Step], prompts_per_step: int) -> "_Stretch":
         count, num_prompts = len(steps), len(steps) * prompts_per_step
         reward, square, kl, kl_variance = (sum(each) / count for each in zip(*steps, strict=True))
         return cls(
@@ -101,10 +93,7 @@ class HealthWatch:
     ) -> None:
         """Takes in the steps that a resumed run has behind it, without warning of them again.
 
-        Args:
-            prompts_per_step: Prompts whose mean reward a step's `reward` is.
-            mode: `stop` raises, `warn` says the same and goes on, `off` does not look.
-            history: Metrics of the steps so far.
+        Mode `stop` raises, `warn` says the same and goes on, `off` does not look.
         """
         self._prompts_per_step = prompts_per_step
         self._mode = mode

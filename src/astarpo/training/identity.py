@@ -11,12 +11,7 @@ from astarpo.training.inputs import Inputs
 
 
 def input_digests(config: TrainConfig, inputs: Inputs) -> dict[str, str]:
-    """Digests of a run's inputs; the keys are words for the message that one of them has changed.
-
-    Args:
-        config: Gives model and trust_reward.
-        inputs: Problems, V* and held-out prompts.
-    """
+    """Digests of a run's inputs, by their names in the message that one of them has changed."""
     digests = {f"the model ({part})": d for part, d in fingerprint(config.model).items()}
     digests |= verifier_fingerprint(inputs.problems, config.trust_reward)
     digests["the problems"] = _digest([[p.id, p.digest] for p in inputs.problems])

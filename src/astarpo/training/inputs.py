@@ -54,7 +54,7 @@ class Inputs:
         algorithm: The loss.
         prompts: What is trained on, each with its V* where there is a table.
         held_out: Prompts of the held-out problems; empty where there are none.
-        num_steps: Of the whole run.
+        num_steps: The steps of the whole run.
     """
 
     vocabulary: Vocabulary
@@ -68,9 +68,7 @@ class Inputs:
 
 
 def open_inputs(config: TrainConfig) -> Inputs:
-    """Reads the problems and, where the run uses one, the value table of this model and verifier.
-
-    No weights are loaded.
+    """Reads the problems and, where the run uses one, the value table; loads no weights.
 
     Raises:
         UserError: One of them is missing or cannot be read, or they do not fit.
@@ -121,11 +119,7 @@ def _prompts(
 
 
 def refuse_other_text(config: TrainConfig, table: TextSettings, where: str) -> None:
-    """Refuses settings of prompts and responses that differ from the value table's.
-
-    Raises:
-        UserError: One differs.
-    """
+    """Refuses settings of prompts and responses that differ from the value table's."""
     for name, held in table._asdict().items():
         given = getattr(config, name)
         if given not in (None, held):
@@ -136,11 +130,7 @@ def refuse_other_text(config: TrainConfig, table: TextSettings, where: str) -> N
 
 
 def text_settings(config: TrainConfig, table: ValueTable | None) -> TextSettings:
-    """The value table's settings, or the config's own where there is none.
-
-    Raises:
-        UserError: The config asks for other settings than the table was made with.
-    """
+    """The value table's settings, which the config may not contradict, or else the config's own."""
     if table is None:
         given = {name: getattr(config, name) for name in TextSettings._fields}
         return _WITHOUT_TABLE._replace(**{k: v for k, v in given.items() if v is not None})
@@ -158,11 +148,6 @@ def valued_prompts(
     prompts: Sequence[Prompt], table: ValueTable, config: TrainConfig
 ) -> list[Prompt]:
     """Gives each prompt its V*, then drops those that the filter drops.
-
-    Args:
-        prompts: All that could be trained on.
-        table: Stage 1.
-        config: Gives estimator, values_samples and filter.
 
     Raises:
         UserError: The table lacks samples, or the filter leaves nothing.

@@ -11,9 +11,8 @@ Shapes: _B sequences, _T response tokens.
 import logging
 import math
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
-from functools import partial
+from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -22,11 +21,11 @@ from torch import Tensor, nn
 from astarpo.algorithms.base import Algorithm, LossInputs, Rollout
 from astarpo.config import TrainConfig
 from astarpo.models.agreement import tolerance
-from astarpo.models.attention import same_again
 from astarpo.models.batch import masked_sum
 from astarpo.models.critic import critic_values
 from astarpo.models.logprobs import token_logprobs
 from astarpo.models.policy import Policy
+from astarpo.models.recomputing import Recomputing
 from astarpo.runtime.stopping import check_stop
 from astarpo.runtime.stopwatch import Stopwatch
 from astarpo.training.metrics import standard_error, summarize_records
@@ -80,22 +79,10 @@ class Learner:
             groups.append({"params": list(critic.parameters()), "peak_lr": config.critic_lr})
             self.parameters |= {f"critic.{name}": p for name, p in critic.named_parameters()}
         self.optimizer = make_optimizer(config.optimizer, groups, config.lr, config.weight_decay)
-        self._trained = [policy.model] if critic is None else [policy.model, critic]
+        trained = [policy.model] if critic is None else [policy.model, critic]
+        self._recomputing = Recomputing(trained if config.gradient_checkpointing else [])
         self._parked = ParkedWeights(reference.model) if config.reference_offload else None
         self._warned = False
-        self._recomputed = []  # layers whose activations are not kept but computed again
-        if config.gradient_checkpointing:
-            for model in self._trained:
-                model.gradient_checkpointing_enable(
-                    {
-                        "use_reentrant": False,
-                        "preserve_rng_state": False,  # a layer draws no random numbers
-                        "context_fn": partial(same_again, model),
-                    }
-                )
-                self._recomputed += [
-                    layer for layer in model.modules() if isinstance(layer, _checkpointing_layer())
-                ]
 
     def update(
         self,
@@ -129,7 +116,7 @@ class Learner:
         records: dict[str, list[Tensor]] = defaultdict(list)
         norms: dict[str, list[float]] = defaultdict(list)
         for number, part in enumerate(minibatches):
-            with stopwatch.phase("update"), self._checkpointing():
+            with stopwatch.phase("update"), self._recomputing.in_use():
                 self._accumulate(part, rollout, records, first=number == 0)
                 if not torch.cat(records["loss"]).isfinite().all():
                     raise TrainingStopped(_NOT_FINITE.format("loss"))
@@ -146,10 +133,7 @@ class Learner:
 
     @torch.no_grad()
     def _score(
-        self,
-        answers: Sequence[Answer],
-        parts: Sequence[MicroBatch],
-        stopwatch: Stopwatch,
+        self, answers: Sequence[Answer], parts: Sequence[MicroBatch], stopwatch: Stopwatch
     ) -> Rollout:
         """Everything about a rollout that is computed once, before its first update."""
         lengths = [len(a.completion.token_ids) for a in answers]
@@ -160,7 +144,8 @@ class Learner:
         ref_BT = torch.zeros_like(sampled_BT)
         critic_BT = torch.zeros_like(sampled_BT) if self.critic is not None else None
         mask_BT = torch.zeros_like(sampled_BT, dtype=torch.bool)
-        with stopwatch.phase("reference"), self._reference_at_hand(), self.reference.autocast():
+        at_hand = self._parked.in_use() if self._parked else nullcontext()
+        with stopwatch.phase("reference"), at_hand, self.reference.autocast():
             for part in parts:
                 check_stop()
                 width = part.tokens.mask_BT.shape[1]
@@ -251,22 +236,6 @@ class Learner:
                 f"explains {explained:.2g}: what is learnt is not what was sampled"
             )
 
-    def _reference_at_hand(self) -> AbstractContextManager[None]:
-        return self._parked.in_use() if self._parked else nullcontext()
-
-    @contextmanager
-    def _checkpointing(self) -> Iterator[None]:
-        # Layers keep their activations unless they themselves, not what is in them, are in
-        # training mode, in which they could not use a cache to sample. Their parts stay in
-        # evaluation mode, without dropout.
-        for layer in self._recomputed:
-            layer.training = True
-        try:
-            yield
-        finally:
-            for layer in self._recomputed:
-                layer.training = False
-
     def _values(self, answers: Sequence[Answer]) -> Tensor | None:
         """[B] V* of each answer's prompt; None where the run has no value table."""
         values = [answer.prompt.value for answer in answers if answer.prompt.value is not None]
@@ -281,9 +250,3 @@ _NOT_FINITE = (
     "the {} is not finite; the weights before this update are in the last checkpoint: lower lr or "
     "raise warmup_steps, then --resume or start anew"
 )
-
-
-def _checkpointing_layer() -> type[nn.Module]:
-    from transformers.modeling_layers import GradientCheckpointingLayer
-
-    return GradientCheckpointingLayer

@@ -38,9 +38,9 @@ def answer_metrics(answers: Sequence[Answer]) -> dict[str, float]:
 
 
 def _reward_error(answers: Sequence[Answer]) -> float:
-    """Standard error of the mean reward; 0 for one prompt, of which nothing is known.
+    """Standard error of the mean reward over prompts, since a prompt's samples succeed together.
 
-    The samples of one prompt, which stand side by side, succeed together: prompts are counted.
+    The samples of a prompt stand side by side. A single prompt has an error of 0.
     """
     groups = groupby(answers, key=lambda answer: answer.prompt.problem.id)
     means = [statistics.fmean(a.verdict.reward for a in group) for _, group in groups]
@@ -61,13 +61,7 @@ def cost_metrics(stopwatch: Stopwatch, num_tokens: float) -> dict[str, float]:
 def run_summary(
     rows: Sequence[Mapping[str, Any]], engine: Mapping[str, Any], *, completed: bool
 ) -> dict[str, Any]:
-    """A run in a few numbers: what `summary.json` holds.
-
-    Args:
-        rows: Metrics of its steps; there may be none.
-        engine: Facts of what sampled.
-        completed: Whether it came to its end.
-    """
+    """A run in a few numbers, from the metrics of its steps: what `summary.json` holds."""
     last = rows[-1] if rows else {"step": 0}
     return {
         "completed": completed,
@@ -82,11 +76,7 @@ def run_summary(
 
 
 def run_verdicts(rows: Sequence[Mapping[str, Any]]) -> tuple[Counter[str], float]:
-    """How many answers of a run have each status, and what share was truncated.
-
-    Args:
-        rows: Metrics of its steps, at least one.
-    """
+    """How many answers of a run's steps, at least one, have each status; the share truncated."""
     counts: Counter[str] = Counter({s: sum(row[f"status_{s}"] for row in rows) for s in STATUSES})
     truncated = sum(
         row["truncated_share"] * sum(row[f"status_{s}"] for s in STATUSES) for row in rows
@@ -97,8 +87,8 @@ def run_verdicts(rows: Sequence[Mapping[str, Any]]) -> tuple[Counter[str], float
 def standard_error(values_B: Tensor, group_B: Tensor) -> float:
     """Standard error of a mean where values of one group, as of one prompt, depend on each other.
 
-    Groups are independent of each other and of one size. With a single one there is nothing else to
-    go by than the values, as if they were independent.
+    Groups are independent of each other and of one size. The values of a single group are taken as
+    independent.
 
     Args:
         values_B: [B].

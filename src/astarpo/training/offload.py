@@ -14,11 +14,7 @@ class ParkedWeights:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        """Moves the parameters of a model to the host; buffers, which are small, stay.
-
-        Args:
-            model: Frozen.
-        """
+        """Moves the parameters of a frozen model to the host; buffers, which are small, stay."""
         parameters = list(model.parameters())
         self._device = parameters[0].device
         self._parked = [(parameter, _on_host(parameter.data)) for parameter in parameters]

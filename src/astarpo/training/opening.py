@@ -1,4 +1,4 @@
-"""Models and optimiser of a run, new or as its last checkpoint has them."""
+"""What a run needs beside its inputs; its models and optimiser, new or from a checkpoint."""
 
 import logging
 from pathlib import Path
@@ -7,28 +7,36 @@ import torch
 
 from astarpo.config import TrainConfig
 from astarpo.models.critic import load_critic
-from astarpo.models.lora import adapt
-from astarpo.models.policy import Policy, load_policy
+from astarpo.models.lora import adapt, require_lora
+from astarpo.models.policy import Policy, load_policy, pick_device
 from astarpo.models.vocabulary import Vocabulary
+from astarpo.rundir.trackers import require_tracker
 from astarpo.rundir.writer import RunLog
 from astarpo.training.checkpoint import latest_checkpoint, restore
 from astarpo.training.inputs import Inputs
 from astarpo.training.learner import Learner
+from astarpo.training.optimizers import require_optimizer
 from astarpo.types import UserError
 
 logger = logging.getLogger("astarpo")
+
+
+def require_parts(config: TrainConfig) -> None:
+    """Checks that what training needs beside its inputs is there.
+
+    Raises:
+        UserError: A library or a device is missing, or settings of the adapter do not fit.
+    """
+    require_tracker(config.log_to)
+    require_optimizer(config.optimizer)
+    require_lora(config)
+    pick_device(config.device)
 
 
 def open_learner(
     config: TrainConfig, inputs: Inputs, run: RunLog, device: torch.device
 ) -> tuple[Learner, int]:
     """Loads what is trained, and says how many steps it has behind it.
-
-    Args:
-        config: Names the models and how they are trained.
-        inputs: Give the algorithm.
-        run: May have checkpoints.
-        device: Where the models go.
 
     Raises:
         UserError: There were checkpoints, and none is left.
@@ -46,9 +54,6 @@ def _find_checkpoint(run: RunLog) -> tuple[Path | None, int]:
     """The checkpoint to go on from and its step; None and 0 for a run that begins.
 
     The last one before any step whose metrics are lost, since that step is then made again.
-
-    Raises:
-        UserError: There were checkpoints, and none is left.
     """
     missing = run.first_missing_step()
     found = latest_checkpoint(run.path, before=missing) or latest_checkpoint(run.path)

@@ -22,11 +22,7 @@ _BETAS = (0.9, 0.999)
 
 
 def require_optimizer(name: OptimizerName) -> None:
-    """Checks that an optimiser's library is there, before anything long begins.
-
-    Raises:
-        UserError: It is not.
-    """
+    """Checks that an optimiser's library is installed, before anything long begins."""
     if name == "adamw_8bit":
         _bitsandbytes()
 
@@ -34,17 +30,7 @@ def require_optimizer(name: OptimizerName) -> None:
 def make_optimizer(
     name: OptimizerName, groups: list[dict[str, Any]], lr: float, weight_decay: float
 ) -> torch.optim.Optimizer:
-    """AdamW over groups of parameters.
-
-    Args:
-        name: Which optimiser.
-        groups: As torch's optimisers take them.
-        lr: For groups that have no learning rate of their own.
-        weight_decay: For all groups.
-
-    Raises:
-        UserError: Its library is not installed.
-    """
+    """AdamW over groups of parameters; `lr` is for those that have none of their own."""
     settings = {"lr": lr, "betas": _BETAS, "weight_decay": weight_decay}
     if name == "adamw_8bit":
         return _bitsandbytes().optim.AdamW8bit(groups, **settings)
@@ -54,12 +40,7 @@ def make_optimizer(
 def state_tensors(
     optimizer: torch.optim.Optimizer, parameters: Mapping[str, nn.Parameter]
 ) -> dict[str, Tensor]:
-    """The state of an optimiser by `PARAMETER:ENTRY`; empty before its first step.
-
-    Args:
-        optimizer: Optimises these parameters.
-        parameters: By name.
-    """
+    """The state of an optimiser by `PARAMETER:ENTRY`; empty before its first step."""
     tensors: dict[str, Tensor] = {}
     storages: set[int] = set()
     for name, parameter in parameters.items():

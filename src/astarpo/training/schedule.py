@@ -15,7 +15,7 @@ from torch import Tensor
 
 from astarpo.algorithms.base import Algorithm
 from astarpo.config import TrainConfig
-from astarpo.models.batch import TokenBatch, collate, micro_batches
+from astarpo.models.batch import TokenBatch, micro_batches
 from astarpo.models.policy import Policy
 from astarpo.runtime.seeding import derive_seed, epoch_stream
 from astarpo.types import Answer, Prompt
@@ -27,7 +27,7 @@ def lr_scale(step: int, num_steps: int, config: TrainConfig) -> float:
     Args:
         step: From 1.
         num_steps: Steps of the whole run; linear and cosine come down to 0 just after the last.
-        config: Gives warm-up and schedule.
+        config: Its `warmup_steps` and `schedule` count.
     """
     if step <= config.warmup_steps:
         return step / config.warmup_steps
@@ -46,14 +46,10 @@ def step_prompts(
 ) -> tuple[list[Prompt], list[int]]:
     """The prompts that a step samples from, and the seed of each completion.
 
-    Args:
-        prompts: All that are trained on; every epoch has an order of its own.
-        algorithm: Says how many completions each prompt gets.
-        config: Gives seed and prompts_per_step.
-        step: From 1.
+    Every epoch goes through the prompts in an order of its own. Steps count from 1.
 
     Returns:
-        [B] prompts, as often as they get completions, repeats side by side; [B] seeds.
+        [B] prompts, each as often as the algorithm samples it, side by side; [B] seeds.
     """
     order = derive_seed(config.seed, "order")
     chosen = epoch_stream(order, step - 1, len(prompts), config.prompts_per_step)
@@ -82,15 +78,9 @@ def plan_minibatches(
 
     A mini-batch is what one step of the optimiser learns from. A micro-batch is what fits into
     memory; how a mini-batch is cut into them does not change the result.
-
-    Args:
-        answers: The rollout, the samples of one prompt side by side.
-        algorithm: Says how many samples a prompt has, and how many share a micro-batch.
-        config: Gives the number of mini-batches and the tokens of a micro-batch.
-        policy: Gives padding and device.
     """
     group, coupled = algorithm.samples_per_prompt, algorithm.coupled
-    lengths = [len(a.prompt.token_ids) + len(a.completion.token_ids) for a in answers]
+    lengths = [sum(map(len, answer.sequence)) for answer in answers]
     minibatches = []
     for prompts in split(len(answers) // group, config.minibatches):
         starts = range(prompts.start * group, prompts.stop * group, coupled)
@@ -98,12 +88,7 @@ def plan_minibatches(
         part = []
         for units in micro_batches(longest, config.micro_batch_tokens // coupled):
             indices = [starts[unit] + i for unit in units for i in range(coupled)]
-            tokens = collate(
-                [answers[i].prompt.token_ids for i in indices],
-                [answers[i].completion.token_ids for i in indices],
-                policy.vocabulary.pad_id,
-                policy.device,
-            )
+            tokens = policy.collate([answers[i].sequence for i in indices])
             part.append(MicroBatch(torch.tensor(indices, device=policy.device), tokens))
         minibatches.append(part)
     return minibatches

@@ -17,11 +17,9 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import ArrayLike
 
-from astarpo.values.estimators import optimal_values
-
-Floats = NDArray[np.float64]
+from astarpo.values.estimators import Floats, optimal_values
 
 
 class Deviation(NamedTuple):

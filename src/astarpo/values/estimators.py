@@ -149,12 +149,12 @@ class Plugin(Estimator):
 
     def estimate(self, rewards_PN: Floats) -> ValueEstimate:
         """See the equation at the head of this file; problems of equal N go together."""
-        there_PN = ~np.isnan(rewards_PN)
-        num_samples_P = there_PN.sum(axis=1)
+        sampled_PN = ~np.isnan(rewards_PN)
+        num_samples_P = sampled_PN.sum(axis=1)
         found_2P = np.full((2, len(rewards_PN)), np.nan)
         for count in np.unique(num_samples_P):
             chosen_P = num_samples_P == count
-            group_PN = rewards_PN[chosen_P][there_PN[chosen_P]].reshape(chosen_P.sum(), count)
+            group_PN = rewards_PN[chosen_P][sampled_PN[chosen_P]].reshape(chosen_P.sum(), count)
             found_2P[:, chosen_P] = value_estimates(group_PN, self.beta1)
         return ValueEstimate(*found_2P)
 
@@ -198,8 +198,7 @@ def problem_values(rewards: ArrayLike, estimator: Estimator) -> ProblemValues:
     rewards_PN = np.asarray(rewards, dtype=np.float64)
     v_star_P, error_P = estimator.estimate(rewards_PN)
     wrong_P, right_P = estimator.extremes(rewards_PN)
-    there_PN = ~np.isnan(rewards_PN)
-    num_samples_P = there_PN.sum(axis=1)
+    num_samples_P = (~np.isnan(rewards_PN)).sum(axis=1)
     return ProblemValues(
         estimator=estimator,
         v_star_P=v_star_P,

@@ -23,12 +23,7 @@ logger = logging.getLogger("astarpo")
 
 
 def read_manifest(path: Path) -> dict[str, Any]:
-    """Reads a table's manifest, of either format, without its digest.
-
-    Raises:
-        DamagedFileError: It is not whole.
-        UserError: There is none that can be read, or it is of another format.
-    """
+    """Reads a table's manifest, of either format, without its digest."""
     manifest = read_json_object(path / MANIFEST)
     if "digest" in manifest or manifest.get("format") != _UNSEALED_FORMAT:
         manifest = unseal(path / MANIFEST, manifest)
@@ -41,9 +36,6 @@ def started_manifest(path: Path) -> dict[str, Any]:
     """The manifest to go on with; one that is damaged or lost is made again from the shards.
 
     A table without samples starts afresh, so that an attempt that failed does not bind the next.
-
-    Raises:
-        UserError: Something else is there, or a manifest that cannot be made again.
     """
     new = {"fingerprint": {}}
     shards = shard_paths(path)
@@ -82,18 +74,21 @@ def _fingerprint_of_shards(shards: Sequence[Path], problem: str) -> dict[str, An
 
 
 def require_fit(
-    held: Mapping[str, Any], wanted: Mapping[str, Any], misfit: str, *, any_verifier: bool = False
+    held: Mapping[str, Any],
+    wanted: Mapping[str, Any],
+    path: Path,
+    misfit: str = "the value table does not fit",
+    *,
+    any_verifier: bool = False,
 ) -> None:
     """Checks that samples are what is wanted; entries that only one side has are not compared.
 
     Args:
         held: Fingerprint of the samples.
         wanted: Fingerprint that they should have.
-        misfit: How the message begins if they have not.
+        path: Where the samples are.
+        misfit: What the message says of them if they do not fit; it names each difference.
         any_verifier: Whether to ignore what judged them.
-
-    Raises:
-        UserError: They are not; each difference is named.
     """
     names = [n for n in sorted(held.keys() & wanted.keys()) if held[n] != wanted[n]]
     of_verifiers = [name for name in names if name.startswith(VERIFIER)]
@@ -104,10 +99,9 @@ def require_fit(
     differences = "; ".join(
         f"{n} is {held[n]!r} in the table and {wanted[n]!r} here" for n in names
     )
-    advice = ""
     if names == of_verifiers:
-        advice = (
+        differences += (
             ": it has changed since these samples were judged; judge them anew with the astarpo "
             "estimate that made them and --rejudge"
         )
-    raise UserError(f"{misfit}: {differences}{advice}")
+    raise UserError(f"{path}: {misfit}: {differences}")

@@ -19,10 +19,7 @@ def sampling_fingerprint(
 ) -> dict[str, Any]:
     """Everything that decides which samples a table holds and how they were judged.
 
-    Args:
-        config: Names the model and how it is sampled.
-        problems: Name what judges them.
-        seed: None where it is not known, as for samples that others have published.
+    The seed is None where it is not known, as for samples that others have published.
     """
     return (
         fingerprint(config.model)
@@ -41,12 +38,6 @@ def missing_shards(
     table: ValueTable, prompts: Sequence[Prompt], num_samples: int, shard_problems: int
 ) -> list[list[tuple[Prompt, int]]]:
     """Groups the samples that are still missing into shards; prompts of similar length go together.
-
-    Args:
-        table: Holds what is there already.
-        prompts: Which are sampled.
-        num_samples: N, samples of each.
-        shard_problems: How many problems a shard has.
 
     Returns:
         Of each shard, prompts with the number of the sample.

@@ -20,11 +20,8 @@ def rejudge(table: ValueTable, problems: Sequence[Problem], grader: Grader) -> N
 
     Args:
         table: Opened with `any_verifier`.
-        problems: All problems that the table has samples of.
+        problems: All that the table has samples of.
         grader: Judges the samples.
-
-    Raises:
-        UserError: A problem of the table is missing in `problems`, or differs there.
     """
     known = {problem.id: problem for problem in problems}
     num_samples = num_changed = 0

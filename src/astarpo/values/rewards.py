@@ -23,7 +23,7 @@ def reward_matrix(
 
     Args:
         samples: Columns `problem_id`, `sample` and `reward`.
-        problem_ids: Which problems, in the order wanted.
+        problem_ids: Of the problems, in the order wanted.
         num_samples: N; None for as many as any of these problems has.
 
     Returns:
@@ -42,7 +42,7 @@ def reward_matrix(
 
 
 def find_changed(samples: pa.Table, problems: Sequence[Problem]) -> Problem | None:
-    """The first problem whose samples were drawn of another problem of the same id, if any.
+    """The first problem, if any, whose samples are of another problem of the same id.
 
     Args:
         samples: Columns `problem_id` and `problem_digest`.
@@ -60,7 +60,7 @@ def find_changed(samples: pa.Table, problems: Sequence[Problem]) -> Problem | No
 
 
 def _places(column: pa.ChunkedArray, names: Sequence[str]) -> NDArray[np.int64]:
-    """The place in `names` of each entry of a column, -1 for those that are not among them."""
+    """The place in `names` of each entry of a column; -1 where it is not among them."""
     place = {name: i for i, name in enumerate(names)}
     coded = column.combine_chunks().dictionary_encode()
     known = np.array([place.get(name, -1) for name in coded.dictionary.to_pylist()], np.int64)

@@ -12,13 +12,13 @@ import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 
-from astarpo.grading.columns import answer_schema
+from astarpo.grading.columns import answer_row, answer_schema
 from astarpo.runtime.files import DamagedFileError
 from astarpo.runtime.parquet import open_parquet, seal_of, write_parquet
 from astarpo.types import Answer
@@ -45,19 +45,9 @@ class Sample:
     @classmethod
     def of(cls, answer: Answer, number: int) -> "Sample":
         """An answer as the sample of that number of its problem."""
-        problem, completion, verdict = answer.prompt.problem, answer.completion, answer.verdict
-        return cls(
-            problem_id=problem.id,
-            problem_digest=problem.digest,
-            sample=number,
-            token_ids=completion.token_ids,
-            text=answer.text,
-            answer=verdict.answer,
-            reward=verdict.reward,
-            status=verdict.status,
-            num_tokens=len(completion.token_ids),
-            finish_reason=completion.finish_reason,
-        )
+        digest, token_ids = answer.prompt.problem.digest, answer.completion.token_ids
+        row = answer_row(answer, problem_digest=digest, sample=number, token_ids=token_ids)
+        return cls(**{name: row[name] for name in SCHEMA.names})
 
 
 SCHEMA = answer_schema({field.name for field in fields(Sample)})
@@ -75,14 +65,8 @@ def shard_name(problem_ids: Sequence[str], numbers: Sequence[int]) -> str:
     return f"samples-{hashlib.blake2b(content.encode(), digest_size=8).hexdigest()}.parquet"
 
 
-def write_shard(folder: Path, samples: Sequence[Sample], fingerprint: Mapping[str, Any]) -> Path:
-    """Writes samples as one shard, and returns its path."""
-    table = pa.Table.from_pylist([asdict(sample) for sample in samples], schema=SCHEMA)
-    return write_shard_table(folder, table, fingerprint)
-
-
-def write_shard_table(folder: Path, table: pa.Table, fingerprint: Mapping[str, Any]) -> Path:
-    """As `write_shard`, of rows in `SCHEMA`."""
+def write_shard(folder: Path, table: pa.Table, fingerprint: Mapping[str, Any]) -> Path:
+    """Writes rows in `SCHEMA` as one shard, and returns its path."""
     name = shard_name(table["problem_id"].to_pylist(), table["sample"].to_pylist())
     mark = {_FINGERPRINT: json.dumps(fingerprint, sort_keys=True)}
     write_parquet(folder / name, table.replace_schema_metadata(mark))
@@ -90,11 +74,7 @@ def write_shard_table(folder: Path, table: pa.Table, fingerprint: Mapping[str, A
 
 
 def check_shard(path: Path) -> dict[str, Any] | None:
-    """The fingerprint of a shard that is whole; None where version 0.1.0 wrote it.
-
-    Raises:
-        DamagedFileError: It is not whole.
-    """
+    """The fingerprint of a shard, which has to be whole; None where version 0.1.0 wrote it."""
     match = _NAME.fullmatch(path.name)
     assert match
     if match[1]:  # It has no checksums: all that can be done is to read it.
@@ -108,11 +88,7 @@ def check_shard(path: Path) -> dict[str, Any] | None:
 
 
 def read_shard(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
-    """Reads a shard that `check_shard` has found whole.
-
-    Raises:
-        DamagedFileError: It has been damaged since.
-    """
+    """Reads a shard that `check_shard` has found whole."""
     with open_parquet(path, is_checked=True) as file:
         table = file.read(columns=columns)
     return table if columns is None else table.select(columns)  # Arrow reads in the file's order.

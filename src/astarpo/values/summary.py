@@ -23,12 +23,7 @@ _BAR_WIDTH = 40
 
 
 class Levels(NamedTuple):
-    """How many problems have each mean reward.
-
-    Attributes:
-        rewards: Mean rewards, or centres of bins, rising.
-        counts: Problems at each.
-    """
+    """Mean rewards, or centres of bins, rising; and how many problems have each."""
 
     rewards: Floats
     counts: NDArray[np.int64]
@@ -56,11 +51,7 @@ class ValueSummary:
 
 
 def summarize_values(found: ProblemValues) -> ValueSummary:
-    """Puts what was found of each problem into a few numbers.
-
-    Args:
-        found: Of at least one problem.
-    """
+    """Puts what was found of each of some problems into a few numbers."""
     return ValueSummary(
         num_problems=len(found.mean_P),
         num_samples=np.unique(found.num_samples_P).tolist(),
@@ -91,11 +82,7 @@ class SampleSummary:
 
 
 def summarize_samples(samples: pa.Table) -> SampleSummary:
-    """Puts the samples of a table into a few numbers.
-
-    Args:
-        samples: At least one; columns `num_tokens`, `finish_reason` and `status`.
-    """
+    """Puts samples into a few numbers: columns `num_tokens`, `finish_reason` and `status`."""
     lengths = samples["num_tokens"].to_numpy()
     return SampleSummary(
         num_tokens=int(lengths.sum()),
@@ -107,13 +94,7 @@ def summarize_samples(samples: pa.Table) -> SampleSummary:
 
 
 def describe(values: ValueSummary, samples: SampleSummary, max_new_tokens: int) -> str:
-    """What stage 1 found, as text for the log.
-
-    Args:
-        values: Of the problems.
-        samples: Of the same table.
-        max_new_tokens: The limit of a sample's length.
-    """
+    """What stage 1 found, as text for the log."""
     rates, counts = values.solve_rates
     counted = " or ".join(map(str, values.num_samples))
     lines = [f"solve rate of {values.num_problems} problems over {counted} samples:"]
@@ -121,24 +102,17 @@ def describe(values: ValueSummary, samples: SampleSummary, max_new_tokens: int) 
         bar = "#" * round(_BAR_WIDTH * count / counts.max())
         lines.append(f"  {rate:6.3f}  {count / values.num_problems:6.1%}  {bar}")
     verdicts = ", ".join(f"{status} {count}" for status, count in samples.statuses.most_common())
-    return "\n".join(
-        [
-            *lines,
-            f"all wrong {values.all_wrong:.1%}, all right {values.all_right:.1%}; "
-            f"mean {values.mean_reward:.3f}",
-            f"tokens a sample: median {samples.median_length:.0f}, longest {samples.longest}, "
-            f"limit {max_new_tokens}; truncated {samples.truncated_share:.1%}; "
-            f"verdicts: {verdicts}",
-        ]
-    )
+    lines += [
+        f"all wrong {values.all_wrong:.1%}, all right {values.all_right:.1%}; "
+        f"mean {values.mean_reward:.3f}",
+        f"tokens a sample: median {samples.median_length:.0f}, longest {samples.longest}, "
+        f"limit {max_new_tokens}; truncated {samples.truncated_share:.1%}; verdicts: {verdicts}",
+    ]
+    return "\n".join(lines)
 
 
 def level_counts(means: ArrayLike) -> Levels:
-    """How many problems have each mean reward; means that hardly repeat are put into bins.
-
-    Args:
-        means: [P] mean reward of each problem's samples.
-    """
+    """How many problems have each mean reward, [P]; means that hardly repeat are put into bins."""
     means_P = np.asarray(means, dtype=np.float64)
     levels, counts = np.unique(means_P.round(4), return_counts=True)
     if len(levels) <= _MAX_LEVELS:

@@ -11,6 +11,7 @@ lost.
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -32,15 +33,7 @@ from astarpo.values.manifest import (
     started_manifest,
 )
 from astarpo.values.rewards import find_changed, reward_matrix
-from astarpo.values.shards import (
-    SCHEMA,
-    Sample,
-    check_shard,
-    read_shard,
-    shard_paths,
-    write_shard,
-    write_shard_table,
-)
+from astarpo.values.shards import SCHEMA, Sample, check_shard, read_shard, shard_paths, write_shard
 
 _AGAIN = "run the same astarpo estimate again"
 
@@ -102,16 +95,14 @@ class ValueTable:
             UserError: The table there has another fingerprint; the differences are named.
         """
         held = started_manifest(path)
-        misfit = f"{path}: the value table does not fit"
-        require_fit(held["fingerprint"], fingerprint, misfit, any_verifier=any_verifier)
+        require_fit(held["fingerprint"], fingerprint, path, any_verifier=any_verifier)
         union = held["fingerprint"] | fingerprint
         if any_verifier:
             held.pop("samples", None)
         with disk_errors(path):
             path.mkdir(parents=True, exist_ok=True)
-        write_sealed_json(
-            path / MANIFEST, {**held, **facts, "format": FORMAT, "fingerprint": union}
-        )
+        manifest = {**held, **facts, "format": FORMAT, "fingerprint": union}
+        write_sealed_json(path / MANIFEST, manifest)
         table = cls(path)
         table._fingerprint = fingerprint
         table._set_damaged_aside()
@@ -140,8 +131,7 @@ class ValueTable:
         Raises:
             UserError: They are not; each difference is named.
         """
-        misfit = f"{self.path}: the value table does not fit"
-        require_fit(self.manifest["fingerprint"], fingerprint, misfit)
+        require_fit(self.manifest["fingerprint"], fingerprint, self.path)
 
     def set_facts(self, **facts: Any) -> None:
         """Replaces entries of the manifest beside the fingerprint."""
@@ -150,8 +140,7 @@ class ValueTable:
 
     def append(self, samples: Sequence[Sample]) -> None:
         """Writes finished samples as one more shard."""
-        shard = write_shard(self.path, samples, self._fingerprint)
-        self._checked[shard] = self._fingerprint
+        self._write(pa.Table.from_pylist([asdict(sample) for sample in samples], schema=SCHEMA))
 
     def stale_shards(self) -> list[Path]:
         """The shards that were judged by other verifiers than this table's, or by unknown ones."""
@@ -168,9 +157,7 @@ class ValueTable:
 
     def replace(self, shard: Path, rows: pa.Table) -> None:
         """Writes a shard's samples with other verdicts in its place."""
-        new = write_shard_table(self.path, rows, self._fingerprint)
-        self._checked[new] = self._fingerprint
-        if new != shard:  # Version 0.1.0 named it.
+        if self._write(rows) != shard:  # Version 0.1.0 named it.
             shard.unlink()
 
     def samples(self, columns: Sequence[str] | None = None) -> pa.Table:
@@ -186,8 +173,8 @@ class ValueTable:
                 tables.append(read_shard(shard, columns))
             except DamagedFileError as error:
                 raise DamagedFileError(f"{error}; {_AGAIN}: it makes its samples anew") from error
-            misfit = f"{shard}: does not belong to this value table"
-            require_fit(held or {}, self.manifest["fingerprint"], misfit)
+            misfit = "does not belong to this value table"
+            require_fit(held or {}, self.manifest["fingerprint"], shard, misfit)
         return pa.concat_tables([SCHEMA.empty_table().select(columns or SCHEMA.names), *tables])
 
     def missing_samples(self, problems: Sequence[Problem], num_samples: int) -> list[list[int]]:
@@ -210,7 +197,7 @@ class ValueTable:
         """Rewards of the first samples of each problem.
 
         Args:
-            problems: Which, in the order wanted.
+            problems: In the order wanted.
             num_samples: N; None for all that the table was made with.
 
         Returns:
@@ -235,7 +222,7 @@ class ValueTable:
         """V* of each problem: what training, exports, reports and pictures use.
 
         Args:
-            problems: Which, in the order wanted.
+            problems: In the order wanted.
             estimator: How V* is estimated.
             num_samples: As in `rewards`.
 
@@ -248,7 +235,7 @@ class ValueTable:
         """Writes values.parquet and marks the table as finished.
 
         Args:
-            problems: Which; the table has N samples of each.
+            problems: The table has N samples of each.
             found: Their `values`.
             facts: Further entries of the manifest.
         """
@@ -272,6 +259,11 @@ class ValueTable:
                 f"{self.path}: problem {changed.id} was sampled with another text or answer"
             )
         return reward_matrix(rows, [p.id for p in problems], num_samples)
+
+    def _write(self, rows: pa.Table) -> Path:
+        shard = write_shard(self.path, rows, self._fingerprint)
+        self._checked[shard] = self._fingerprint
+        return shard
 
     def _finished(self, name: str) -> Any:
         if not {"samples", name} <= self.manifest.keys():

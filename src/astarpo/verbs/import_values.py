@@ -112,7 +112,7 @@ def prepare(config: ImportValuesConfig) -> tuple[list[Published], Any]:
     tokenizer = load_vocabulary(config.model).tokenizer
     if held := started_manifest(config.out)["fingerprint"]:
         wanted = sampling_fingerprint(config, problems, seed=None)
-        require_fit(held, wanted, f"{config.out}: the value table does not fit")
+        require_fit(held, wanted, config.out)
     return published, tokenizer
 
 

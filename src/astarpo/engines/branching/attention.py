@@ -49,29 +49,21 @@ def attend(
     rows, heads, _, size = key.shape
     query_BKGD = query.to(key.dtype).reshape(rows, heads, -1, size)
     scale = size**-0.5 if scaling is None else scaling
-    out_BKGD = _over_both(query_BKGD, key, value, scale)
-    return out_BKGD.reshape(rows, 1, -1, value.shape[-1]).to(query.dtype), None
-
-
-AttentionInterface.register(NAME, attend)
-
-
-def _over_both(query_BKGD: Tensor, key: Any, value: Tensor, scale: float) -> Tensor:
-    """Attention over prompt and own tokens by products and one softmax: [B, K, G, D].
-
-    PyTorch's fused attention takes a quarter longer on a CPU.
-    """
     plan: BranchPlan = key.branches.plan
     prompt_key, prompt_value = key.branches.prompts
-    length = prompt_key.shape[2]
+    # Products and one softmax: PyTorch's fused attention takes a quarter longer on a CPU.
     prompt_PKFL = _matmul(_to_prompts(query_BKGD, plan), prompt_key.transpose(2, 3))
     prompt_PKFL = prompt_PKFL + plan.prompt_bias_P11L
     own_BKGL = _matmul(query_BKGD, key.transpose(2, 3))
     scores_BKGL = torch.cat([_to_branches(prompt_PKFL, plan), own_BKGL], dim=-1)
     weights_BKGL = (scores_BKGL * scale).softmax(dim=-1).to(value.dtype)
-    from_prompt, own = weights_BKGL.tensor_split([length], dim=-1)
+    from_prompt, own = weights_BKGL.tensor_split([prompt_key.shape[2]], dim=-1)
     out_PKFD = _matmul(_to_prompts(from_prompt, plan), prompt_value)
-    return _to_branches(out_PKFD, plan) + _matmul(own, value)
+    out_BKGD = _to_branches(out_PKFD, plan) + _matmul(own, value)
+    return out_BKGD.reshape(rows, 1, -1, value.shape[-1]).to(query.dtype), None
+
+
+AttentionInterface.register(NAME, attend)
 
 
 def _to_prompts(values_BKGX: Tensor, plan: BranchPlan) -> Tensor:

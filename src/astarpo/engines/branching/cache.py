@@ -124,11 +124,7 @@ class BranchingCache(Cache):
     """
 
     def __init__(
-        self,
-        prompts: DynamicCache,
-        mask_PL: Tensor,
-        prompt_B: Tensor,
-        dtype: torch.dtype | None,
+        self, prompts: DynamicCache, mask_PL: Tensor, prompt_B: Tensor, dtype: torch.dtype | None
     ) -> None:
         first: Any = prompts.layers[0]
         self._plan = _make_plan(mask_PL, prompt_B, dtype or first.keys.dtype)
