@@ -158,11 +158,7 @@ def _load(verifiers: dict[str, Any], request: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check(verifier: ReasoningGym) -> None:
-    """Checks that a scorer of reasoning-gym works where code made from text is refused.
-
-    Raises:
-        UserError: It does not.
-    """
+    """Refuses a scorer of reasoning-gym that fails where code made from text is refused."""
     global _refused
     _refused = False
     with _code_from_text_allowed():
@@ -211,10 +207,7 @@ def _receive(control: socket.socket) -> tuple[dict[str, Any], socket.socket | No
 
 
 def _take_standard_streams() -> socket.socket:
-    """Moves the socket away from standard input, and standard output to standard error.
-
-    What libraries read or print must not mix with the protocol.
-    """
+    """Keeps what libraries read or print apart from the socket that came as standard input."""
     control = socket.socket(fileno=os.dup(0))
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)
