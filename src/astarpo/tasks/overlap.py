@@ -55,9 +55,6 @@ def refuse_overlap(
         problems: Those that are trained on.
         held_out: Those that must not be.
         names: The files of both, for messages.
-
-    Raises:
-        UserError: They share a problem.
     """
     kept = without(held_out, problems)
     if shared := len(held_out) - len(kept):

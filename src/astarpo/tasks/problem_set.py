@@ -109,9 +109,6 @@ def read_row(row: Mapping[str, Any], used: set[str], where: str, number: int) ->
         used: Ids of the rows before.
         where: For messages.
         number: Of the row.
-
-    Raises:
-        UserError: A column has another type.
     """
     extra = dict(row.get("extra_info") or {})
     source = row["data_source"]
@@ -138,11 +135,7 @@ def read_row(row: Mapping[str, Any], used: set[str], where: str, number: int) ->
 
 
 def read_messages(prompt: Any, where: str) -> tuple[Message, ...]:
-    """Checks that a value is a list of chat messages.
-
-    Raises:
-        UserError: It is not.
-    """
+    """Takes a value as a list of chat messages; raises UserError where it is none."""
     try:
         messages = tuple(Message(role=part["role"], content=part["content"]) for part in prompt)
     except (TypeError, KeyError):
@@ -157,9 +150,7 @@ def _ground_truth(reward_model: Any, where: str) -> str:
     value = reward_model.get("ground_truth") if isinstance(reward_model, dict) else None
     if value is None:
         raise UserError(f"{where}: reward_model has no ground_truth")
-    if isinstance(value, dict | list):
-        return json.dumps(value)
-    return str(value)
+    return json.dumps(value) if isinstance(value, dict | list) else str(value)
 
 
 def _refuse_repeated_ids(ids: list[str], path: Path) -> None:
