@@ -176,7 +176,7 @@ def _add_setting(group: argparse._ArgumentGroup, name: str, field: FieldInfo) ->
 
 
 def _default(field: FieldInfo) -> str:
-    """What follows a setting's help; nothing where the help itself says what holds without it."""
+    """The default as a sentence after the help; empty where the help itself says it."""
     if field.is_required():
         return " Required."
     if field.default is None:

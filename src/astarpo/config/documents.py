@@ -58,21 +58,21 @@ def settings_for(
 ) -> dict[str, Any]:
     """What a config document says for one verb: its own table over the shared top level.
 
-    For `train` the table of the algorithm, such as `[grpo]`, lies over both. What other verbs know
-    too, such as `beta1`, it does not get from the top level where its algorithm does not read it.
+    For `train` the table of the algorithm, such as `[grpo]`, lies over both, and a shared setting
+    that other verbs know too, such as `beta1`, is left out where the algorithm does not read it.
 
     Args:
         verb: A name in `VERBS`.
         document: A parsed config file.
         origin: Where it came from, for messages.
-        algorithm: Of `train`, where it is not the document's.
+        algorithm: What `train` trains by, where it is not the document's.
 
     Raises:
         UserError: A top-level name belongs to no verb.
     """
     shared = {k: v for k, v in document.items() if not isinstance(v, dict)}
     known = {name for config_class in VERBS.values() for name in config_class.model_fields}
-    tables = {k for k, v in document.items() if isinstance(v, dict)}
+    tables = document.keys() - shared.keys()
     if unknown := (shared.keys() - known) | (tables - TABLES.keys()):
         raise UserError(f"{origin}: no such setting: {', '.join(sorted(unknown))}")
     fields = VERBS[verb].model_fields
@@ -82,8 +82,7 @@ def settings_for(
         return settings | own
     chosen = algorithm or (settings | own).get("algorithm", fields["algorithm"].default)
     others = {name for key, each in VERBS.items() if key != verb for name in each.model_fields}
-    for name in [name for name in settings if name in others and chosen not in readers(name)]:
-        del settings[name]
+    settings = {k: v for k, v in settings.items() if k not in others or chosen in readers(k)}
     return settings | own | document.get(str(chosen), {})
 
 

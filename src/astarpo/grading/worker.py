@@ -123,7 +123,7 @@ def _serve(connection: socket.socket, verifiers: dict[str, Any], limits: _Limits
     for line in connection.makefile("rb"):
         request = json.loads(line)
         loads = "load" in request
-        is_own = loads or _is_own(verifiers[request["verifier"]])
+        is_own = loads or isinstance(verifiers[request["verifier"]], RewardFunction)
         cpu_s = limits.cpu_s if is_own else min(limits.cpu_s, SHIPPED_CPU_LIMIT_S)
         # Nobody handles these signals, so they end the process even inside a C call.
         signal.setitimer(signal.ITIMER_PROF, 0 if loads else cpu_s)
@@ -174,15 +174,12 @@ def _judge(verifiers: dict[str, Any], request: dict[str, Any]) -> dict[str, Any]
     global _refused
     _refused = False
     verifier = verifiers[request["verifier"]]
-    with _code_from_text_allowed() if _is_own(verifier) else nullcontext():
+    is_own = isinstance(verifier, RewardFunction)
+    with _code_from_text_allowed() if is_own else nullcontext():
         verdict = verifier.grade(request["response"], request["ground_truth"])
     if _refused:
         return _failed(REFUSAL)
     return {"reward": verdict.reward, "answer": verdict.answer, "status": verdict.status}
-
-
-def _is_own(verifier: Any) -> bool:
-    return isinstance(verifier, RewardFunction)
 
 
 def _failed(reason: str) -> dict[str, Any]:

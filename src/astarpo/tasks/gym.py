@@ -22,7 +22,7 @@ INSTRUCTION = "Put the final answer between <answer> and </answer>."
 
 _MAX_MISSES = 5000
 
-# Some of its data sets make all their items at once; this is the library's own usual number.
+# The library's usual number: some of its data sets make all their items at once.
 _PIECE = 500
 
 _NUM_CHECKED = 2

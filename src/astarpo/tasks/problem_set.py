@@ -6,6 +6,7 @@ ground_truth}, `extra_info` {id, split, index, ...}.
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -65,9 +66,7 @@ def read_problems(path: Path, limit: int | None = None) -> list[Problem]:
         raise UserError(f"no such file: {path}")
     problems: list[Problem] = []
     used: set[str] = set()
-    for number, row in enumerate(_rows(path)):
-        if limit is not None and number >= limit:
-            break
+    for number, row in enumerate(islice(_rows(path), limit)):
         problem = read_row(row, used, f"{path}, row {number}", number)
         used.add(problem.id)
         problems.append(problem)
