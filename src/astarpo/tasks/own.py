@@ -6,14 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from astarpo.tasks.problem_set import read_messages, read_row
+from astarpo.tasks.problem_set import VERL_COLUMNS, read_messages, read_row
 from astarpo.tasks.sources import Row, read_rows
 from astarpo.types import Message, Problem, UserError
 
 PROMPT_IS_TEXT = "prompt_is_text"
 """In a problem's `extra`: its prompt came as text, so the function gets text."""
-
-VERL_COLUMNS = {"data_source", "prompt", "reward_model"}
 
 
 @dataclass(frozen=True, slots=True)

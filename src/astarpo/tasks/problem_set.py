@@ -15,8 +15,10 @@ import pyarrow as pa
 from astarpo.runtime.parquet import open_parquet, write_parquet
 from astarpo.types import Message, Problem, UserError
 
-_REQUIRED = ("data_source", "prompt", "reward_model")
-_OPTIONAL = ("ability", "extra_info")
+VERL_COLUMNS = {"data_source", "prompt", "reward_model"}
+"""The columns without which a file is not in verl's schema."""
+
+_OPTIONAL = {"ability", "extra_info"}
 _BATCH_ROWS = 1024
 _UNFIT = (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError)
 
@@ -90,12 +92,12 @@ def to_row(problem: Problem) -> dict[str, Any]:
 def _rows(path: Path) -> Iterator[dict[str, Any]]:
     with open_parquet(path) as file:
         names = file.schema_arrow.names
-        if missing := [column for column in _REQUIRED if column not in names]:
+        if missing := sorted(VERL_COLUMNS - {*names}):
             raise UserError(
                 f"{path}: missing column {', '.join(missing)}; found {', '.join(names)}"
             )
         # A-PO's files carry each sample of stage 1 as a column: read only what is needed.
-        columns = [name for name in (*_REQUIRED, *_OPTIONAL) if name in names]
+        columns = [name for name in names if name in VERL_COLUMNS | _OPTIONAL]
         for batch in file.iter_batches(batch_size=_BATCH_ROWS, columns=columns):
             yield from batch.to_pylist()
 
