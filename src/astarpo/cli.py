@@ -8,15 +8,15 @@ file obey the same rules. Torch is imported once a verb runs, not before.
 import argparse
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NoReturn, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
 import astarpo
-from astarpo.config import Config
-from astarpo.config.documents import VERBS, build, read_document, refuse_unasked, settings_for
+from astarpo.config import VERBS, Config
+from astarpo.config.documents import build, read_document, refuse_unasked, settings_for
 from astarpo.config.setting import ALGORITHM_NAMES, Group, Setting, setting_of
 from astarpo.runtime.stopping import STOPPED_STATUS
 from astarpo.types import TrainingStopped, UserError
@@ -39,6 +39,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_overview())
         return 0
+    if arguments[0] == "--version":
+        print(astarpo.__version__)
+        return 0
     try:
         config, dry = parse(arguments)
         return _run(arguments[0], config, dry=dry)
@@ -60,9 +63,6 @@ def parse(arguments: Sequence[str]) -> tuple[Config, bool]:
         UserError: The verb, a flag or a value is wrong, or something needed is missing.
     """
     verb = arguments[0]
-    if verb == "--version":
-        print(astarpo.__version__)
-        raise SystemExit(0)
     if verb not in VERBS:
         raise UserError(f"{verb}: no such verb; the verbs are {', '.join(VERBS)}")
     config_class = VERBS[verb]
@@ -114,9 +114,10 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _parser(verb: str, config_class: type[Config]) -> argparse.ArgumentParser:
+    fields = dict(sorted(config_class.model_fields.items(), key=lambda item: _place(item[1])))
     parser = _Parser(
         prog=f"astarpo {verb}",
-        usage=_usage(verb, config_class),
+        usage=_usage(verb, fields),
         description=config_class.__doc__,
         argument_default=argparse.SUPPRESS,
         allow_abbrev=False,
@@ -132,20 +133,17 @@ def _parser(verb: str, config_class: type[Config]) -> argparse.ArgumentParser:
     general.add_argument(
         "--dry-run", action="store_true", help="Check all inputs and say what would be done."
     )
-    groups: dict[str, list[str]] = {}
-    for name in sorted(config_class.model_fields, key=lambda name: _place(config_class, name)):
-        heading = _heading(setting_of(config_class.model_fields[name]))
-        groups.setdefault(heading, []).append(name)
-    for heading, names in groups.items():
-        group = parser.add_argument_group(heading)
-        for name in names:
-            _add_setting(group, name, config_class.model_fields[name])
+    groups: dict[str, argparse._ArgumentGroup] = {}
+    for name, field in fields.items():
+        heading = _heading(setting_of(field))
+        if heading not in groups:
+            groups[heading] = parser.add_argument_group(heading)
+        _add_setting(groups[heading], name, field)
     return parser
 
 
-def _place(config_class: type[Config], name: str) -> tuple[bool, int, bool, bool]:
+def _place(field: FieldInfo) -> tuple[bool, int, bool, bool]:
     """Where a setting comes in `--help`, and among the words that are taken by position."""
-    field = config_class.model_fields[name]
     setting = setting_of(field)
     group = 0 if setting.positional else list(Group).index(setting.group)
     read_by_all = setting.readers == ALGORITHM_NAMES
@@ -178,7 +176,7 @@ def _add_setting(group: argparse._ArgumentGroup, name: str, field: FieldInfo) ->
 
 
 def _default(field: FieldInfo) -> str:
-    """What follows a setting's help; nothing where the help itself says what holds without it."""
+    """The default as a sentence after the help; empty where the help itself says it."""
     if field.is_required():
         return " Required."
     if field.default is None:
@@ -188,11 +186,12 @@ def _default(field: FieldInfo) -> str:
     return f" Default: {field.default}."
 
 
-def _usage(verb: str, config_class: type[Config]) -> str:
-    fields = config_class.model_fields
-    names = [name for name, field in fields.items() if setting_of(field).positional]
-    names.sort(key=lambda name: not fields[name].is_required())
-    shown = [name.upper() if fields[name].is_required() else f"[{name.upper()}]" for name in names]
+def _usage(verb: str, fields: Mapping[str, FieldInfo]) -> str:
+    shown = [
+        name.upper() if field.is_required() else f"[{name.upper()}]"
+        for name, field in fields.items()
+        if setting_of(field).positional
+    ]
     return " ".join(["astarpo", verb, *shown, "[flags]"])
 
 

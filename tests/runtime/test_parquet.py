@@ -5,7 +5,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from astarpo.runtime.files import DamagedFileError
-from astarpo.runtime.parquet import open_parquet, read_parquet, seal_of, write_parquet
+from astarpo.runtime.parquet import open_parquet, seal_of, write_parquet
 from astarpo.types import UserError
 from tests.conftest import flipped
 
@@ -22,9 +22,13 @@ def path(tmp_path):
     return path
 
 
+def read_parquet(path) -> pa.Table:
+    with open_parquet(path) as file:
+        return file.read()
+
+
 def test_what_is_written_is_read_here_and_elsewhere(path):
     assert read_parquet(path).to_pylist() == pq.read_table(path).to_pylist() == ROWS
-    assert read_parquet(path, ["text", "id"]).column_names == ["text", "id"]
     content = path.read_bytes()
     write_parquet(path, pa.Table.from_pylist(ROWS))
     assert path.read_bytes() == content

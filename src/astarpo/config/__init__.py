@@ -20,7 +20,25 @@ from astarpo.config.stages import (
 )
 from astarpo.config.train import AlgorithmConfig, TrainConfig
 
+VERBS: dict[str, type[Config]] = {
+    "demo": DemoConfig,
+    "run": RunConfig,
+    "data": DataConfig,
+    "estimate": EstimateConfig,
+    "train": TrainConfig,
+    "evaluate": EvaluateConfig,
+    "compare": CompareConfig,
+    "sweep": SweepConfig,
+    "warm-start": WarmStartConfig,
+    "import-values": ImportValuesConfig,
+    "export": ExportConfig,
+    "report": ReportConfig,
+    "runs": RunsConfig,
+}
+"""The verbs, in the order of `--help`, and the settings of each."""
+
 __all__ = [
+    "VERBS",
     "AlgorithmConfig",
     "CompareConfig",
     "ComputeConfig",

@@ -1,4 +1,4 @@
-"""Where settings come from: config files and recipes, and which verb takes which.
+"""Where settings come from: config files and recipes, and what of them is for which verb.
 
 A config file (TOML or JSON) holds settings at its top level, which serve every verb that knows
 them, and tables named after verbs for what concerns one alone. So one recipe serves all verbs, and
@@ -15,44 +15,13 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from astarpo.config import (
-    CompareConfig,
-    Config,
-    DataConfig,
-    DemoConfig,
-    EstimateConfig,
-    EvaluateConfig,
-    ExportConfig,
-    ImportValuesConfig,
-    ReportConfig,
-    RunConfig,
-    RunsConfig,
-    SweepConfig,
-    TrainConfig,
-    WarmStartConfig,
-)
+from astarpo.config import VERBS, Config, EvaluateConfig
 from astarpo.config.base import is_function
 from astarpo.config.setting import ALGORITHM_NAMES
 from astarpo.config.train import readers
 from astarpo.types import UserError
 
 C = TypeVar("C", bound=Config)
-
-VERBS: dict[str, type[Config]] = {
-    "demo": DemoConfig,
-    "run": RunConfig,
-    "data": DataConfig,
-    "estimate": EstimateConfig,
-    "train": TrainConfig,
-    "evaluate": EvaluateConfig,
-    "compare": CompareConfig,
-    "sweep": SweepConfig,
-    "warm-start": WarmStartConfig,
-    "import-values": ImportValuesConfig,
-    "export": ExportConfig,
-    "report": ReportConfig,
-    "runs": RunsConfig,
-}
 
 TABLES: dict[str, str] = (
     {verb: verb for verb in VERBS}
@@ -68,11 +37,7 @@ _REMOVED = {"center": False, "policy_scale": False, "residual_clip": None}
 
 
 def build(config_class: type[C], settings: Mapping[str, Any]) -> C:
-    """Checks settings, and says what is wrong with them in one line.
-
-    Raises:
-        UserError: Something is unknown, missing, of the wrong type or out of bounds.
-    """
+    """Makes a config of settings; raises UserError with all that is wrong with them in one line."""
     try:
         return config_class.model_validate(dict(settings))
     except ValidationError as error:
@@ -81,10 +46,10 @@ def build(config_class: type[C], settings: Mapping[str, Any]) -> C:
             name = ".".join(map(str, problem["loc"]))
             if problem["type"] == "value_error":  # ours, and says all
                 said = str(problem["ctx"]["error"])
-                complaints.append(f"{name}: {said}" if name else said)
-                continue
-            given = "" if problem["type"] == "missing" else f" (got {problem['input']!r})"
-            complaints.append(f"{name}: {problem['msg']}{given}")
+            else:
+                given = "" if problem["type"] == "missing" else f" (got {problem['input']!r})"
+                said = f"{problem['msg']}{given}"
+            complaints.append(f"{name}: {said}" if name else said)
         raise UserError("; ".join(complaints)) from error
 
 
@@ -93,21 +58,21 @@ def settings_for(
 ) -> dict[str, Any]:
     """What a config document says for one verb: its own table over the shared top level.
 
-    For `train` the table of the algorithm, such as `[grpo]`, lies over both. What other verbs know
-    too, such as `beta1`, it does not get from the top level where its algorithm does not read it.
+    For `train` the table of the algorithm, such as `[grpo]`, lies over both, and a shared setting
+    that other verbs know too, such as `beta1`, is left out where the algorithm does not read it.
 
     Args:
         verb: A name in `VERBS`.
         document: A parsed config file.
         origin: Where it came from, for messages.
-        algorithm: Of `train`, where it is not the document's.
+        algorithm: What `train` trains by, where it is not the document's.
 
     Raises:
         UserError: A top-level name belongs to no verb.
     """
     shared = {k: v for k, v in document.items() if not isinstance(v, dict)}
     known = {name for config_class in VERBS.values() for name in config_class.model_fields}
-    tables = {k for k, v in document.items() if isinstance(v, dict)}
+    tables = document.keys() - shared.keys()
     if unknown := (shared.keys() - known) | (tables - TABLES.keys()):
         raise UserError(f"{origin}: no such setting: {', '.join(sorted(unknown))}")
     fields = VERBS[verb].model_fields
@@ -117,8 +82,7 @@ def settings_for(
         return settings | own
     chosen = algorithm or (settings | own).get("algorithm", fields["algorithm"].default)
     others = {name for key, each in VERBS.items() if key != verb for name in each.model_fields}
-    for name in [name for name in settings if name in others and chosen not in readers(name)]:
-        del settings[name]
+    settings = {k: v for k, v in settings.items() if k not in others or chosen in readers(k)}
     return settings | own | document.get(str(chosen), {})
 
 
@@ -135,9 +99,6 @@ def refuse_unasked(
         asked: What the user gave beside the file.
         origin: The file, for messages.
         permission: The setting by which the user names a function that may run.
-
-    Raises:
-        UserError: The file asks for it, and the user did not.
     """
     permitted = asked.get(permission)
     for name, value in settings.items():
@@ -154,11 +115,7 @@ def refuse_unasked(
 
 
 def read_document(path: Path) -> dict[str, Any]:
-    """Parses a TOML or JSON config file, of this version or an earlier one.
-
-    Raises:
-        UserError: It is missing, unreadable or of another kind.
-    """
+    """Parses a TOML or JSON config file, of this version or an earlier one."""
     if path.suffix not in (".toml", ".json"):
         raise UserError(f"{path}: a config file ends in .toml or .json")
     try:
@@ -243,11 +200,7 @@ def plain(value: Any) -> Any:
 
 
 def find_recipe(name: str) -> Path:
-    """The file of a recipe given by path or by the name of a shipped one.
-
-    Raises:
-        UserError: There is neither; the shipped ones are named.
-    """
+    """The file of a recipe given by path or by the name of a shipped one."""
     if (path := Path(name)).is_file():
         return path
     shipped = Path(str(resources.files("astarpo"))) / "recipes"

@@ -1,9 +1,11 @@
 """Settings of training: the losses, and the loop around them."""
 
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import model_validator
+from pydantic.fields import FieldInfo
 
 from astarpo.config.base import (
     ComputeConfig,
@@ -22,63 +24,55 @@ from astarpo.config.setting import (
 )
 from astarpo.types import UserError
 
+_as_in_table = partial(declare, Group.SAMPLING, in_experiment="shared")
+
+
+def _read_by(*algorithms: AlgorithmName, **more: Any) -> FieldInfo:
+    return declare(Group.ALGORITHM, readers=algorithms, **more)
+
 
 class AlgorithmConfig(ValueConfig):
     """Settings of the losses; each names the algorithms that read it."""
 
     beta1: Annotated[
         float,
-        declare(
-            Group.ALGORITHM,
-            readers=("astar_po",),
-            sweep_values="inf,2,1,0.5,0.25,0.125",
-            ge=0,
-            allow_inf_nan=True,
-        ),
+        _read_by("astar_po", sweep_values="inf,2,1,0.5,0.25,0.125", ge=0, allow_inf_nan=True),
     ] = 0.5
     """Temperature of V*, in units of reward: inf makes V* the mean reward of a problem's samples, 0
     the largest."""
-    estimator: Annotated[
-        EstimatorName,
-        declare(Group.ALGORITHM, readers=("astar_po",), sweep_values="plugin,shrunk"),
-    ] = "plugin"
+    estimator: Annotated[EstimatorName, _read_by("astar_po", sweep_values="plugin,shrunk")] = (
+        "plugin"
+    )
     """How V* is estimated: plugin is the paper's, from a problem's own samples; shrunk draws each
     problem towards the others, as far as its samples leave open, and does with fewer of them."""
-    beta2: Annotated[
-        float,
-        declare(
-            Group.ALGORITHM, readers=("astar_po",), sweep_values="1e-4,3e-4,1e-3,3e-3,1e-2", gt=0
-        ),
-    ] = 1e-3
+    beta2: Annotated[float, _read_by("astar_po", sweep_values="1e-4,3e-4,1e-3,3e-3,1e-2", gt=0)] = (
+        1e-3
+    )
     """Weight of ln(pi / pi_ref) of a response, in units of reward a nat: the larger, the nearer the
     policy stays to the reference."""
-    group_size: Annotated[int, declare(Group.ALGORITHM, readers=("grpo", "rloo"), ge=2)] = 8
+    group_size: Annotated[int, _read_by("grpo", "rloo", ge=2)] = 8
     """Responses sampled for each prompt in a step."""
-    kl_coef: Annotated[
-        float, declare(Group.ALGORITHM, readers=("grpo", "ppo", "rebel", "rloo"), ge=0)
-    ] = 1e-3
+    kl_coef: Annotated[float, _read_by("grpo", "ppo", "rebel", "rloo", ge=0)] = 1e-3
     """Weight of the KL divergence to the reference, in units of reward a nat; grpo adds it to the
     loss, the others take it off the reward."""
-    clip: Annotated[float, declare(Group.ALGORITHM, readers=("grpo", "ppo"), gt=0)] = 0.2
+    clip: Annotated[float, _read_by("grpo", "ppo", gt=0)] = 0.2
     """How far from 1 a token's ratio of new to old probability is still rewarded for going."""
-    std_normalize: Annotated[bool, declare(Group.ALGORITHM, readers=("grpo",))] = True
+    std_normalize: Annotated[bool, _read_by("grpo")] = True
     """Divide advantages by the standard deviation of the group's rewards; off in Dr. GRPO."""
-    length_normalize: Annotated[bool, declare(Group.ALGORITHM, readers=("grpo",))] = True
+    length_normalize: Annotated[bool, _read_by("grpo")] = True
     """Divide a response's loss by its own length in tokens; off, as in Dr. GRPO, by
     --max-new-tokens."""
-    eta: Annotated[float, declare(Group.ALGORITHM, readers=("rebel",), gt=0)] = 1.0
+    eta: Annotated[float, _read_by("rebel", gt=0)] = 1.0
     """Nats of log-ratio that a difference in reward of 1 is to make."""
-    gae_gamma: Annotated[float, declare(Group.ALGORITHM, readers=("ppo",), gt=0, le=1)] = 1.0
+    gae_gamma: Annotated[float, _read_by("ppo", gt=0, le=1)] = 1.0
     """Discount from one token to the next; 1 is none."""
-    gae_lambda: Annotated[float, declare(Group.ALGORITHM, readers=("ppo",), ge=0, le=1)] = 1.0
+    gae_lambda: Annotated[float, _read_by("ppo", ge=0, le=1)] = 1.0
     """Lambda of generalised advantage estimation: 1 goes by the rewards alone, 0 by the critic."""
-    value_clip: Annotated[float, declare(Group.ALGORITHM, readers=("ppo",), gt=0)] = 0.5
+    value_clip: Annotated[float, _read_by("ppo", gt=0)] = 0.5
     """How far the critic's value of a token may move in a step, in units of reward."""
-    critic_lr: Annotated[
-        float, declare(Group.ALGORITHM, readers=("ppo",), on_resume="steering", gt=0)
-    ] = 1e-5
+    critic_lr: Annotated[float, _read_by("ppo", on_resume="steering", gt=0)] = 1e-5
     """Peak learning rate of the critic."""
-    critic_warmup_steps: Annotated[int, declare(Group.ALGORITHM, readers=("ppo",), ge=0)] = 0
+    critic_warmup_steps: Annotated[int, _read_by("ppo", ge=0)] = 0
     """First steps, in which the critic alone is trained."""
 
 
@@ -113,23 +107,15 @@ class TrainConfig(ComputeConfig, AlgorithmConfig):
     ] = "none"
     """Leave out problems whose samples in the value table are all wrong, or all right too."""
 
-    prompt_format: Annotated[
-        Literal["raw", "chat"] | None, declare(Group.SAMPLING, in_experiment="shared")
-    ] = None
+    prompt_format: Annotated[Literal["raw", "chat"] | None, _as_in_table()] = None
     """What is put to the model: plain text, or its tokenizer's chat template; else as in the value
     table, or raw."""
-    max_prompt_tokens: Annotated[
-        int | None, declare(Group.SAMPLING, in_experiment="shared", ge=1)
-    ] = None
+    max_prompt_tokens: Annotated[int | None, _as_in_table(ge=1)] = None
     """Longest prompt, in tokens; problems with longer ones are left out and counted; else as in the
     value table, or 256."""
-    max_new_tokens: Annotated[int | None, declare(Group.SAMPLING, in_experiment="shared", ge=1)] = (
-        None
-    )
+    max_new_tokens: Annotated[int | None, _as_in_table(ge=1)] = None
     """Longest response, in tokens; it is cut there; else as in the value table, or 1024."""
-    temperature: Annotated[float | None, declare(Group.SAMPLING, in_experiment="shared", gt=0)] = (
-        None
-    )
+    temperature: Annotated[float | None, _as_in_table(gt=0)] = None
     """Sampling temperature; else as in the value table, or 1."""
     seed: Annotated[int, declare(Group.SAMPLING, in_experiment="run", ge=0)] = 0
     """Seed of the data order and of the sampled responses."""

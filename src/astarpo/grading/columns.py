@@ -36,15 +36,7 @@ def answer_schema(names: Container[str]) -> pa.Schema:
 
 
 def answer_row(answer: Answer, **more: Any) -> dict[str, Any]:
-    """A judged answer as a row.
-
-    Args:
-        answer: What most columns are taken from.
-        more: The other columns, by name.
-
-    Returns:
-        Values by column, in the order of the schema.
-    """
+    """A judged answer as a row, in the order of the schema; `more` are columns it does not know."""
     problem, completion, verdict = answer.prompt.problem, answer.completion, answer.verdict
     row = more | {
         "problem_id": problem.id,

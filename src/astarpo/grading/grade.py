@@ -38,11 +38,7 @@ def grade(task: str, response: str, gold: str) -> Verdict:
 
 
 def check_scorer(data_set: str) -> None:
-    """Checks that a data set of reasoning-gym can be judged in a worker process.
-
-    Raises:
-        UserError: It cannot.
-    """
+    """Refuses a data set of reasoning-gym that cannot be judged in a worker process."""
     _pool_of_one().load(data_set)
 
 

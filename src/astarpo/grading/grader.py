@@ -3,13 +3,9 @@
 from collections.abc import Callable, Sequence
 
 from astarpo.grading.pool import GradingPool
+from astarpo.grading.processes import GradingRequest
 from astarpo.grading.reward import RewardFunction
-from astarpo.grading.verifiers import (
-    Verifier,
-    get_verifier,
-    permitted_sources,
-    refuse_unnamed,
-)
+from astarpo.grading.verifiers import Verifier, get_verifier, permitted_sources, refuse_unnamed
 from astarpo.types import Problem, Verdict
 
 
@@ -66,21 +62,19 @@ class Grader:
             UserError: A problem asks for another reward function than the grader's, or its verifier
                 cannot be loaded.
         """
-        verdicts: list[Verdict | None] = [None] * len(problems)
-        for_pool = []
+        verdicts: dict[int, Verdict] = {}
+        for_pool: dict[int, GradingRequest] = {}
         for i, (problem, response) in enumerate(zip(problems, responses, strict=True)):
             verifier = self._verifier(problem.data_source)
-            if isinstance(verifier, RewardFunction):
-                for_pool.append((i, (verifier.name, response, verifier.request(problem))))
-            elif verifier.isolated:
-                for_pool.append((i, (verifier.name, response, problem.ground_truth)))
+            is_own = isinstance(verifier, RewardFunction)
+            against = verifier.request(problem) if is_own else problem.ground_truth
+            if verifier.isolated:
+                for_pool[i] = (verifier.name, response, against)
             else:
-                verdicts[i] = verifier.grade(response, problem.ground_truth)
-        judged = self._pool.grade([request for _, request in for_pool], should_stop)
-        for (i, _), verdict in zip(for_pool, judged, strict=True):
-            verdicts[i] = verdict
-        assert None not in verdicts
-        return [v for v in verdicts if v is not None]
+                verdicts[i] = verifier.grade(response, against)
+        judged = self._pool.grade([*for_pool.values()], should_stop)
+        verdicts |= zip(for_pool, judged, strict=True)
+        return [verdicts[i] for i in range(len(problems))]
 
     def _verifier(self, data_source: str) -> Verifier:
         if data_source not in self._verifiers:

@@ -10,6 +10,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from typing import Any, Self
 
 from astarpo.grading.processes import (
@@ -124,11 +125,9 @@ class GradingPool:
             self._stop()
 
     def __enter__(self) -> Self:
-        """Returns the pool itself."""
         return self
 
     def __exit__(self, *error: object) -> None:
-        """Closes the pool."""
         self.close()
 
     def _judge(
@@ -183,19 +182,12 @@ class GradingPool:
         return self._server, version is not None
 
     def _reply(self, worker: Worker, *, is_late: bool) -> dict[str, Any] | None:
-        """A worker's reply; where its process has ended or is late, the reply that stands for it.
-
-        Returns:
-            None while the reply is not whole.
-        """
+        """A worker's reply, or one in place of it where it ended or is late; None while partial."""
         assert worker.request is not None, "it is busy"
         verifier = worker.request[0]
         if not is_late:
-            try:
+            with suppress(OSError):
                 reply = worker.receive()
-            except OSError:
-                pass
-            else:
                 if reply is not None:
                     self._check_version(verifier, worker.versions[verifier])
                 return reply
@@ -204,10 +196,11 @@ class GradingPool:
         if is_loading:
             reason = f"not ready after {START_LIMIT_S:g} s" if is_late else how_ended(status)
             raise UserError(f"{verifier} cannot be loaded to judge answers: {reason}")
-        if used_up(status) and len(self._hung) < MAX_REMEMBERED:
+        ran_out = used_up(status)
+        if ran_out and len(self._hung) < MAX_REMEMBERED:
             self._hung[worker.request] = Verdict(reward=0.0, answer=None, status="timeout")
-        timed_out = is_late or used_up(status)
-        return {"reward": 0.0, "answer": None, "status": "timeout" if timed_out else "error"}
+        status_said = "timeout" if ran_out or is_late else "error"
+        return {"reward": 0.0, "answer": None, "status": status_said}
 
     def _verdict(self, request: GradingRequest, reply: dict[str, Any]) -> Verdict:
         verifier = request[0]

@@ -80,31 +80,21 @@ class Server:
         return self._process.poll() is None
 
     def load(self, verifier: str, *, own_rewards: bool) -> str | None:
-        """Imports a verifier in the server, for all workers forked from now on, if it is not there.
+        """Imports a verifier, once, for all workers forked from now on.
 
         Returns:
             Its version; None for a user's function, which workers load themselves.
-
-        Raises:
-            UserError: It cannot be loaded.
         """
         if verifier not in self._loaded:
-            try:
-                reply = self._ask({"load": verifier, "own_rewards": own_rewards})
-            except OSError as error:
-                reply = {"failed": self._why(error)}
+            reply = self._ask({"load": verifier, "own_rewards": own_rewards})
             self._loaded[verifier] = version_of(verifier, reply)
         return self._loaded[verifier]
 
     def fork(self) -> "Worker":
         """Makes a worker that knows all verifiers loaded so far."""
         ours, theirs = socket.socketpair()
-        reply: dict[str, Any]
         with theirs:
-            try:
-                reply = self._ask({}, theirs)
-            except OSError as error:
-                reply = {"failed": self._why(error)}
+            reply = self._ask({}, theirs)
         if "failed" in reply:
             ours.close()
             raise UserError(f"the verifier's worker process does not start ({reply['failed']})")
@@ -113,10 +103,10 @@ class Server:
 
     def end(self, pid: int) -> int | None:
         """Kills a worker if it lives; returns how it ended, None where that is not known."""
-        try:
-            return self._ask({"end": pid})["ended"]
-        except OSError:
-            return None
+        with suppress(OSError):
+            self._control.sendall(line_of({"end": pid}))
+            return self._reply()["ended"]
+        return None
 
     def stop(self) -> None:
         """Ends the server and its workers, and waits until they are gone."""
@@ -128,10 +118,13 @@ class Server:
             self._process.wait()
         self._errors.close()
 
-    def _ask(self, message: dict[str, Any], descriptor: socket.socket | None = None) -> Any:
-        descriptors = [] if descriptor is None else [descriptor.fileno()]
-        socket.send_fds(self._control, [line_of(message)], descriptors)
-        return self._reply()
+    def _ask(self, message: dict[str, Any], *connections: socket.socket) -> dict[str, Any]:
+        try:
+            descriptors = [connection.fileno() for connection in connections]
+            socket.send_fds(self._control, [line_of(message)], descriptors)
+            return self._reply()
+        except OSError as error:
+            return {"failed": self._why(error)}
 
     def _reply(self) -> Any:
         self._control.settimeout(START_LIMIT_S)
@@ -201,7 +194,6 @@ class Worker:
 
         Raises:
             OSError: The process has ended.
-            UserError: The verifier cannot be loaded.
         """
         part = self.connection.recv(65536)
         if not part:
@@ -247,7 +239,7 @@ def wait_for(workers: Iterable[Worker], limit_s: float) -> list[Worker]:
 
 
 def used_up(status: int | None) -> bool:
-    """Whether a process that ended so was stopped at its limit of CPU time."""
+    """Whether a process was stopped at its limit of CPU time."""
     return status is not None and os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGPROF
 
 
@@ -257,11 +249,7 @@ def how_ended(status: int | None) -> str:
 
 
 def version_of(verifier: str, reply: dict[str, Any]) -> Any:
-    """The version in a reply to a request to load.
-
-    Raises:
-        UserError: It could not be loaded.
-    """
+    """The version in a reply to a request to load; raises UserError where loading failed."""
     if "failed" in reply:
         raise UserError(f"{verifier} cannot be loaded to judge answers: {reply['failed']}")
     return reply["version"]

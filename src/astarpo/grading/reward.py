@@ -11,7 +11,6 @@ list of messages, the prompt is passed as that list and the completion as
 import asyncio
 import hashlib
 import importlib
-import importlib.util
 import inspect
 import json
 import math
@@ -84,11 +83,7 @@ class RewardFunction:
         self._needs = {p.name for p in named if p.default is p.empty} - {"prompts", "completions"}
 
     def check_columns(self, problems: Iterable[Problem]) -> None:
-        """Checks that every problem has the columns that the function's parameters name.
-
-        Raises:
-            UserError: One lacks a column.
-        """
+        """Refuses a problem that lacks a column which the function's parameters name."""
         for problem in problems:
             columns = _columns(problem)
             if lacking := sorted(self._needs - columns.keys()):

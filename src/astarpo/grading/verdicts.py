@@ -20,7 +20,7 @@ def tell_verdicts(what: str, statuses: Mapping[str, int], truncated_share: float
 
     Args:
         what: Whose answers they are; the lines begin with it.
-        statuses: Answers by status; statuses without answers may be there or not.
+        statuses: Number of answers by status.
         truncated_share: Share of answers that the token limit cut off.
     """
     total = sum(statuses.values())

@@ -41,11 +41,8 @@ def refuse_unnamed(
 
     Args:
         data_source: What a problem says judges it.
-        permitted: What `permitted_sources` gave for the function that the user named.
-        flag: The flag by which a user names one, for the message.
-
-    Raises:
-        UserError: It is a reward function and not among those.
+        permitted: The result of `permitted_sources`.
+        flag: The flag by which a user names a function, for the message.
     """
     if not data_source.startswith(REWARD_PREFIX) or data_source in permitted:
         return

@@ -123,7 +123,7 @@ def _serve(connection: socket.socket, verifiers: dict[str, Any], limits: _Limits
     for line in connection.makefile("rb"):
         request = json.loads(line)
         loads = "load" in request
-        is_own = loads or _is_own(verifiers[request["verifier"]])
+        is_own = loads or isinstance(verifiers[request["verifier"]], RewardFunction)
         cpu_s = limits.cpu_s if is_own else min(limits.cpu_s, SHIPPED_CPU_LIMIT_S)
         # Nobody handles these signals, so they end the process even inside a C call.
         signal.setitimer(signal.ITIMER_PROF, 0 if loads else cpu_s)
@@ -158,11 +158,7 @@ def _load(verifiers: dict[str, Any], request: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check(verifier: ReasoningGym) -> None:
-    """Checks that a scorer of reasoning-gym works where code made from text is refused.
-
-    Raises:
-        UserError: It does not.
-    """
+    """Refuses a scorer of reasoning-gym that fails where code made from text is refused."""
     global _refused
     _refused = False
     with _code_from_text_allowed():
@@ -178,15 +174,12 @@ def _judge(verifiers: dict[str, Any], request: dict[str, Any]) -> dict[str, Any]
     global _refused
     _refused = False
     verifier = verifiers[request["verifier"]]
-    with _code_from_text_allowed() if _is_own(verifier) else nullcontext():
+    is_own = isinstance(verifier, RewardFunction)
+    with _code_from_text_allowed() if is_own else nullcontext():
         verdict = verifier.grade(request["response"], request["ground_truth"])
     if _refused:
         return _failed(REFUSAL)
     return {"reward": verdict.reward, "answer": verdict.answer, "status": verdict.status}
-
-
-def _is_own(verifier: Any) -> bool:
-    return isinstance(verifier, RewardFunction)
 
 
 def _failed(reason: str) -> dict[str, Any]:
@@ -211,10 +204,7 @@ def _receive(control: socket.socket) -> tuple[dict[str, Any], socket.socket | No
 
 
 def _take_standard_streams() -> socket.socket:
-    """Moves the socket away from standard input, and standard output to standard error.
-
-    What libraries read or print must not mix with the protocol.
-    """
+    """Keeps what libraries read or print apart from the socket that came as standard input."""
     control = socket.socket(fileno=os.dup(0))
     nothing = os.open(os.devnull, os.O_RDONLY)
     os.dup2(nothing, 0)

@@ -16,7 +16,7 @@ import secrets
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +24,6 @@ from astarpo.types import UserError
 
 TEMPORARY_PREFIX = ".unfinished-"
 
-_CHUNK_BYTES = 1 << 20
 _ADVICE = {
     errno.ENOSPC: "make room and run the same command again",
     errno.EDQUOT: "make room and run the same command again",
@@ -67,9 +66,6 @@ def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
 
     A kill at any moment leaves either the old file or the new one. Folders that are missing are
     made. Where `path` is a link, what it points to is replaced.
-
-    Raises:
-        UserError: The disk refuses.
     """
     with _replacement(path, is_folder=False) as (temporary, place):
         write(temporary)
@@ -89,22 +85,12 @@ def write_sealed_json(path: Path, value: Mapping[str, Any]) -> None:
 
 
 def read_sealed_json(path: Path) -> dict[str, Any]:
-    """Reads what `write_sealed_json` wrote, without its digest.
-
-    Raises:
-        DamagedFileError: It is not whole.
-        UserError: There is no such file, or the disk refuses.
-    """
+    """Reads what `write_sealed_json` wrote, without its digest; see `unseal`."""
     return unseal(path, read_json_object(path))
 
 
 def read_json_object(path: Path) -> dict[str, Any]:
-    """Reads a JSON object.
-
-    Raises:
-        DamagedFileError: It is none.
-        UserError: There is no such file, or the disk refuses.
-    """
+    """Reads a JSON object; raises DamagedFileError where the file holds none."""
     with disk_errors(path, "read"):
         data = path.read_bytes()
     try:
@@ -124,7 +110,7 @@ def unseal(path: Path, value: Mapping[str, Any]) -> dict[str, Any]:
         value: The object with its digest.
 
     Raises:
-        DamagedFileError: It is not, or there is none.
+        DamagedFileError: The digest is wrong or missing.
     """
     contents = {name: part for name, part in value.items() if name != "digest"}
     if value.get("digest") != _json_digest(contents):
@@ -133,25 +119,14 @@ def unseal(path: Path, value: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def file_digest(path: Path) -> str:
-    """Digest of a file's bytes, as hexadecimal digits.
-
-    Raises:
-        UserError: The disk refuses, or there is no such file.
-    """
-    digest = hashlib.blake2b(digest_size=32)
+    """Digest of a file's bytes, as hexadecimal digits."""
     with disk_errors(path, "read"), path.open("rb") as file:
-        while chunk := file.read(_CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
+        return hashlib.file_digest(file, partial(hashlib.blake2b, digest_size=32)).hexdigest()
 
 
 @contextmanager
 def atomic_directory(path: Path) -> Iterator[Path]:
-    """Yields a temporary folder that replaces `path` when the block ends without an error.
-
-    Raises:
-        UserError: The disk refuses.
-    """
+    """Yields a temporary folder that replaces `path` when the block ends without an error."""
     with _replacement(path, is_folder=True) as (temporary, place):
         yield temporary
         for file in sorted(temporary.rglob("*")):
@@ -162,11 +137,7 @@ def atomic_directory(path: Path) -> Iterator[Path]:
 
 
 def remove_directory(path: Path) -> None:
-    """Removes a folder, if there is one; a kill never leaves half of it in its place.
-
-    Raises:
-        UserError: The disk refuses.
-    """
+    """Removes a folder, if there is one; a kill never leaves half of it in its place."""
     with disk_errors(path), _moved_away(path):
         pass
 
@@ -185,7 +156,7 @@ def remove_leftovers(folder: Path) -> None:
 
 
 def _error_number(error: Exception) -> int | None:
-    """What the disk said, None where an error is not the disk's."""
+    """The `errno` of an error of the disk; None for any other error."""
     if isinstance(error, OSError):
         return error.errno
     found = re.search(r"\(os error (\d+)\)", str(error))  # so safetensors words it
@@ -194,7 +165,7 @@ def _error_number(error: Exception) -> int | None:
 
 @contextmanager
 def _replacement(path: Path, *, is_folder: bool) -> Iterator[tuple[Path, Path]]:
-    """Makes what is to replace `path`, locked while the block runs, gone if it is still there then.
+    """Makes what is to replace `path`, locked during the block and removed if left over.
 
     Yields:
         The temporary file or folder, and the place that the block moves it to: where `path` is a

@@ -98,7 +98,7 @@ def beat() -> None:
 
 
 def read_holder(path: Path) -> Holder | None:
-    """Who works in a folder, or was killed while it did; None where neither is so."""
+    """The process that works in a folder, or was killed while it did; None where there is none."""
     try:
         descriptor = os.open(path / LOCK_NAME, os.O_RDONLY | os.O_NOFOLLOW)
     except OSError:
@@ -173,7 +173,7 @@ def _name_holder(descriptor: int, path: Path) -> None:
 
 
 def _read_name(descriptor: int) -> dict[str, Any] | None:
-    """Who wrote its name last, None where nobody has."""
+    """What the last holder wrote of itself; None where nobody has."""
     try:
         holder = json.loads(os.pread(descriptor, 4096, 0))
     except ValueError:

@@ -10,7 +10,7 @@ Files of other origin have no such digest; of their pages, those with a checksum
 
 import hashlib
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -27,29 +27,13 @@ _CHUNK_BYTES = 1 << 20
 
 
 def write_parquet(path: Path, table: pa.Table) -> None:
-    """Writes a table with checksums and a digest, whole or not at all.
-
-    Raises:
-        UserError: The disk refuses.
-    """
+    """Writes a table with checksums and a digest, whole or not at all."""
 
     def write(temporary: Path) -> None:
         pq.write_table(table, temporary, write_page_checksum=True)
         _seal(temporary)
 
     write_atomic(path, write)
-
-
-def read_parquet(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
-    """Reads a Parquet file, or some of its columns, once it is known to be whole.
-
-    Raises:
-        DamagedFileError: It is not.
-        UserError: There is no such file, or the disk refuses.
-    """
-    with open_parquet(path) as file:
-        table = file.read(columns=columns)
-    return table if columns is None else table.select(columns)  # Arrow reads in the file's order.
 
 
 @contextmanager
@@ -60,7 +44,6 @@ def open_parquet(path: Path, *, is_checked: bool = False) -> Iterator[pq.Parquet
 
     Raises:
         DamagedFileError: Also inside the block: it is no Parquet file, or is damaged.
-        UserError: There is no such file, or the disk refuses.
     """
     with disk_errors(path, "read"):
         if not is_checked:
@@ -78,12 +61,7 @@ def open_parquet(path: Path, *, is_checked: bool = False) -> Iterator[pq.Parquet
 
 
 def seal_of(path: Path) -> str | None:
-    """The digest that a file carries, checked against its contents; None where it has none.
-
-    Raises:
-        DamagedFileError: They do not match.
-        UserError: There is no such file, or the disk refuses.
-    """
+    """The digest that a file carries, checked against its contents; None where it has none."""
     with disk_errors(path, "read"):
         end, seal = _find_seal(path)
         if not seal.startswith(_MARK):

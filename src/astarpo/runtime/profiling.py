@@ -8,6 +8,7 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from itertools import count
 from pathlib import Path
 
 import torch
@@ -43,13 +44,11 @@ def profile_steps(
     if torch.cuda.is_available():
         activities.append(ProfilerActivity.CUDA)
     steps = schedule(wait=0, warmup=1, active=2, repeat=1) if num_steps > 1 else None
-    is_first = True
+    begun = count()
 
     def begin_step() -> None:
-        nonlocal is_first
-        if not is_first:
+        if next(begun) > 0:
             profiler.step()
-        is_first = False
 
     write = partial(_write, out / "profile")
     with profile(activities=activities, schedule=steps, on_trace_ready=write) as profiler:
@@ -57,7 +56,7 @@ def profile_steps(
 
 
 def _write(folder: Path, stopped: profile) -> None:
-    """Writes the trace and the table; of a loop that failed, as far as it came."""
+    """Writes the trace and the table, also of the steps before a failure."""
     trace, table = folder / "trace.json.gz", folder / "table.txt"
     write_atomic(trace, lambda path: stopped.export_chrome_trace(str(path)))
     averages = stopped.key_averages()

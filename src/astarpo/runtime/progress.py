@@ -3,7 +3,6 @@
 import logging
 import sys
 import time
-from types import TracebackType
 
 from astarpo.runtime.locks import beat
 
@@ -46,12 +45,7 @@ class Progress:
             self._bar.add_task(self.label, total=self.total, completed=self._done, note="")
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         if self._bar:
             self._bar.stop()
 

@@ -23,12 +23,7 @@ def derive_seed(*parts: str | int) -> int:
 
 def uniforms(seed: int, count: int) -> NDArray[np.float32]:
     """The first `count` numbers in [0, 1) of a seed's stream, whatever `count` is."""
-    return np.random.Generator(np.random.Philox(key=seed)).random(count, dtype=np.float32)
-
-
-def permutation(seed: int, count: int) -> NDArray[np.int64]:
-    """A shuffled `arange(count)`."""
-    return np.random.Generator(np.random.Philox(key=seed)).permutation(count)
+    return _generator(seed).random(count, dtype=np.float32)
 
 
 def epoch_stream(seed: int, block: int, count: int, size: int) -> list[int]:
@@ -42,5 +37,9 @@ def epoch_stream(seed: int, block: int, count: int, size: int) -> list[int]:
     """
     positions = range(block * size, (block + 1) * size)
     epochs = {position // count for position in positions}
-    orders = {epoch: permutation(derive_seed(seed, epoch), count) for epoch in epochs}
+    orders = {epoch: _generator(derive_seed(seed, epoch)).permutation(count) for epoch in epochs}
     return [int(orders[position // count][position % count]) for position in positions]
+
+
+def _generator(seed: int) -> np.random.Generator:
+    return np.random.Generator(np.random.Philox(key=seed))

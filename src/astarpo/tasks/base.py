@@ -3,7 +3,7 @@
 To add one, write a class with these attributes and methods in a file of its own in this folder, and
 put an instance of it into the list in `astarpo/tasks/__init__.py`. Every verb then knows it by its
 name. Tasks that make up their problems extend `made.MadeTask`; those whose problems are published
-read them by `sources.PublishedData`.
+read them by `sources.published_problems`.
 """
 
 from collections.abc import Iterator

@@ -8,11 +8,11 @@ the public copies lay them out, and what an answer may be.
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from astarpo.tasks.math import INSTRUCTION, Math, judge_answers, stated_answers
-from astarpo.tasks.sources import PublishedData, Row
+from astarpo.tasks.sources import HubCopy, Row, published_problems
 from astarpo.types import Message, Problem, UserError, Verdict
 from astarpo.verify.boxes import last_boxed
 from astarpo.verify.latex import MAX_LATEX_CHARS
@@ -28,21 +28,6 @@ _DOLLAR = re.compile(r"(?<!\\)\$")
 _SCIENTIFIC = re.compile(r"([-+]?(?:\d+(?:\.\d*)?|\.\d+))[eE]([-+]?\d+)")
 _POINT_WITHOUT_DIGITS = re.compile(r"(?<=\d)\.(?=/|$)")
 _ESCAPED = re.compile(r"\\.")
-
-
-@dataclass(frozen=True, slots=True)
-class HubCopy:
-    """A copy of a benchmark on the hub.
-
-    Attributes:
-        name: The data set.
-        config: Its configuration.
-        split: What it calls the split to evaluate on.
-    """
-
-    name: str
-    config: str | None = None
-    split: str = SPLIT
 
 
 class BoxedBenchmark:
@@ -74,16 +59,9 @@ class BoxedBenchmark:
     ) -> Iterator[Problem]:
         """Yields the problems of a source in its order; see `Task.problems`."""
         refuse_other_split(self.name, split)
-        named = [copy for copy in self.copies if copy.name == source]
-        copy = named[0] if named else self.copies[0]
-        return PublishedData(
-            data_sources=(self.name, *self.aliases),
-            hub_name=copy.name,
-            hub_config=copy.config,
-            convert=self._problem,
-            readable=self.can_judge,
-            published_split=copy.split if named or source is None else None,
-        ).problems(source, split, size)
+        usual = self.copies[0] if source is None else HubCopy(source)
+        copy = next((copy for copy in self.copies if copy.name == source), usual)
+        return published_problems(self, copy, self._problem, source, split, size)
 
     def can_judge(self, ground_truth: str) -> bool:
         """See `Task.can_judge`."""
@@ -131,11 +109,7 @@ class BoxedBenchmark:
 
 
 def refuse_other_split(task: str, split: str) -> None:
-    """Benchmarks are not for training.
-
-    Raises:
-        UserError: The split is not `test`.
-    """
+    """Refuses every split but `test`: benchmarks are not for training."""
     if split != SPLIT:
         raise UserError(
             f"{task} is a benchmark and has the split {SPLIT!r} alone, not {split!r}; "
@@ -161,8 +135,8 @@ def _question(fields: dict[str, Any], row: Row) -> str:
             # OlympiadBench: what several questions of one problem share.
             context = fields.get("context")
             return f"{context}\n{text}" if context else text
-    found = ", ".join(map(str, row.fields)) or "nothing"
-    raise UserError(f"{row.where}: expected a text column {' or '.join(_QUESTIONS)}, found {found}")
+    wanted = " or ".join(_QUESTIONS)
+    raise UserError(f"{row.where}: expected a text column {wanted}, found {row.columns}")
 
 
 def _golds(fields: dict[str, Any], row: Row) -> list[str]:

@@ -4,6 +4,7 @@
 """
 
 import json
+import operator
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,8 +18,13 @@ from astarpo.verify.numbers import parse_number
 MAX_PRODUCT = 200
 """Keeps targets within mental arithmetic."""
 
-_PRECEDENCE = {"+": 1, "-": 1, "*": 2, "/": 2}
-_ATOM_PRECEDENCE = 3
+# Precedence and meaning of each sign.
+_OPERATORS = {
+    "+": (1, operator.add),
+    "-": (1, operator.sub),
+    "*": (2, operator.mul),
+    "/": (2, operator.floordiv),
+}
 
 
 class Countdown(MadeTask):
@@ -42,7 +48,8 @@ class Countdown(MadeTask):
         return Draft(
             label=f"{target}={listed}",
             identity=f"{target}={','.join(map(str, sorted(numbers)))}",
-            question=_question(target, numbers),
+            question=f"Reach {target} with {', '.join(map(str, numbers))} and + - * /, "
+            "each number once. Answer after ####.\n",
             ground_truth=json.dumps({"target": target, "numbers": numbers}),
             solution=f"{'; '.join(steps)}\n#### {expression.text}",
         )
@@ -82,18 +89,13 @@ class Countdown(MadeTask):
         return Verdict(float(is_right), answer, "ok")
 
 
-def _question(target: int, numbers: Sequence[int]) -> str:
-    listed = ", ".join(map(str, numbers))
-    return f"Reach {target} with {listed} and + - * /, each number once. Answer after ####.\n"
-
-
 @dataclass(frozen=True, slots=True)
 class _Part:
     """A number or an expression made of some of them."""
 
     value: int
     text: str
-    precedence: int = _ATOM_PRECEDENCE
+    precedence: int = 3  # a number binds more tightly than any sign
 
 
 def _random_expression(rng: random.Random, numbers: Sequence[int]) -> tuple[_Part, list[str]]:
@@ -111,23 +113,18 @@ def _random_expression(rng: random.Random, numbers: Sequence[int]) -> tuple[_Par
             signs.append("*")
         if left.value % right.value == 0:
             signs.append("/")
-        joined = _join(left, rng.choice(signs), right)
-        parts.append(joined[0])
-        steps.append(joined[1])
+        part, step = _join(left, rng.choice(signs), right)
+        parts.append(part)
+        steps.append(step)
     return parts[0], steps
 
 
 def _join(left: _Part, sign: str, right: _Part) -> tuple[_Part, str]:
-    values = {
-        "+": left.value + right.value,
-        "-": left.value - right.value,
-        "*": left.value * right.value,
-        "/": left.value // right.value,
-    }
-    precedence = _PRECEDENCE[sign]
+    precedence, compute = _OPERATORS[sign]
+    value = compute(left.value, right.value)
     left_text = f"({left.text})" if left.precedence < precedence else left.text
     # After - and / even an equal precedence needs parentheses: 8-(3-1).
     needed = right.precedence < precedence + (sign in "-/")
     right_text = f"({right.text})" if needed else right.text
-    step = f"{left.value}{sign}{right.value}={values[sign]}"
-    return _Part(values[sign], f"{left_text}{sign}{right_text}", precedence), step
+    step = f"{left.value}{sign}{right.value}={value}"
+    return _Part(value, f"{left_text}{sign}{right_text}", precedence), step

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from typing import ClassVar
 
-from astarpo.tasks.sources import PublishedData, Row
+from astarpo.tasks.sources import HubCopy, Row, published_problems
 from astarpo.types import Message, Problem, UserError, Verdict
 from astarpo.verify.marker import MARKER, marked_answer
 from astarpo.verify.numbers import last_number, parse_number, stated_number
@@ -27,13 +27,8 @@ class Gsm8k:
         self, *, source: str | None, split: str, size: int | None, seed: int
     ) -> Iterator[Problem]:
         """Yields the problems of a source in its order; see `Task.problems`."""
-        return PublishedData(
-            data_sources=(self.name, *self.aliases),
-            hub_name="openai/gsm8k",
-            hub_config="main",
-            convert=_problem,
-            readable=self.can_judge,
-        ).problems(source, split, size)
+        copy = HubCopy("openai/gsm8k", config="main")
+        return published_problems(self, copy, _problem, source, split, size)
 
     def can_judge(self, ground_truth: str) -> bool:
         """See `Task.can_judge`."""

@@ -9,7 +9,7 @@ import importlib
 import importlib.metadata
 import json
 from collections.abc import Iterable, Iterator
-from itertools import islice
+from itertools import count, islice
 from typing import Any, ClassVar
 
 from astarpo.runtime.seeding import derive_seed
@@ -22,7 +22,7 @@ INSTRUCTION = "Put the final answer between <answer> and </answer>."
 
 _MAX_MISSES = 5000
 
-# Some of its data sets make all their items at once; this is the library's own usual number.
+# The library's usual number: some of its data sets make all their items at once.
 _PIECE = 500
 
 _NUM_CHECKED = 2
@@ -63,8 +63,9 @@ class ReasoningGym:
         self.name = data_source
         self._dataset = data_source.removeprefix(GYM_PREFIX)
         if self._dataset not in factory.DATASETS:
-            close = difflib.get_close_matches(self._dataset, factory.DATASETS)
-            near = ", ".join(close) or "chain_sum"
+            near = (
+                ", ".join(difflib.get_close_matches(self._dataset, factory.DATASETS)) or "chain_sum"
+            )
             raise UserError(f"{data_source}: reasoning-gym has no such data set; it has {near}")
         self.version = f"2, reasoning-gym {importlib.metadata.version('reasoning-gym')}"
         self._make = library.create_dataset
@@ -81,8 +82,8 @@ class ReasoningGym:
             raise UserError(f"{self.name} makes its own problems and takes no source and no size")
         if split not in ("train", "test"):
             raise UserError(f"{self.name} has the splits train and test, not {split!r}")
-        fresh = new_of_split(self._entries(seed), split, _MAX_MISSES)
-        for index, (digest, entry) in enumerate(fresh):
+        drawn = new_of_split(self._entries(seed), split, _MAX_MISSES)
+        for index, (digest, entry) in enumerate(drawn):
             yield Problem(
                 id=f"{self.name}/{split}/{digest:016x}",
                 data_source=self.name,
@@ -117,9 +118,6 @@ class ReasoningGym:
     def check(self, examples: Iterable[dict[str, Any]]) -> None:
         """Judges the library's own answers to its questions, as those of a model are.
 
-        Args:
-            examples: Entries.
-
         Raises:
             UserError: One does not get reward 1, so no model could earn it.
         """
@@ -136,12 +134,10 @@ class ReasoningGym:
                 raise UserError(f"reasoning-gym's scorer gives {stated} {reward:g} instead of 1")
 
     def _entries(self, seed: int) -> Iterator[tuple[str, dict[str, Any]]]:
-        start = derive_seed(seed, "reasoning_gym", self._dataset) % 2**31
-        while True:
-            # Its random numbers are those of seed + index, so pieces side by side do not overlap.
+        # Its random numbers are those of seed + index, so pieces side by side do not overlap.
+        for start in count(derive_seed(seed, "reasoning_gym", self._dataset) % 2**31, _PIECE):
             for entry in self._piece(start):
                 yield f"{self.name}:{entry['question']}", entry
-            start += _PIECE
 
     def _piece(self, start: int) -> Any:
         return self._make(self._dataset, size=_PIECE, seed=start)
@@ -153,21 +149,19 @@ def right_response(ground_truth: str) -> str:
 
 
 def _to_json(entry: dict[str, Any]) -> str:
-    return json.dumps(_marked(entry), default=str)
+    def marked(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: marked(item) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            items = [marked(item) for item in value]
+            return {_TUPLE: items} if isinstance(value, tuple) else items
+        return value
 
-
-def _marked(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _marked(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        items = [_marked(item) for item in value]
-        return {_TUPLE: items} if isinstance(value, tuple) else items
-    return value
+    return json.dumps(marked(entry), default=str)
 
 
 def _from_json(text: str) -> dict[str, Any]:
-    return json.loads(text, object_hook=_unmarked)
+    def unmarked(value: dict[str, Any]) -> Any:
+        return tuple(value[_TUPLE]) if value.keys() == {_TUPLE} else value
 
-
-def _unmarked(value: dict[str, Any]) -> Any:
-    return tuple(value[_TUPLE]) if value.keys() == {_TUPLE} else value
+    return json.loads(text, object_hook=unmarked)

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from typing import ClassVar
 
 from astarpo.tasks.benchmarks import refuse_other_split
-from astarpo.tasks.sources import PublishedData, Row
+from astarpo.tasks.sources import HubCopy, Row, published_problems
 from astarpo.types import Message, Problem, UserError, Verdict
 
 NUM_ENDINGS = 4
@@ -36,14 +36,8 @@ class HellaSwag:
     ) -> Iterator[Problem]:
         """Yields the problems of a source in its order; see `Task.problems`."""
         refuse_other_split(self.name, split)
-        return PublishedData(
-            data_sources=(self.name, *self.aliases),
-            hub_name="Rowan/hellaswag",
-            hub_config=None,
-            convert=_problem,
-            readable=self.can_judge,
-            published_split="validation",
-        ).problems(source, split, size)
+        copy = HubCopy("Rowan/hellaswag", split="validation")
+        return published_problems(self, copy, _problem, source, split, size)
 
     def can_judge(self, ground_truth: str) -> bool:
         """See `Task.can_judge`."""

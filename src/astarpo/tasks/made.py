@@ -84,21 +84,16 @@ class MadeTask(ABC):
                 f"{self.name} takes sizes {self.sizes[0]} to {self.sizes[-1]}, not {size}"
             )
         rng = random.Random(f"{self.name}/{split}/{size}/{seed}")
-        fresh = new_of_split(self._drafts(rng, size), split, _MAX_MISSES)
-        for index, (_, draft) in enumerate(fresh):
-            facts = {"split": split, "index": index, "size": size, "solution": draft.solution}
+        drafts = iter(lambda: self.draft(rng, size), None)
+        drawn = ((f"{self.name}:{draft.identity}", draft) for draft in drafts)
+        for index, (_, draft) in enumerate(new_of_split(drawn, split, _MAX_MISSES)):
             yield Problem(
                 id=f"{self.name}/{split}/{draft.label}",
                 data_source=self.name,
                 prompt=(Message(role="user", content=draft.question),),
                 ground_truth=draft.ground_truth,
-                extra=facts,
+                extra={"split": split, "index": index, "size": size, "solution": draft.solution},
             )
-
-    def _drafts(self, rng: random.Random, size: int) -> Iterator[tuple[str, Draft]]:
-        while True:
-            draft = self.draft(rng, size)
-            yield f"{self.name}:{draft.identity}", draft
 
 
 def new_of_split(
@@ -122,10 +117,8 @@ def new_of_split(
             seen.add(digest)
             misses = 0
             yield digest, problem
-        else:
-            misses += 1
-            if misses == max_misses:
-                return
+        elif (misses := misses + 1) == max_misses:
+            return
 
 
 def judge_marked_number(response: str, ground_truth: str) -> Verdict:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from importlib.metadata import version
 from typing import ClassVar
 
-from astarpo.tasks.sources import PublishedData, Row
+from astarpo.tasks.sources import HubCopy, Row, published_problems
 from astarpo.types import Message, Problem, UserError, Verdict
 from astarpo.verify.boxes import last_boxes
 from astarpo.verify.latex import equal
@@ -49,13 +49,8 @@ class Math:
         self, *, source: str | None, split: str, size: int | None, seed: int
     ) -> Iterator[Problem]:
         """Yields the problems of a source in its order; see `Task.problems`."""
-        return PublishedData(
-            data_sources=(self.name, *self.aliases),
-            hub_name="DigitalLearningGmbH/MATH-lighteval",
-            hub_config=None,
-            convert=_problem,
-            readable=self.can_judge,
-        ).problems(source, split, size)
+        copy = HubCopy("DigitalLearningGmbH/MATH-lighteval")
+        return published_problems(self, copy, _problem, source, split, size)
 
     def can_judge(self, ground_truth: str) -> bool:
         """See `Task.can_judge`."""

@@ -55,18 +55,13 @@ def refuse_overlap(
         problems: Those that are trained on.
         held_out: Those that must not be.
         names: The files of both, for messages.
-
-    Raises:
-        UserError: They share a problem.
     """
-    kept = without(held_out, problems)
-    if shared := len(held_out) - len(kept):
-        left = {id(problem) for problem in kept}
-        first = next(problem for problem in held_out if id(problem) not in left)
+    asked = {question(problem) for problem in problems}
+    if shared := [problem for problem in held_out if question(problem) in asked]:
         raise UserError(
-            f"{names[1]}: {shared} of {len(held_out)} held-out problems, such as {first.id}, are "
-            f"trained on in {names[0]}; make training problems without them (astarpo data "
-            f"--without {names[1]}), or give other held-out ones"
+            f"{names[1]}: {len(shared)} of {len(held_out)} held-out problems, such as "
+            f"{shared[0].id}, are trained on in {names[0]}; make training problems without them "
+            f"(astarpo data --without {names[1]}), or give other held-out ones"
         )
     known = {near_question(problem) for problem in problems}
     if near := sum(near_question(problem) in known for problem in held_out):

@@ -6,19 +6,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from astarpo.tasks.problem_set import read_messages, read_row
+from astarpo.tasks.problem_set import VERL_COLUMNS, read_messages, read_row
 from astarpo.tasks.sources import Row, read_rows
 from astarpo.types import Message, Problem, UserError
 
 PROMPT_IS_TEXT = "prompt_is_text"
 """In a problem's `extra`: its prompt came as text, so the function gets text."""
 
-VERL_COLUMNS = {"data_source", "prompt", "reward_model"}
-
 
 @dataclass(frozen=True, slots=True)
 class Columns:
-    """What of a row becomes what of a problem.
+    """Which column of a row becomes which part of a problem.
 
     Attributes:
         prompt: Column with the question: text, or a list of messages; None for `prompt`.
@@ -49,9 +47,6 @@ def own_problems(
         columns: The mapping.
         data_source: What judges them; None to keep what rows in verl's layout say.
         needs_answer: Whether a row without a reference answer is a mistake.
-
-    Raises:
-        UserError: The source cannot be read, or a row lacks a column or has another kind of value.
     """
     used: set[str] = set()
     for row in read_rows(source, split):
@@ -77,7 +72,7 @@ def _to_problem(
     answer_column = columns.answer or "answer"
     answer = row.fields.get(answer_column)
     if answer is None and (needs_answer or columns.answer):
-        answer = _column(row, answer_column, "--answer-column")
+        _column(row, answer_column, "--answer-column")
         raise UserError(f"{row.where}: {answer_column} is empty")
     if isinstance(prompt, str):
         messages = (Message(role="user", content=prompt),)
@@ -100,10 +95,9 @@ def _to_problem(
 
 
 def _column(row: Row, name: str, flag: str) -> Any:
-    if name not in row.fields:
-        found = ", ".join(map(str, row.fields)) or "nothing"
-        raise UserError(f"{row.where}: no column {name!r} (found {found}); name it with {flag}")
-    return row.fields[name]
+    if name in row.fields:
+        return row.fields[name]
+    raise UserError(f"{row.where}: no column {name!r} (found {row.columns}); name it with {flag}")
 
 
 def _text(answer: Any) -> str:

@@ -6,6 +6,7 @@ ground_truth}, `extra_info` {id, split, index, ...}.
 
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,10 @@ import pyarrow as pa
 from astarpo.runtime.parquet import open_parquet, write_parquet
 from astarpo.types import Message, Problem, UserError
 
-_REQUIRED = ("data_source", "prompt", "reward_model")
-_OPTIONAL = ("ability", "extra_info")
+VERL_COLUMNS = {"data_source", "prompt", "reward_model"}
+"""The columns without which a file is not in verl's schema."""
+
+_OPTIONAL = {"ability", "extra_info"}
 _BATCH_ROWS = 1024
 _UNFIT = (pa.ArrowInvalid, pa.ArrowTypeError, pa.ArrowNotImplementedError)
 
@@ -65,9 +68,7 @@ def read_problems(path: Path, limit: int | None = None) -> list[Problem]:
         raise UserError(f"no such file: {path}")
     problems: list[Problem] = []
     used: set[str] = set()
-    for number, row in enumerate(_rows(path)):
-        if limit is not None and number >= limit:
-            break
+    for number, row in enumerate(islice(_rows(path), limit)):
         problem = read_row(row, used, f"{path}, row {number}", number)
         used.add(problem.id)
         problems.append(problem)
@@ -91,12 +92,12 @@ def to_row(problem: Problem) -> dict[str, Any]:
 def _rows(path: Path) -> Iterator[dict[str, Any]]:
     with open_parquet(path) as file:
         names = file.schema_arrow.names
-        if missing := [column for column in _REQUIRED if column not in names]:
+        if missing := sorted(VERL_COLUMNS - {*names}):
             raise UserError(
                 f"{path}: missing column {', '.join(missing)}; found {', '.join(names)}"
             )
         # A-PO's files carry each sample of stage 1 as a column: read only what is needed.
-        columns = [name for name in (*_REQUIRED, *_OPTIONAL) if name in names]
+        columns = [name for name in names if name in VERL_COLUMNS | _OPTIONAL]
         for batch in file.iter_batches(batch_size=_BATCH_ROWS, columns=columns):
             yield from batch.to_pylist()
 
@@ -109,9 +110,6 @@ def read_row(row: Mapping[str, Any], used: set[str], where: str, number: int) ->
         used: Ids of the rows before.
         where: For messages.
         number: Of the row.
-
-    Raises:
-        UserError: A column has another type.
     """
     extra = dict(row.get("extra_info") or {})
     source = row["data_source"]
@@ -138,11 +136,7 @@ def read_row(row: Mapping[str, Any], used: set[str], where: str, number: int) ->
 
 
 def read_messages(prompt: Any, where: str) -> tuple[Message, ...]:
-    """Checks that a value is a list of chat messages.
-
-    Raises:
-        UserError: It is not.
-    """
+    """Takes a value as a list of chat messages; raises UserError where it is none."""
     try:
         messages = tuple(Message(role=part["role"], content=part["content"]) for part in prompt)
     except (TypeError, KeyError):
@@ -157,9 +151,7 @@ def _ground_truth(reward_model: Any, where: str) -> str:
     value = reward_model.get("ground_truth") if isinstance(reward_model, dict) else None
     if value is None:
         raise UserError(f"{where}: reward_model has no ground_truth")
-    if isinstance(value, dict | list):
-        return json.dumps(value)
-    return str(value)
+    return json.dumps(value) if isinstance(value, dict | list) else str(value)
 
 
 def _refuse_repeated_ids(ids: list[str], path: Path) -> None:

@@ -2,7 +2,7 @@
 
 import csv
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from astarpo.runtime.parquet import open_parquet
+from astarpo.tasks.base import Task
 from astarpo.tasks.problem_set import read_problems
 from astarpo.types import Problem, UserError
 
@@ -32,86 +33,93 @@ class Row:
     index: int
     fields: Mapping[str, Any]
 
-    def text(self, column: str) -> str:
-        """Returns a column that must be text.
+    @property
+    def columns(self) -> str:
+        """The names of its columns, for messages."""
+        return ", ".join(map(str, self.fields)) or "nothing"
 
-        Raises:
-            UserError: It is missing or is something else.
-        """
+    def text(self, column: str) -> str:
+        """Returns a column that must be text; raises UserError where it is not."""
         value = self.fields.get(column)
         if not isinstance(value, str):
-            found = ", ".join(map(str, self.fields)) or "nothing"
-            raise UserError(f"{self.where}: expected a text column {column!r}, found {found}")
+            raise UserError(
+                f"{self.where}: expected a text column {column!r}, found {self.columns}"
+            )
         return value
 
 
 @dataclass(frozen=True, slots=True)
-class PublishedData:
-    """How one task's published data are read.
+class HubCopy:
+    """A copy of a task's problems on the hub.
 
     Attributes:
-        data_sources: The task's name, then further ones that rows in verl's layout may carry.
-        hub_name: The hub data set that is used where no source is given.
-        hub_config: Its configuration.
-        convert: Makes a problem of a row in the authors' layout and a split.
-        readable: Whether a ground truth can be judged against.
-        published_split: What the publishers call the split, where that is another name than ours.
+        name: The data set.
+        config: Its configuration.
+        split: What it calls the split, where that is another name than ours.
     """
 
-    data_sources: tuple[str, ...]
-    hub_name: str
-    hub_config: str | None
-    convert: Callable[[Row, str], Problem]
-    readable: Callable[[str], bool]
-    published_split: str | None = None
+    name: str
+    config: str | None = None
+    split: str | None = None
 
-    def problems(self, source: str | None, split: str, size: int | None) -> Iterator[Problem]:
-        """Yields the problems of a local file or a hub data set, in its order.
 
-        Args:
-            source: See `Task.problems`.
-            split: See `Task.problems`.
-            size: None: published problems have no sizes.
+def published_problems(
+    task: Task,
+    copy: HubCopy,
+    convert: Callable[[Row, str], Problem],
+    source: str | None,
+    split: str,
+    size: int | None,
+) -> Iterator[Problem]:
+    """Yields the problems of a local file or a hub data set, in its order.
 
-        Raises:
-            UserError: The source cannot be read, lacks a column, or has an unreadable reference
-                answer; or a size is given.
-        """
-        if size is not None:
-            raise UserError(f"{self.data_sources[0]} has no sizes: they belong to made problems")
-        path = None if source is None else _local_file(source)
-        if path is None:
-            name = source or self.hub_name
-            config = self.hub_config if name == self.hub_name else None
-            rows = _hub_rows(name, config, self.published_split or split)
-            yield from (self.convert(row, split) for row in rows)
-        elif path.suffix != ".parquet":
-            yield from (self.convert(row, split) for row in _json_rows(path))
-        elif "reward_model" in _column_names(path):
-            yield from self._verl_problems(path, split)
-        else:
-            yield from (self.convert(row, split) for row in _parquet_rows(path))
+    Args:
+        task: Whose problems they are; rows in verl's layout carry its name or an alias.
+        copy: What is read where no source is given.
+        convert: Makes a problem of a row in the authors' layout and a split.
+        source: See `Task.problems`.
+        split: See `Task.problems`.
+        size: None: published problems have no sizes.
 
-    def _verl_problems(self, path: Path, split: str) -> Iterator[Problem]:
-        problems = read_problems(path)
-        splits = {problem.extra.get("split") or split for problem in problems}
-        wanted = {split, self.published_split}
-        if not wanted & splits:
-            raise UserError(f"{path}: holds split {', '.join(sorted(splits))}, not {split!r}")
-        for problem in problems:
-            if (problem.extra.get("split") or split) not in wanted:
-                continue
-            if problem.data_source not in self.data_sources:
-                raise UserError(
-                    f"{path}: {problem.id} is of data source {problem.data_source!r}, not of "
-                    f"{' or '.join(self.data_sources)}"
-                )
-            if not self.readable(problem.ground_truth):
-                raise UserError(
-                    f"{path}: the ground truth {problem.ground_truth!r} of {problem.id} cannot "
-                    "be read"
-                )
-            yield problem
+    Raises:
+        UserError: The source cannot be read, lacks a column, or has an unreadable reference answer;
+            or a size is given.
+    """
+    if size is not None:
+        raise UserError(f"{task.name} has no sizes: they belong to made problems")
+    path = None if source is None else _local_file(source)
+    if path is not None and path.suffix == ".parquet" and "reward_model" in _column_names(path):
+        yield from _verl_problems(task, path, {split, copy.split}, split)
+        return
+    if path is None:
+        name = source or copy.name
+        rows = _hub_rows(name, copy.config if name == copy.name else None, copy.split or split)
+    else:
+        rows = _parquet_rows(path) if path.suffix == ".parquet" else _json_rows(path)
+    yield from (convert(row, split) for row in rows)
+
+
+def _verl_problems(
+    task: Task, path: Path, wanted: Container[str | None], split: str
+) -> Iterator[Problem]:
+    problems = read_problems(path)
+    splits = [problem.extra.get("split") or split for problem in problems]
+    if not any(name in wanted for name in splits):
+        raise UserError(f"{path}: holds split {', '.join(sorted({*splits}))}, not {split!r}")
+    names = (task.name, *task.aliases)
+    for problem, name in zip(problems, splits, strict=True):
+        if name not in wanted:
+            continue
+        if problem.data_source not in names:
+            raise UserError(
+                f"{path}: {problem.id} is of data source {problem.data_source!r}, not of "
+                f"{' or '.join(names)}"
+            )
+        if not task.can_judge(problem.ground_truth):
+            raise UserError(
+                f"{path}: the ground truth {problem.ground_truth!r} of {problem.id} cannot be read"
+            )
+        yield problem
 
 
 def read_rows(source: str, split: str) -> Iterator[Row]:
@@ -125,18 +133,15 @@ def read_rows(source: str, split: str) -> Iterator[Row]:
     Raises:
         UserError: It cannot be read.
     """
-    if Path(source).expanduser().is_dir():
-        yield from _saved_rows(Path(source).expanduser(), split)
-        return
-    path = _local_file(source)
-    if path is None:
+    if (folder := Path(source).expanduser()).is_dir():
+        return _saved_rows(folder, split)
+    if (path := _local_file(source)) is None:
         name, _, config = source.partition(":")
-        yield from _hub_rows(name, config or None, split)
-    elif path.suffix == ".parquet":
+        return _hub_rows(name, config or None, split)
+    if path.suffix == ".parquet":
         _column_names(path)
-        yield from _parquet_rows(path)
-    else:
-        yield from _csv_rows(path) if path.suffix == ".csv" else _json_rows(path)
+        return _parquet_rows(path)
+    return _csv_rows(path) if path.suffix == ".csv" else _json_rows(path)
 
 
 def _hub_rows(name: str, config: str | None, split: str) -> Iterator[Row]:
@@ -190,7 +195,11 @@ def _json_rows(path: Path) -> Iterator[Row]:
     with path.open("rb") as file:
         is_array = file.read(4096).lstrip()[:1] == b"["
     if is_array:
-        yield from _array_rows(path)
+        try:
+            rows = json.loads(path.read_bytes())
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"{path}: not JSON ({error})") from error
+        yield from _numbered(f"{path},", rows)
         return
     index = 0
     with path.open("rb") as lines:
@@ -206,14 +215,6 @@ def _json_rows(path: Path) -> Iterator[Row]:
                 raise UserError(f"{where}: expected one JSON object a line")
             yield Row(where, index, fields)
             index += 1
-
-
-def _array_rows(path: Path) -> Iterator[Row]:
-    try:
-        rows = json.loads(path.read_bytes())
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path}: not JSON ({error})") from error
-    yield from _numbered(f"{path},", rows)
 
 
 def _csv_rows(path: Path) -> Iterator[Row]:

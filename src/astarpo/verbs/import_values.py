@@ -25,8 +25,7 @@ from astarpo.runtime.outputs import check_folder
 from astarpo.runtime.progress import Progress
 from astarpo.runtime.version import package_version
 from astarpo.stages.estimate import finish_table
-from astarpo.tasks.own import VERL_COLUMNS
-from astarpo.tasks.problem_set import read_row
+from astarpo.tasks.problem_set import VERL_COLUMNS, read_row
 from astarpo.tasks.sources import read_rows
 from astarpo.types import Problem, UserError, Verdict
 from astarpo.values.manifest import TABLE_MARKS, require_fit, started_manifest

@@ -74,7 +74,7 @@ def _evaluate(node: Any, seen: Simplest) -> Any:
     value = node.func(*parts)
     if isinstance(node, Add):
         seen.sums += 1
-        if _num_terms(value, Add) < sum(_num_terms(part, Add) for part in parts):
+        if len(Add.make_args(value)) < sum(len(Add.make_args(part)) for part in parts):
             seen.undone.add("sum")
     elif isinstance(node, Mul):
         _look_at_product(node, parts, value, seen)
@@ -83,10 +83,6 @@ def _evaluate(node: Any, seen: Simplest) -> Any:
     elif not value.free_symbols or value.is_number:
         seen.undone.add(type(node).__name__)
     return value
-
-
-def _num_terms(value: Any, kind: Any) -> int:
-    return len(kind.make_args(value))
 
 
 def _look_at_product(node: Any, parts: list[Any], value: Any, seen: Simplest) -> None:

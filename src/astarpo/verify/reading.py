@@ -68,9 +68,7 @@ def read(text: str) -> Reading:
     reader.has_indices = bool(_INDEX.search(normal))
     try:
         tree = reader.parse(normal)
-    except MemoryError:
-        raise
-    except UnreadableLatexError:
+    except (MemoryError, UnreadableLatexError):
         raise
     except Exception as error:  # of any type, on anything that is not its grammar
         raise UnreadableLatexError("not LaTeX mathematics") from error
