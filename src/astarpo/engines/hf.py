@@ -140,9 +140,14 @@ class HFEngine:
     def _decode(
         self, requests: Sequence[Request], sampling: Sampling, way: DecodingWay
     ) -> list[Completion]:
-        """Completes requests in a given way."""
         if way in ("generate", "generate_alike"):
             return complete(self.policy, requests, sampling, alike=way == "generate_alike")
+        return self._step(requests, sampling, way)
+
+    def _step(
+        self, requests: Sequence[Request], sampling: Sampling, way: DecodingWay
+    ) -> list[Completion]:
+        """Decodes token by token, with our own cache or with transformers'."""
         model, look_every = self.policy.model, _LOOK_EVERY[self.policy.device.type]
         cache, logits_BV, mask_BL = self._prefill([r.prompt_ids for r in requests], way)
         rows = Rows([r.seed for r in requests], mask_BL, self._stop_ids, sampling)
