@@ -4,9 +4,11 @@ Shapes: _B sequences, _T response tokens.
 """
 
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from astarpo.models.batch import TokenBatch
@@ -35,6 +37,16 @@ def critic_values(critic: Any, batch: TokenBatch) -> Tensor:
     """The reward that the critic predicts before each response token: [B, T]."""
     way = fitting_way(critic, batch, partial(_features, critic))
     return batch.at_responses(before_responses(critic, batch, way).squeeze(-1).float())
+
+
+def save_critic(path: Path, critic: Any) -> None:
+    """Writes a critic's weights."""
+    save_file({name: w.contiguous() for name, w in critic.state_dict().items()}, path)
+
+
+def restore_critic(path: Path, critic: Any) -> None:
+    """Reads what `save_critic` wrote into a critic of the same shape."""
+    critic.load_state_dict(load_file(path))
 
 
 def _features(critic: Any, batch: TokenBatch, way: Way) -> Tensor:

@@ -18,6 +18,7 @@ from pathlib import Path
 from safetensors.torch import load_file, save_file
 
 from astarpo.config import TrainConfig
+from astarpo.models.critic import restore_critic, save_critic
 from astarpo.models.lora import save_adapter
 from astarpo.models.policy import save_model
 from astarpo.rundir.writer import RunLog
@@ -99,8 +100,7 @@ class Checkpoints:
             else:
                 save_model(path / "model", learner.policy)
             if learner.critic is not None:
-                weights = {name: w.contiguous() for name, w in learner.critic.state_dict().items()}
-                save_file(weights, path / "critic.safetensors")
+                save_critic(path / "critic.safetensors", learner.critic)
             state = state_tensors(learner.optimizer, learner.parameters)
             save_file(state, path / "optimizer.safetensors")
             files = sorted(file for file in path.rglob("*") if file.is_file())
@@ -149,7 +149,7 @@ def restore(path: Path, learner: Learner) -> None:
         UserError: It does not belong to this model.
     """
     if learner.critic is not None:
-        learner.critic.load_state_dict(load_file(path / "critic.safetensors"))
+        restore_critic(path / "critic.safetensors", learner.critic)
     tensors = load_file(path / "optimizer.safetensors", device=str(learner.policy.device))
     known = learner.parameters.keys()
     if unknown := sorted({key.rpartition(":")[0] for key in tensors} - known):
