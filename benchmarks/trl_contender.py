@@ -127,7 +127,9 @@ class Recorder:
 def train_config(spec: Spec) -> TrainConfig:
     """The shipped comparison's settings of the algorithm."""
     document = read_document(find_recipe("compare"))
-    settings = settings_for("train", document, "compare") | document.get(spec["algorithm"], {})
+    settings = settings_for("train", document, "compare", spec["algorithm"])
+    if spec["algorithm"] == "grpo":
+        settings["group_size"] = spec["group"]
     work = Path(spec["work"])
     return TrainConfig(
         **settings
@@ -142,7 +144,6 @@ def train_config(spec: Spec) -> TrainConfig:
             "seed": spec["seed"],
             "steps": spec["steps"],
             "prompts_per_step": spec["sequences"] // spec["group"],
-            "group_size": max(spec["group"], 2),
             "eval_every": spec["eval_every"],
             "checkpoint_every": spec["steps"] + 1,
             # No more rows than TRL learns from at once: else evaluation would decide the peak.
@@ -216,7 +217,7 @@ def run_trl(spec: Spec, config: TrainConfig, recorder: Recorder) -> None:
         def evaluate(self) -> None:
             with recorder.pause():
                 policy.model.eval()
-                reward = held_out.evaluate(policy, engine, grader)["reward"]
+                reward = held_out.evaluate(policy.vocabulary, engine, grader)["reward"]
                 policy.model.train()
             recorder.evaluated(reward)
 

@@ -6,12 +6,16 @@ import pytest
 PATH = Path(__file__).parents[2] / "benchmarks" / "against_trl.py"
 
 
-@pytest.fixture(scope="module")
-def bench():
-    spec = importlib.util.spec_from_file_location("against_trl", PATH)
+def load(path):
+    spec = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def bench():
+    return load(PATH)
 
 
 def result(*, stage1=None, steps=None, start=0.36, seconds=2.0):
@@ -136,3 +140,18 @@ def test_a_target_reached_before_training_has_no_ratio(bench):
 def test_batches_are_whole_groups_of_different_prompts(bench, arguments):
     with pytest.raises(SystemExit):
         bench.parse_options(arguments)
+
+
+@pytest.mark.parametrize(("algorithm", "group"), [("astar_po", 1), ("grpo", 8)])
+def test_each_contender_has_settings_that_its_algorithm_reads(algorithm, group, tmp_path):
+    pytest.importorskip("psutil")
+    contender = load(PATH.with_name("trl_contender.py"))
+    spec = {
+        "algorithm": algorithm, "work": tmp_path, "model": "m", "train": "a", "test": "b",
+        "device": "cpu", "seed": 0, "steps": 6, "sequences": 128, "group": group,
+        "eval_every": 3, "passes": 1, "settings": {},
+    }  # fmt: skip
+    config = contender.train_config(spec)
+    assert config.prompts_per_step * group == 128
+    if algorithm == "astar_po":
+        assert contender.estimate_config(spec, config).out == config.values
