@@ -1,5 +1,6 @@
 """Killed, and run again: the artefacts are those of a run that nothing disturbed, to the byte."""
 
+import os
 import random
 import signal
 import subprocess
@@ -107,6 +108,7 @@ def _signal_later(words: tuple[str, ...], folder: Path, kind: int, delay_s: floa
     process = subprocess.Popen(
         [sys.executable, "-m", "astarpo", *words],
         cwd=folder,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},  # as in the run that nothing disturbs
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 from safetensors import SafetensorError
 
+from astarpo.runtime import files
 from astarpo.runtime.files import (
     DamagedFileError,
     atomic_directory,
     file_digest,
     read_sealed_json,
     remove_directory,
-    remove_leftovers,
     write_atomic,
     write_json,
     write_sealed_json,
@@ -117,9 +117,16 @@ def test_leftovers_of_the_dead_are_removed_and_the_living_let_be(tmp_path):
     assert sorted(name[-5:] for name in names) == ["-file", "-link", "older"]
     process.kill()
     process.wait()
-    remove_leftovers.cache_clear()  # as in a process of its own
+    files._remove_leftovers_once.cache_clear()  # as in a process of its own
     write_json(tmp_path / "a.json", {})
     assert sorted(p.name for p in tmp_path.iterdir()) == [".unfinished-link", "a.json"]
+
+
+def test_what_is_left_over_while_a_folder_is_written_is_removed(tmp_path):
+    with atomic_directory(tmp_path / "policy") as folder:
+        (folder / "weights").write_text("whole")
+        (tmp_path / ".unfinished-5678-policy").mkdir()  # of a process that was killed meanwhile
+    assert [path.name for path in tmp_path.iterdir()] == ["policy"]
 
 
 @pytest.mark.parametrize(

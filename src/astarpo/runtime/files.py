@@ -134,6 +134,8 @@ def atomic_directory(path: Path) -> Iterator[Path]:
         _fsync(temporary)
         with _moved_away(place):
             os.replace(temporary, place)
+    # Once more, since another process may have been killed while this folder was being written.
+    remove_leftovers(place.parent)
 
 
 def remove_directory(path: Path) -> None:
@@ -142,9 +144,8 @@ def remove_directory(path: Path) -> None:
         pass
 
 
-@cache
 def remove_leftovers(folder: Path) -> None:
-    """Removes the temporary files and folders that killed processes left in a folder, once."""
+    """Removes the temporary files and folders that killed processes left in a folder."""
     for leftover in folder.glob(f"{TEMPORARY_PREFIX}*"):
         with suppress(OSError):  # Locked, so that another is writing it; or a link, so not ours.
             descriptor = os.open(leftover, os.O_RDONLY | os.O_NOFOLLOW)
@@ -153,6 +154,10 @@ def remove_leftovers(folder: Path) -> None:
                 _remove(leftover)
             finally:
                 os.close(descriptor)
+
+
+# A folder may hold very many files, and is written to very often.
+_remove_leftovers_once = cache(remove_leftovers)
 
 
 def _error_number(error: Exception) -> int | None:
@@ -174,7 +179,7 @@ def _replacement(path: Path, *, is_folder: bool) -> Iterator[tuple[Path, Path]]:
     with disk_errors(path):
         place = path.resolve()
         place.parent.mkdir(parents=True, exist_ok=True)
-        remove_leftovers(place.parent)
+        _remove_leftovers_once(place.parent)
         temporary, descriptor = _make_temporary(place, is_folder=is_folder)
         try:
             yield temporary, place

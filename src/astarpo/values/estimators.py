@@ -134,7 +134,8 @@ class Estimator(ABC):
         Returns:
             [P] never solved, [P] always.
         """
-        return np.nanmax(rewards_PN, axis=1) <= 0, np.nanmin(rewards_PN, axis=1) >= 1
+        lowest_P, highest_P = _range(rewards_PN)
+        return highest_P <= 0, lowest_P >= 1
 
 
 @dataclass(frozen=True)
@@ -198,6 +199,7 @@ def problem_values(rewards: ArrayLike, estimator: Estimator) -> ProblemValues:
     rewards_PN = np.asarray(rewards, dtype=np.float64)
     v_star_P, error_P = estimator.estimate(rewards_PN)
     wrong_P, right_P = estimator.extremes(rewards_PN)
+    lowest_P, highest_P = _range(rewards_PN)
     num_samples_P = (~np.isnan(rewards_PN)).sum(axis=1)
     return ProblemValues(
         estimator=estimator,
@@ -205,8 +207,15 @@ def problem_values(rewards: ArrayLike, estimator: Estimator) -> ProblemValues:
         standard_error_P=error_P,
         num_samples_P=num_samples_P,
         mean_P=np.nansum(rewards_PN, axis=1) / num_samples_P,
-        lowest_P=np.nanmin(rewards_PN, axis=1),
-        highest_P=np.nanmax(rewards_PN, axis=1),
+        lowest_P=lowest_P,
+        highest_P=highest_P,
         all_wrong_P=wrong_P,
         all_right_P=right_P,
     )
+
+
+def _range(rewards_PN: Floats) -> tuple[Floats, Floats]:
+    """[P] least and greatest reward of each problem; there may be no problem at all."""
+    there_PN = ~np.isnan(rewards_PN)
+    lowest_P = rewards_PN.min(axis=1, where=there_PN, initial=math.inf)
+    return lowest_P, rewards_PN.max(axis=1, where=there_PN, initial=-math.inf)
