@@ -11,7 +11,7 @@ from pathlib import Path
 
 from tests.crash.artefacts import artefacts, differences
 from tests.crash.results import DIFFERS, EQUAL, UNRULY, Finding, ending, last_line
-from tests.crash.server import KILL, Outcome, Trial
+from tests.crash.server import ENVIRONMENT, KILL, Outcome, Trial
 from tests.crash.world import LONG_STEPS, World
 
 AT_OPERATION, AT_RANDOM = "kill at a file operation", "kills at random moments"
@@ -108,7 +108,7 @@ def _signal_later(words: tuple[str, ...], folder: Path, kind: int, delay_s: floa
     process = subprocess.Popen(
         [sys.executable, "-m", "astarpo", *words],
         cwd=folder,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},  # as in the run that nothing disturbs
+        env=os.environ | ENVIRONMENT,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
     )

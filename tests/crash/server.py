@@ -33,6 +33,11 @@ COUNT, KILL, FULL, READ_ONLY = range(4)
 _PRELOADED = ("estimate", "train", "evaluate", "run", "warm_start", "data", "export", "report")
 
 
+ENVIRONMENT = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TOKENIZERS_PARALLELISM": "false"}
+"""Of every process that is compared: results depend on the number of threads, and transformers
+writes into a saved tokenizer whether it was offline."""
+
+
 @dataclass(frozen=True)
 class Trial:
     """One process of the command line.
@@ -106,12 +111,7 @@ class Server:
         subprocess.run(
             ["cc", "-shared", "-fPIC", "-O1", "-o", str(library), str(SOURCE), "-ldl"], check=True
         )
-        environment = os.environ | {
-            "LD_PRELOAD": str(library),
-            "OMP_NUM_THREADS": "1",
-            "HF_HUB_OFFLINE": "1",
-            "TOKENIZERS_PARALLELISM": "false",
-        }
+        environment = os.environ | ENVIRONMENT | {"LD_PRELOAD": str(library)}
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.crash.server", str(library), str(scratch)],
             stdin=subprocess.PIPE,

@@ -110,11 +110,19 @@ class World:
         return self._whole[name]
 
     def go_on(self, name: str, folder: Path) -> Outcome:
-        """Runs a command again as a user would: as it was, then with --resume where so advised."""
+        """Runs a command again as a user would: as it was, then with --resume where so advised.
+
+        What a killed process left over is removed by the next that writes beside it: where there is
+        nothing left for the command to write, another does.
+        """
         words = self.subjects[name].words
         (outcome,) = self.server.run(Trial(words, folder))
         if outcome.is_refusal and "--resume" in outcome.err:
             (outcome,) = self.server.run(Trial((*words, "--resume"), folder))
+        elif outcome.is_refusal and any(folder.glob(".unfinished-*")):
+            rows = str(self.inputs / "rows.jsonl")
+            self._make("data", "gsm8k", "--source", rows, "--out", str(folder / "other.parquet"))
+            (folder / "other.parquet").unlink()
         return outcome
 
     def half_trained(self) -> Path:
