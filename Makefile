@@ -11,7 +11,7 @@ BIN := $(VENV)/bin
 help:
 	@echo "make demo     install, then both stages on a small model: OUT=$(OUT) SEED=$(SEED)"
 	@echo "make compare  install, then five algorithms x three seeds from the same model: runs/compare"
-	@echo "make bench    against TRL, in an environment of its own, $(BENCH_VENV): runs/bench"
+	@echo "make bench    losses and speed against TRL, in an environment of its own, $(BENCH_VENV)"
 	@echo "make test     install, then the test suite"
 	@echo "make crash-test  install, then kills, flips, failing disks: docs/reliability.md"
 	@echo "make lint     install, then ruff and the type checker"
@@ -35,6 +35,7 @@ compare: install
 
 # TRL must never become a dependency of the tests' environment.
 bench: $(BENCH_VENV)/installed
+	$(BENCH_VENV)/bin/python -m pytest -q tests/algorithms/test_trl_agreement.py
 	$(BENCH_VENV)/bin/python benchmarks/against_trl.py
 
 $(BENCH_VENV)/installed: pyproject.toml constraints.txt
