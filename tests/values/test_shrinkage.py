@@ -183,6 +183,12 @@ def test_one_unlucky_sample_drops_no_problem():
     assert papers.all_wrong_P.tolist() == (right_P == 0).tolist()
 
 
+@pytest.mark.parametrize("estimator", [Plugin(0.5), Shrunk(0.5), Shrunk(math.inf)])
+def test_a_table_without_a_problem_has_no_values(estimator):
+    found = problem_values(np.empty((0, 0)), estimator)
+    assert found.v_star_P.tolist() == found.all_wrong_P.tolist() == []
+
+
 def test_chance_of_all_in_closed_form():
     # Of a uniform rate that has failed 8 times in 8: the integral of 9 (1 - p)^16.
     assert chance_of_all(9.0, 1.0) == pytest.approx(9 / 17)

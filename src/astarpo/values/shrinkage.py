@@ -90,21 +90,19 @@ class Shrunk(Estimator):
         if _levels(rewards_PN) != (0.0, 1.0):
             return super().extremes(rewards_PN)
         posteriors, place_P = _posteriors(rewards_PN, 1.0)
-        never = np.array([chance_of_all(b, a) >= 0.5 for a, b in posteriors])
-        always = np.array([chance_of_all(a, b) >= 0.5 for a, b in posteriors])
+        never = np.array([chance_of_all(b, a) >= 0.5 for a, b in posteriors], dtype=bool)
+        always = np.array([chance_of_all(a, b) >= 0.5 for a, b in posteriors], dtype=bool)
         return never[place_P], always[place_P]
 
     def _by_rates(self, rewards_PN: Floats, low: float, high: float) -> tuple[Floats, Floats]:
         posteriors, place_P = _posteriors(rewards_PN, high)
-        rows = [
-            (
-                self._value(math.log(a / (a + b)), math.log(b / (a + b)), low, high),
-                self._posterior_error(a, b, low, high),
-            )
-            for a, b in posteriors
-        ]
-        value_P, error_P = np.array(rows)[place_P].T
-        return value_P, error_P
+        values = np.array([self._posterior_value(a, b, low, high) for a, b in posteriors])
+        errors = np.array([self._posterior_error(a, b, low, high) for a, b in posteriors])
+        return values[place_P], errors[place_P]
+
+    def _posterior_value(self, a: float, b: float, low: float, high: float) -> float:
+        """The estimate where p ~ Beta(a, b): V* at the mean of p."""
+        return float(self._value(math.log(a / (a + b)), math.log(b / (a + b)), low, high))
 
     def _value(self, log_p: Any, log_q: Any, low: float, high: float) -> Any:
         """V* at a success rate p, given by ln p and ln(1 - p)."""
@@ -124,7 +122,7 @@ class Shrunk(Estimator):
         log_p, log_q = -np.logaddexp(0, -logit), -np.logaddexp(0, logit)
         log_weight = a * log_p + b * log_q + np.log(np.cosh(u))
         weight = np.exp(log_weight - log_weight.max())
-        estimate = self._value(math.log(a / (a + b)), math.log(b / (a + b)), low, high)
+        estimate = self._posterior_value(a, b, low, high)
         distance = self._value(log_p, log_q, low, high) - estimate
         return float(np.sqrt(np.average(distance**2, weights=weight)))
 
