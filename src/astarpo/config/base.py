@@ -77,7 +77,7 @@ class PromptConfig(Config):
     """Longest response, in tokens; it is cut there."""
 
 
-EstimatorName = Literal["plugin", "shrunk"]
+EstimatorName = Literal["plugin", "shrunk", "zero", "constant"]
 
 
 class ValueConfig(Config):
@@ -88,7 +88,8 @@ class ValueConfig(Config):
     the largest."""
     estimator: Annotated[EstimatorName, declare(Group.VALUES)] = "plugin"
     """How V* is estimated: plugin is the paper's, from a problem's own samples; shrunk draws each
-    problem towards the others, as far as its samples leave open, and does with fewer of them."""
+    problem towards the others, as far as its samples leave open, and does with fewer of them. zero
+    and constant, one value for all problems, are controls: they show what an estimate is worth."""
 
     @model_validator(mode="after")
     def _estimator_can(self) -> Self:

@@ -44,7 +44,8 @@ class AlgorithmConfig(ValueConfig):
         "plugin"
     )
     """How V* is estimated: plugin is the paper's, from a problem's own samples; shrunk draws each
-    problem towards the others, as far as its samples leave open, and does with fewer of them."""
+    problem towards the others, as far as its samples leave open, and does with fewer of them. zero
+    and constant, one value for all problems, are controls: they show what an estimate is worth."""
     beta2: Annotated[float, _read_by("astar_po", sweep_values="1e-4,3e-4,1e-3,3e-3,1e-2", gt=0)] = (
         1e-3
     )

@@ -3,10 +3,16 @@
 from collections.abc import Mapping
 from typing import Any
 
+from astarpo.values.controls import Constant, Zero
 from astarpo.values.estimators import Estimator, Plugin
 from astarpo.values.shrinkage import Shrunk
 
-ESTIMATORS: dict[str, type[Plugin] | type[Shrunk]] = {"plugin": Plugin, "shrunk": Shrunk}
+ESTIMATORS: dict[str, type[Plugin] | type[Shrunk] | type[Zero] | type[Constant]] = {
+    "plugin": Plugin,
+    "shrunk": Shrunk,
+    "zero": Zero,
+    "constant": Constant,
+}
 
 
 def estimator_of(settings: Mapping[str, Any]) -> Estimator:
