@@ -40,8 +40,10 @@ def test_settings_reach_the_algorithms():
         "ppo": 1,
         "rebel": 2,
         "rloo": 4,
+        "spo": 1,
     }
-    assert [name for name, a in made.items() if a.needs_values] == ["astar_po"]
+    assert [name for name, a in made.items() if a.needs_values] == ["astar_po", "spo"]
+    assert [name for name, a in made.items() if a.running] == ["spo"]
     assert [name for name, a in made.items() if a.needs_critic] == ["ppo"]
     assert {name: a.coupled for name, a in made.items() if a.coupled > 1} == {"rebel": 2}
     dr_grpo = CONFIG.model_copy(update=VARIANTS["grpo-dr"])

@@ -8,6 +8,7 @@ from astarpo.algorithms.grpo import GRPO
 from astarpo.algorithms.ppo import PPO
 from astarpo.algorithms.rebel import REBEL
 from astarpo.algorithms.rloo import RLOO
+from astarpo.algorithms.spo import SPO
 from astarpo.config import AlgorithmConfig
 
 
@@ -37,5 +38,6 @@ ALGORITHMS: dict[str, Callable[[AlgorithmConfig, int], Algorithm]] = {
     "ppo": _ppo,
     "rebel": lambda config, _: REBEL(eta=config.eta, kl_coef=config.kl_coef),
     "rloo": lambda config, _: RLOO(config.group_size, config.kl_coef),
+    "spo": lambda config, _: SPO(config.clip, config.clip_high),
 }
 """From settings, and the limit of a response in tokens."""

@@ -11,6 +11,8 @@ from dataclasses import dataclass, field, fields, replace
 
 from torch import Tensor
 
+from astarpo.algorithms.running_value import RunningValue
+
 
 @dataclass(frozen=True)
 class Rollout:
@@ -23,7 +25,8 @@ class Rollout:
         rewards_B: [B] what the verifier gave.
         sampled_logprobs_BT: [B, T] of the policy that sampled, as its engine reported them.
         ref_logprobs_BT: [B, T] of the reference policy.
-        values_B: [B] V* of each sequence's prompt, where the run has a value table.
+        values_B: [B] V* of each sequence's prompt, where the run has a value table; its running
+            value, where the algorithm has those.
         critic_BT: [B, T] the critic's value of the state before each token, before any update of
             this step, where the algorithm has a critic.
         advantages: [B] or [B, T], added by the algorithm's `prepare`.
@@ -91,11 +94,14 @@ class Algorithm(ABC):
         coupled: Neighbouring sequences whose loss needs them all in one micro-batch.
         needs_values: Whether it reads `Rollout.values_B`, and so needs a value table.
         needs_critic: Whether it reads the critic's values.
+        running: How the values it reads run along with the policy, and with them how often each
+            prompt is drawn; None where they stay V*, and every prompt comes equally often.
     """
 
     coupled: int = 1
     needs_values: bool = False
     needs_critic: bool = False
+    running: RunningValue | None = None
 
     @property
     def samples_per_prompt(self) -> int:

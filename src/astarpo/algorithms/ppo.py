@@ -98,17 +98,21 @@ class PPO(Algorithm):
         return torch.maximum(error_BT, clipped_error_BT), error_BT
 
 
-def clip_loss(inputs: LossInputs, clip: float) -> tuple[Tensor, Tensor]:
+def clip_loss(
+    inputs: LossInputs, clip: float, clip_high: float | None = None
+) -> tuple[Tensor, Tensor]:
     """PPO's loss of the policy, token by token.
 
     Args:
         inputs: With advantages, [B] or [B, T].
         clip: How far a ratio may leave 1.
+        clip_high: How far it may rise above 1, where that differs.
 
     Returns:
         [B, T] the loss, and [B, T] whether the clip stops the token's gradient.
     """
     rollout = inputs.rollout
+    high = clip if clip_high is None else clip_high
     assert rollout.advantages is not None
     advantages_BT = rollout.advantages
     if advantages_BT.ndim == 1:
@@ -117,7 +121,7 @@ def clip_loss(inputs: LossInputs, clip: float) -> tuple[Tensor, Tensor]:
     log_ratio_BT = inputs.logprobs_BT - rollout.sampled_logprobs_BT
     ratio_BT = log_ratio_BT.masked_fill(~rollout.mask_BT, 0.0).exp()
     gain_BT = ratio_BT * advantages_BT
-    clipped_gain_BT = ratio_BT.clamp(1 - clip, 1 + clip) * advantages_BT
+    clipped_gain_BT = ratio_BT.clamp(1 - clip, 1 + high) * advantages_BT
     return -torch.minimum(gain_BT, clipped_gain_BT), gain_BT > clipped_gain_BT
 
 

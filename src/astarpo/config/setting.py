@@ -14,7 +14,7 @@ from typing import Literal, TypedDict, Unpack, get_args
 from pydantic import Field
 from pydantic.fields import FieldInfo
 
-AlgorithmName = Literal["astar_po", "grpo", "ppo", "rebel", "rloo"]
+AlgorithmName = Literal["astar_po", "grpo", "ppo", "rebel", "rloo", "spo"]
 
 ALGORITHM_NAMES: tuple[AlgorithmName, ...] = get_args(AlgorithmName)
 

@@ -56,8 +56,10 @@ class AlgorithmConfig(ValueConfig):
     kl_coef: Annotated[float, _read_by("grpo", "ppo", "rebel", "rloo", ge=0)] = 1e-3
     """Weight of the KL divergence to the reference, in units of reward a nat; grpo adds it to the
     loss, the others take it off the reward."""
-    clip: Annotated[float, _read_by("grpo", "ppo", gt=0)] = 0.2
+    clip: Annotated[float, _read_by("grpo", "ppo", "spo", gt=0)] = 0.2
     """How far from 1 a token's ratio of new to old probability is still rewarded for going."""
+    clip_high: Annotated[float, _read_by("spo", gt=0)] = 0.28
+    """How far above 1 it is; --clip is then how far below."""
     std_normalize: Annotated[bool, _read_by("grpo")] = True
     """Divide advantages by the standard deviation of the group's rewards; off in Dr. GRPO."""
     length_normalize: Annotated[bool, _read_by("grpo")] = True
@@ -87,7 +89,8 @@ class TrainConfig(ComputeConfig, AlgorithmConfig):
     values: Annotated[Path | None, declare(Group.FILES, on_resume="free", in_experiment="run")] = (
         None
     )
-    """Value table of the same model (made by astarpo estimate); astar_po and --filter need one."""
+    """Value table of the same model (made by astarpo estimate); astar_po, spo and --filter need
+    one."""
     out: Annotated[Path, declare(Group.FILES, on_resume="free", in_experiment="run")]
     """Folder for the run: metrics, samples, checkpoints and the trained model."""
     resume: Annotated[bool, declare(Group.FILES, on_resume="free", in_experiment="run")] = False

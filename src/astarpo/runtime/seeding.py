@@ -8,7 +8,7 @@ import hashlib
 import json
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 
 def derive_seed(*parts: str | int) -> int:
@@ -39,6 +39,20 @@ def epoch_stream(seed: int, block: int, count: int, size: int) -> list[int]:
     epochs = {position // count for position in positions}
     orders = {epoch: _generator(derive_seed(seed, epoch)).permutation(count) for epoch in epochs}
     return [int(orders[position // count][position % count]) for position in positions]
+
+
+def weighted_draw(seed: int, weights: ArrayLike, size: int) -> list[int]:
+    """Draws items by their weights, without replacement unless more are wanted than there are.
+
+    Args:
+        seed: Decides the draw.
+        weights: Of each item, above 0; only their ratios count.
+        size: How many items.
+    """
+    shares = np.asarray(weights, dtype=np.float64)
+    shares = shares / shares.sum()
+    more = size > len(shares)
+    return _generator(seed).choice(len(shares), size, replace=more, p=shares).tolist()
 
 
 def _generator(seed: int) -> np.random.Generator:

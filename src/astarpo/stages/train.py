@@ -126,8 +126,12 @@ class Training:
 
     def _roll_out(self, engine: Engine, grader: Grader, clock: Stopwatch) -> list[Answer]:
         """Answers of the current policy to the next step's prompts."""
-        inputs, step = self._inputs, self._step + 1
-        prompts, seeds = step_prompts(inputs.prompts, inputs.algorithm, self._config, step)
+        inputs, step, running = self._inputs, self._step + 1, self._learner.running
+        weights_P = running.weights_P if running else None
+        prompts, seeds = step_prompts(
+            inputs.prompts, inputs.algorithm, self._config, step, weights_P
+        )
+        prompts = running.valued(prompts) if running else prompts
         mine = self._where.share([len(prompt.token_ids) for prompt in prompts])
         prompts, seeds = [prompts[i] for i in mine], [seeds[i] for i in mine]
         vocabulary, sampling = inputs.vocabulary, inputs.text.sampling

@@ -3,6 +3,7 @@
     model/                 weights in fp32 and tokenizer, Hugging Face layout
     adapter/               in its place where a LoRA adapter alone is trained, peft's layout
     critic.safetensors     the critic's weights, where there is one
+    running_values.safetensors  where values run along with the policy, see `running_values.py`
     optimizer.safetensors  what the optimiser keeps of every parameter that is trained
     state.json             steps done, a digest of each other file, and one of itself
 
@@ -101,6 +102,8 @@ class Checkpoints:
                 save_model(path / "model", learner.policy)
             if learner.critic is not None:
                 save_critic(path / "critic.safetensors", learner.critic)
+            if learner.running is not None:
+                learner.running.save(path / "running_values.safetensors")
             state = state_tensors(learner.optimizer, learner.parameters)
             save_file(state, path / "optimizer.safetensors")
             files = sorted(file for file in path.rglob("*") if file.is_file())
@@ -143,13 +146,15 @@ def tidy_checkpoints(run_path: Path, step: int, keep: int) -> None:
 
 
 def restore(path: Path, learner: Learner) -> None:
-    """Restores critic and optimiser from the checkpoint that the policy was loaded from.
+    """Restores all but the policy from the checkpoint that the policy was loaded from.
 
     Raises:
         UserError: It does not belong to this model.
     """
     if learner.critic is not None:
         restore_critic(path / "critic.safetensors", learner.critic)
+    if learner.running is not None:
+        learner.running.restore(path / "running_values.safetensors")
     tensors = load_file(path / "optimizer.safetensors", device=str(learner.policy.device))
     known = learner.parameters.keys()
     if unknown := sorted({key.rpartition(":")[0] for key in tensors} - known):

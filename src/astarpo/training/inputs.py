@@ -10,6 +10,7 @@ import numpy as np
 
 from astarpo.algorithms import ALGORITHMS
 from astarpo.algorithms.base import Algorithm
+from astarpo.algorithms.running_value import RunningValue
 from astarpo.config import TrainConfig
 from astarpo.engines.base import Sampling
 from astarpo.grading.fingerprint import verifier_fingerprint
@@ -99,7 +100,7 @@ def open_inputs(config: TrainConfig) -> Inputs:
     vocabulary = load_vocabulary(config.model)
     prompts = _prompts(vocabulary, problems, text)
     if table is not None:
-        prompts = valued_prompts(prompts, table, config)
+        prompts = valued_prompts(prompts, table, config, algorithm.running)
     held_out = []
     if config.eval_problems:
         held_out = read_problems(config.eval_problems)
@@ -145,18 +146,30 @@ def text_settings(config: TrainConfig, table: ValueTable | None) -> TextSettings
 
 
 def valued_prompts(
-    prompts: Sequence[Prompt], table: ValueTable, config: TrainConfig
+    prompts: Sequence[Prompt],
+    table: ValueTable,
+    config: TrainConfig,
+    running: RunningValue | None = None,
 ) -> list[Prompt]:
     """Gives each prompt its V*, then drops those that the filter drops.
 
+    Where values run along with the policy, a prompt gets the one that they start from instead.
+
     Raises:
-        UserError: The table lacks samples, or the filter leaves nothing.
+        UserError: The table lacks samples, the filter leaves nothing, or rewards are not from 0 to
+            1 where values run.
     """
     problems = [prompt.problem for prompt in prompts]
     found = table.values(problems, estimator_of(dict(config)), config.values_samples)
+    value_P = found.v_star_P
+    if running is not None:
+        value_P = running.first_values(found.mean_P, found.num_samples_P)
+        lowest, highest = found.lowest_P.min(initial=0), found.highest_P.max(initial=0)
+        if refusal := running.refusal(lowest, highest):
+            raise UserError(f"{table.path}: {refusal}")
     valued = [
         replace(prompt, value=value)
-        for prompt, value in zip(prompts, found.v_star_P.tolist(), strict=True)
+        for prompt, value in zip(prompts, value_P.tolist(), strict=True)
     ]
     kept_P = np.ones(len(prompts), dtype=bool)
     if config.filter != "none":

@@ -31,6 +31,7 @@ from astarpo.runtime.stopwatch import Stopwatch
 from astarpo.training.metrics import standard_error, summarize_records
 from astarpo.training.offload import ParkedWeights
 from astarpo.training.optimizers import make_optimizer
+from astarpo.training.running_values import RunningValues, Sighting, policy_logprobs
 from astarpo.training.schedule import MicroBatch, plan_minibatches
 from astarpo.types import Answer, TrainingStopped
 
@@ -49,6 +50,7 @@ class Learner:
         reference: Frozen; may be the policy's model without its adapter.
         algorithm: The loss.
         critic: Trained beside the policy, where the algorithm needs one.
+        running: The values of prompts that run along with it, where the algorithm has those.
         parameters: All that is trained, by name; the critic's begin with `critic.`.
         optimizer: AdamW over them (`optimizers.py`).
         is_halfway: Whether an update was given up after some of its mini-batches were applied.
@@ -62,12 +64,15 @@ class Learner:
         config: TrainConfig,
         temperature: float,
         critic: Any = None,
+        running: RunningValues | None = None,
     ) -> None:
         assert (critic is not None) == algorithm.needs_critic
+        assert (running is not None) == (algorithm.running is not None)
         self.policy = policy
         self.reference = reference
         self.algorithm = algorithm
         self.critic = critic
+        self.running = running
         self.is_halfway = False
         self._config = config
         self._temperature = temperature
@@ -113,6 +118,7 @@ class Learner:
             group["lr"] = group["peak_lr"] * lr_scale
         minibatches = plan_minibatches(answers, self.algorithm, self._config, self.policy)
         rollout = self._score(answers, [m for part in minibatches for m in part], stopwatch)
+        sighting = self._look(answers, stopwatch)
         records: dict[str, list[Tensor]] = defaultdict(list)
         norms: dict[str, list[float]] = defaultdict(list)
         for number, part in enumerate(minibatches):
@@ -129,6 +135,8 @@ class Learner:
         summary = summarize_records(records)
         summary["kl_se"] = standard_error(torch.cat(records["kl"]), group_B)
         self._warn_of_engine(summary, rollout.mean_length)
+        if self.running and sighting:
+            summary |= self.running.take(answers, sighting)
         return summary | {name: sum(each) / len(each) for name, each in norms.items()}
 
     @torch.no_grad()
@@ -205,6 +213,16 @@ class Learner:
                 records["engine_kl"].append(moved_B)
             else:
                 records["drift"].append(moved_B.abs())
+
+    def _look(self, answers: Sequence[Answer], stopwatch: Stopwatch) -> Sighting | None:
+        """What running values have to know of the policy before an update changes it."""
+        if self.running is None:
+            return None
+        most = self._config.micro_batch_tokens
+        with stopwatch.phase("reference"):
+            return self.running.look(
+                answers, lambda seqs: policy_logprobs(self.policy, seqs, self._temperature, most)
+            )
 
     def _apply_gradient(self, *, critic_only: bool) -> dict[str, float]:
         models = {"grad_norm": self.policy.model}

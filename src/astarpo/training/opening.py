@@ -16,6 +16,7 @@ from astarpo.training.checkpoint import latest_checkpoint, restore
 from astarpo.training.inputs import Inputs
 from astarpo.training.learner import Learner
 from astarpo.training.optimizers import require_optimizer
+from astarpo.training.running_values import RunningValues
 from astarpo.types import UserError
 
 logger = logging.getLogger("astarpo")
@@ -44,7 +45,11 @@ def open_learner(
     checkpoint, steps_done = _find_checkpoint(run)
     policy, reference = _open_policies(config, checkpoint, device, inputs.vocabulary)
     critic = load_critic(config.model, device) if inputs.algorithm.needs_critic else None
-    learner = Learner(policy, reference, inputs.algorithm, config, inputs.text.temperature, critic)
+    rule = inputs.algorithm.running
+    learner = Learner(
+        policy, reference, inputs.algorithm, config, inputs.text.temperature, critic,
+        running=RunningValues(rule, inputs.prompts) if rule else None,
+    )  # fmt: skip
     if checkpoint:
         restore(checkpoint, learner)
     return learner, steps_done

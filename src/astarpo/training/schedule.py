@@ -1,6 +1,7 @@
 """What each step works on: its learning rate, its prompts, and its mini- and micro-batches.
 
-All of it follows from the config, the seed and the step, so a resumed run needs no state for it.
+All of it follows from the config, the seed and the step, so a resumed run needs no state for it;
+but where prompts are drawn by weights, those are state, which checkpoints hold.
 
 Shapes: _B sequences.
 """
@@ -11,13 +12,14 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import torch
+from numpy.typing import ArrayLike
 from torch import Tensor
 
 from astarpo.algorithms.base import Algorithm
 from astarpo.config import TrainConfig
 from astarpo.models.batch import TokenBatch, micro_batches
 from astarpo.models.policy import Policy
-from astarpo.runtime.seeding import derive_seed, epoch_stream
+from astarpo.runtime.seeding import derive_seed, epoch_stream, weighted_draw
 from astarpo.types import Answer, Prompt
 
 
@@ -42,17 +44,25 @@ def lr_scale(step: int, num_steps: int, config: TrainConfig) -> float:
 
 
 def step_prompts(
-    prompts: Sequence[Prompt], algorithm: Algorithm, config: TrainConfig, step: int
+    prompts: Sequence[Prompt],
+    algorithm: Algorithm,
+    config: TrainConfig,
+    step: int,
+    weights_P: ArrayLike | None = None,
 ) -> tuple[list[Prompt], list[int]]:
     """The prompts that a step samples from, and the seed of each completion.
 
-    Every epoch goes through the prompts in an order of its own. Steps count from 1.
+    Every epoch goes through the prompts in an order of its own; with weights each step draws them
+    anew. Steps count from 1.
 
     Returns:
         [B] prompts, each as often as the algorithm samples it, side by side; [B] seeds.
     """
     order = derive_seed(config.seed, "order")
-    chosen = epoch_stream(order, step - 1, len(prompts), config.prompts_per_step)
+    if weights_P is None:
+        chosen = epoch_stream(order, step - 1, len(prompts), config.prompts_per_step)
+    else:
+        chosen = weighted_draw(derive_seed(order, step), weights_P, config.prompts_per_step)
     repeated = [prompts[i] for i in chosen for _ in range(algorithm.samples_per_prompt)]
     seeds = [derive_seed(config.seed, "stage2", step, k) for k in range(len(repeated))]
     return repeated, seeds
