@@ -56,7 +56,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from astarpo.config import DataConfig
-from astarpo.config.documents import shipped_policy
+from astarpo.config.base import find_shipped
 from astarpo.experiments.records import Curves
 from astarpo.experiments.results import cost_of
 from astarpo.stages.data import data
@@ -319,7 +319,7 @@ def run_turns(options: argparse.Namespace, work: Path) -> list[Turn]:
         DifferentWorkError: In a turn two runs did different work.
     """
     spec = {
-        "model": shipped_policy(),
+        "model": find_shipped("shipped:sums"),
         "train": str(work / "train.parquet"),
         "few": str(work / "few.parquet"),
         "test": str(work / "test.parquet"),

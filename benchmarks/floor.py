@@ -15,7 +15,7 @@ import sys
 import torch
 from workload import endless, frozen_copy, make_learner, make_prompts, step, timed
 
-from astarpo.config.documents import shipped_policy
+from astarpo.config.base import find_shipped
 from astarpo.models.policy import load_policy
 
 SEQUENCES, PROMPT, RESPONSE = 128, 40, 31
@@ -29,7 +29,7 @@ def product_rate(size: int = 2048) -> float:
 
 def main(repeats: int) -> None:
     """Prints a line for each phase."""
-    policy = load_policy(str(shipped_policy()), torch.device("cpu"), trainable=True)
+    policy = load_policy(find_shipped("shipped:sums"), torch.device("cpu"), trainable=True)
     policy = endless(policy)
     settings = {"minibatches": 1, "micro_batch_tokens": 2048}
     learner = make_learner(policy, frozen_copy(policy), "astar_po", **settings)

@@ -84,7 +84,7 @@ def theirs(policy: Policy, requests: list[Request]) -> int:
 def main(repeats: int) -> None:
     """Prints a line for each workload."""
     torch.set_num_threads(1)
-    folder = resources.files("astarpo") / "assets" / "demo-policy"
+    folder = resources.files("astarpo") / "assets" / "sums"
     policy = load_policy(str(folder), torch.device("cpu"))
     vocabulary = policy.vocabulary
     never = replace(vocabulary, stop_ids=frozenset({vocabulary.pad_id}))

@@ -13,7 +13,7 @@ from dataclasses import replace
 import torch
 from workload import Load, Series, Stages, endless, exponent, growth, measure_series
 
-from astarpo.config.documents import shipped_policy
+from astarpo.config.base import find_shipped
 from astarpo.models.policy import load_policy
 from astarpo.stages.warm_start import build_policy
 
@@ -24,7 +24,7 @@ BASE = Load("128", prompts=128, samples=4, length=64)
 def main(repeats: int) -> None:
     """Prints a line for each series and stage."""
     torch.set_num_threads(1)
-    shipped = load_policy(shipped_policy(), torch.device("cpu"), trainable=True)
+    shipped = load_policy(find_shipped("shipped:sums"), torch.device("cpu"), trainable=True)
     policies = {BASE.size: endless(shipped)}
     for hidden in (256, 512):
         policies[str(hidden)] = endless(build_policy(hidden, 2, 4, seed=0))

@@ -16,7 +16,6 @@ from pathlib import Path
 from unittest import mock
 
 from astarpo.config import EstimateConfig
-from astarpo.config.documents import shipped_policy
 from astarpo.tasks.problem_set import write_problems
 from astarpo.types import Answer, Completion, Problem, Verdict
 
@@ -44,7 +43,7 @@ def measure(folder: Path, num_samples: int) -> None:
     ]
     write_problems(folder / "p.parquet", problems)
     config = EstimateConfig(
-        model=shipped_policy(), problems=folder / "p.parquet", out=folder / "v",
+        model="shipped:sums", problems=folder / "p.parquet", out=folder / "v",
         samples=SAMPLES_EACH, device="cpu",
     )  # fmt: skip
     seconds = []

@@ -8,7 +8,7 @@ import astarpo
 from astarpo.config import DataConfig, DemoConfig, EvaluateConfig
 from astarpo.stages.data import data
 
-POLICY = Path(str(resources.files("astarpo"))) / "assets" / "demo-policy"
+POLICY = Path(str(resources.files("astarpo"))) / "assets" / "sums"
 
 
 def test_shipped_policy_is_small_and_right_about_half_of_the_time(tmp_path):

@@ -18,7 +18,7 @@ NO_GPU = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
 
 @pytest.fixture(params=["cpu", pytest.param("cuda", marks=NO_GPU)])
 def shipped(request):
-    folder = resources.files("astarpo") / "assets" / "demo-policy"
+    folder = resources.files("astarpo") / "assets" / "sums"
     return load_policy(str(folder), torch.device(request.param), trainable=True)
 
 

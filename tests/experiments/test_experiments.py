@@ -8,12 +8,13 @@ import numpy as np
 import pytest
 
 from astarpo.config import CompareConfig, SweepConfig
-from astarpo.config.documents import shipped_policy
+from astarpo.config.base import find_shipped
+from astarpo.experiments.plan import Cost
 from astarpo.experiments.records import Curves, Experiment, Run, read_results, write_results
 from astarpo.experiments.request import claim, parse_algorithms, parse_seeds, swept_variants
 from astarpo.experiments.results import common_target, cost_of
 from astarpo.experiments.runner import run_experiment
-from astarpo.experiments.table import render_tables
+from astarpo.experiments.table import render_tables, sign_flip_p
 from astarpo.types import UserError
 from astarpo.values.deviations import value_deviations
 from astarpo.values.estimators import optimal_values
@@ -75,7 +76,7 @@ def test_algorithms_differ_by_their_tables_and_share_everything_else(recipe):
     assert (ours.temperature, ours.max_new_tokens) == (0.7, 32)
     different = {"algorithm", "lr", "group_size", "values", "filter", "out"}
     assert ours.model_dump(exclude=different) == rival.model_dump(exclude=different)
-    assert ours.model == shipped_policy()
+    assert ours.model == find_shipped("shipped:sums")
     assert configs["astar_po", 4].seed == 4
 
 
@@ -132,14 +133,31 @@ def test_equal_samples_counts_every_sample_of_a_prompt(recipe):
         comparison(recipe, equal="samples")
 
 
+def test_equal_total_takes_the_samples_of_stage_1_off(recipe):
+    experiment = comparison(
+        recipe, algorithms="astar_po,grpo,rebel", equal="total", total_samples=200
+    )
+    costs = [Cost(samples=72), Cost(), Cost()]
+    pairs = zip(experiment.variants, costs, strict=True)
+    configs = [experiment.train_config(variant, 0, cost) for variant, cost in pairs]
+    assert [c.prompts_per_step for c in configs] == [16, 4, 8]
+    assert [c.steps for c in configs] == [8, 12, 12]  # 128 / 16 and 200 / 16 samples a step
+    with pytest.raises(UserError, match="stage 1 has 190 samples, which leaves nothing of --total"):
+        experiment.train_config(experiment.variants[0], 0, Cost(samples=190))
+    with pytest.raises(UserError, match="--equal total and --total-samples N go together"):
+        comparison(recipe, equal="total")
+    with pytest.raises(UserError, match="leave --steps out"):
+        comparison(recipe, equal="total", total_samples=200, steps=3)
+
+
 def test_equal_seconds_takes_stage_1_off(recipe):
     experiment = comparison(recipe, algorithms="astar_po", equal="seconds", seconds=100)
-    config = experiment.train_config(experiment.variants[0], 0, stage1_seconds=30)
+    config = experiment.train_config(experiment.variants[0], 0, cost=Cost(seconds=30))
     assert (config.max_seconds, config.schedule) == (70, "constant")
     assert config.steps is not None
     assert config.steps > 5  # Time ends it, not the recipe's steps.
     with pytest.raises(UserError, match="stage 1 took 130 s"):
-        experiment.train_config(experiment.variants[0], 0, stage1_seconds=130)
+        experiment.train_config(experiment.variants[0], 0, cost=Cost(seconds=130))
 
 
 def test_a_sweep_over_samples_has_one_table_and_no_filter(recipe):
@@ -373,7 +391,16 @@ def test_tables_say_the_cost_first_then_the_scores():
     # 0.9: the last held-out reward of the collapsed run, beside 0.7 at the end of the other.
     assert ["grpo", "0.500", "0.800", "0.800 ± 0.141"] in cells
     lengths = [len(line) for line in text.splitlines() if line.startswith("| ")]
-    assert len(set(lengths)) <= 4  # one width a table
+    assert len(set(lengths)) <= 5  # one width a table
+    # Differences of -.1 and +.3: every choice of signs has a sum as far from 0.
+    assert ["grpo", "+0.100 ± 0.283", "1 of 2 seeds", "1.000"] in cells
+
+
+def test_sign_flip_test():
+    assert sign_flip_p([0.1, 0.2, 0.3]) == 2 / 8  # all of one sign: +++ and ---
+    assert sign_flip_p([0.3, -0.1]) == 1
+    assert sign_flip_p([1, 1, 1, -2]) == 1  # they cancel out
+    assert sign_flip_p([3, 1, -1]) == 6 / 8  # |sum| >= 3: 3+1-1, 3-1+1, 3+1+1 and their mirrors
 
 
 def test_results_come_back_as_they_were_written(tmp_path):

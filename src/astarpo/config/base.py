@@ -1,9 +1,10 @@
 """What settings share: the rules that all obey, prompts, compute, what judges responses."""
 
+from importlib import resources
 from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, model_validator
 
 from astarpo.config.setting import Group, declare
 from astarpo.types import UserError
@@ -25,6 +26,27 @@ class Config(BaseModel):
     )
 
     takes_file: ClassVar[bool] = True
+
+
+def find_shipped(model: str) -> str:
+    """The folder of a small policy that is shipped, `shipped:sums` say; other names as they are.
+
+    Raises:
+        UserError: There is none of this name.
+    """
+    scheme, _, name = model.partition(":")
+    if scheme != "shipped":
+        return model
+    folder = Path(str(resources.files("astarpo"))) / "assets"
+    names = sorted(path.name for path in folder.iterdir())
+    if name not in names:
+        known = ", ".join(f"shipped:{name}" for name in names)
+        raise UserError(f"{model}: no such policy is shipped; there are {known}")
+    return str(folder / name)
+
+
+Model = Annotated[str, AfterValidator(find_shipped)]
+"""A policy: a folder, a hub name, or `shipped:NAME` for a small one of this package's own."""
 
 
 def function_reference(reward: Any) -> Any:

@@ -208,8 +208,3 @@ def find_recipe(name: str) -> Path:
         return path
     names = ", ".join(sorted(p.stem for p in shipped.glob("*.toml")))
     raise UserError(f"{name}: no such recipe file; shipped recipes: {names}")
-
-
-def shipped_policy() -> str:
-    """The folder of the small policy that the demo and the shipped comparison start from."""
-    return str(resources.files("astarpo") / "assets" / "demo-policy")

@@ -62,6 +62,11 @@ class ExperimentConfig(Config):
     target: Annotated[float | None, declare(Group.COMPARISON)] = None
     """Held-out reward up to which seconds and tokens are counted; else the largest multiple of 0.05
     that every run reached which did not collapse."""
+    total_samples: Annotated[int | None, declare(Group.COMPARISON, ge=1)] = None
+    """Samples of each run with --equal total, stage 1 included."""
+    validation: Annotated[bool, declare(Group.COMPARISON)] = False
+    """Score on a share of the training problems that is held out, and not on the test problems: for
+    choosing settings."""
 
 
 class CompareConfig(ExperimentConfig):
@@ -71,11 +76,11 @@ class CompareConfig(ExperimentConfig):
     """Folder for everything."""
     algorithms: Annotated[str, declare(Group.COMPARISON)] = "astar_po,grpo,ppo,rebel,rloo"
     """Algorithms, or variants of the recipe, in the order of the table."""
-    equal: Annotated[Literal["prompts", "samples", "seconds"], declare(Group.COMPARISON)] = (
-        "prompts"
-    )
-    """What every algorithm gets the same amount of: prompts in a step, samples in a step, or
-    seconds in all, stage 1 included."""
+    equal: Annotated[
+        Literal["prompts", "samples", "total", "seconds"], declare(Group.COMPARISON)
+    ] = "prompts"
+    """What every algorithm gets the same amount of: prompts in a step; samples in a step; samples
+    in a step and in total, stage 1 included; or seconds, stage 1 included."""
     seconds: Annotated[float | None, declare(Group.COMPARISON, gt=0)] = None
     """Length of each run with --equal seconds, stage 1 included."""
 
@@ -92,8 +97,9 @@ class SweepConfig(ExperimentConfig):
     """Folder for everything; else runs/sweep-SETTING."""
     algorithms: Annotated[str, declare(Group.COMPARISON)] = "astar_po"
     """Algorithms, or variants of the recipe, one or several."""
-    equal: Annotated[Literal["prompts", "samples"], declare(Group.COMPARISON)] = "prompts"
-    """What several algorithms get the same number of in a step."""
+    equal: Annotated[Literal["prompts", "samples", "total"], declare(Group.COMPARISON)] = "prompts"
+    """What several algorithms get the same number of: prompts in a step; samples in a step; or
+    samples in a step and in total, stage 1 included."""
 
 
 class ReportConfig(Config):

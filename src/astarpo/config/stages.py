@@ -9,6 +9,7 @@ from astarpo.config.base import (
     FirstProblems,
     GradeTimeout,
     GradeWorkers,
+    Model,
     Overwrite,
     Problems,
     PromptConfig,
@@ -43,8 +44,8 @@ class DataConfig(Config):
     split: Annotated[str, declare(Group.PROBLEMS)] = "train"
     """Which part of the problems: train or test."""
     test_share: Annotated[float | None, declare(Group.PROBLEMS, gt=0, lt=1)] = None
-    """For a source without a test split: the share of its problems, between 0 and 1, that is split
-    off as test; a hash of the question decides."""
+    """Share of the training problems, between 0 and 1, that is split off as test; a hash of the
+    question decides. For sources without a test split, and to choose settings on."""
     without: Annotated[Path | None, declare(Group.PROBLEMS)] = None
     """Parquet file of held-out problems: problems that ask the same are left out."""
     limit: Annotated[int | None, declare(Group.PROBLEMS, ge=1)] = None
@@ -85,7 +86,7 @@ class WarmStartConfig(Config):
 class EstimateConfig(ValueConfig, PromptConfig, ComputeConfig):
     """Stage 1: sample the reference policy and write the value table."""
 
-    model: Annotated[str, declare(Group.FILES)]
+    model: Annotated[Model, declare(Group.FILES)]
     """Reference policy: a folder or a hub name."""
     problems: Problems
     """Parquet file of problems (made by astarpo data)."""
@@ -115,7 +116,7 @@ class ImportValuesConfig(ValueConfig, PromptConfig):
 
     source: Annotated[str, declare(Group.FILES)]
     """Parquet file or hub data set with the columns response_0, response_1 and so on."""
-    model: Annotated[str, declare(Group.FILES)]
+    model: Annotated[Model, declare(Group.FILES)]
     """The model that wrote the responses: a folder or a hub name."""
     out: Annotated[Path, declare(Group.FILES)]
     """Folder for the value table; what is there is continued."""
@@ -152,7 +153,7 @@ class ExportConfig(ValueConfig):
 class EvaluateConfig(PromptConfig, ComputeConfig):
     """Score a policy on problems, greedily and with k samples, or on a suite of benchmarks."""
 
-    model: Annotated[str, declare(Group.FILES)]
+    model: Annotated[Model, declare(Group.FILES)]
     """Policy to score: a folder or a hub name."""
     problems: Annotated[Path | None, declare(Group.FILES)] = None
     """Parquet file of problems (made by astarpo data)."""
@@ -170,7 +171,7 @@ class EvaluateConfig(PromptConfig, ComputeConfig):
     """Temperature of the k samples."""
     top_p: Annotated[float, declare(Group.SAMPLING, gt=0, le=1)] = 1.0
     """The k samples are drawn from the likeliest tokens of this total probability."""
-    reference: Annotated[str | None, declare(Group.FILES)] = None
+    reference: Annotated[Model | None, declare(Group.FILES)] = None
     """Policy to measure the KL divergence to: a folder or a hub name."""
     overwrite: Overwrite = False
     """Replace the file at --out if there is one."""

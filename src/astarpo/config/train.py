@@ -11,6 +11,7 @@ from astarpo.config.base import (
     ComputeConfig,
     EstimatorName,
     FirstProblems,
+    Model,
     Problems,
     ValueConfig,
 )
@@ -82,7 +83,7 @@ class AlgorithmConfig(ValueConfig):
 class TrainConfig(ComputeConfig, AlgorithmConfig):
     """Stage 2: train the policy, by A*-PO from the value table or by another algorithm."""
 
-    model: Annotated[str, declare(Group.FILES, on_resume="free", in_experiment="shared")]
+    model: Annotated[Model, declare(Group.FILES, on_resume="free", in_experiment="shared")]
     """Policy to train, and its reference: a folder or a hub name."""
     problems: Problems
     """Parquet file of problems (made by astarpo data)."""

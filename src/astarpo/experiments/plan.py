@@ -19,7 +19,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from astarpo.algorithms import ALGORITHMS
 from astarpo.algorithms.base import Algorithm
@@ -27,6 +27,7 @@ from astarpo.config import DataConfig, EstimateConfig, EvaluateConfig, TrainConf
 from astarpo.config.documents import build, measures_kl, settings_for
 from astarpo.config.train import readers
 from astarpo.rundir.reader import has_run
+from astarpo.stages.data import TEST_SHARE
 from astarpo.training.inputs import TextSettings
 from astarpo.types import UserError
 
@@ -35,6 +36,18 @@ TEST = "test"
 
 # With --equal seconds, time ends a run, and this number of steps is never reached.
 _MANY_STEPS = 100_000
+
+
+class Cost(NamedTuple):
+    """Cost of stage 1."""
+
+    seconds: float = 0.0
+    samples: int = 0
+    tokens: int = 0
+    memory_gib: float = 0.0
+
+
+NO_COST = Cost()
 
 
 @dataclass(frozen=True)
@@ -75,10 +88,12 @@ class Experiment:
         variants: In the order of the table.
         seeds: Seeds of stage 1, data order and samples.
         setting: The swept setting.
-        equal: What all runs get the same amount of: `prompts`, `samples` or `seconds`.
+        equal: What all runs get the same amount of: `prompts`, `samples`, `total` or `seconds`.
         seconds: Length of each run, stage 1 included, if `equal` is `seconds`.
+        total_samples: Samples of each run, stage 1 included, if `equal` is `total`.
         steps: Steps of every run; None for the recipe's.
         target: Held-out reward up to which costs are counted; None: chosen from the results.
+        validation: Whether a share of the training problems is held out instead of the test ones.
     """
 
     kind: str
@@ -90,8 +105,10 @@ class Experiment:
     setting: str | None = None
     equal: str | None = None
     seconds: float | None = None
+    total_samples: int | None = None
     steps: int | None = None
     target: float | None = None
+    validation: bool = False
 
     def runs(self) -> Iterator[tuple[Variant, int]]:
         """Every run, seed by seed, so that the finished ones can be compared at any time."""
@@ -105,6 +122,7 @@ class Experiment:
         """Problem files of a variant: training, test, and out of distribution."""
         base = settings_for("data", self.document, self.origin)
         own = base if variant.size is None else base | {"size": variant.size}
+        own |= {"test_share": TEST_SHARE} if self.validation else {}
         test = {"split": "test"} | self.document.get("test", {})
         files = self.test_files(variant)
         settings = [
@@ -156,8 +174,8 @@ class Experiment:
         }
         return build(EstimateConfig, settings | own)
 
-    def train_config(self, variant: Variant, seed: int, stage1_seconds: float = 0.0) -> TrainConfig:
-        """Training of a variant. Of equal seconds, those of its stage 1 are subtracted."""
+    def train_config(self, variant: Variant, seed: int, cost: Cost = NO_COST) -> TrainConfig:
+        """Training of a variant. What its stage 1 cost is subtracted from what all get."""
         stage1 = self.estimate_config(variant, seed)
         shared = settings_for("train", self.document, self.origin, variant.algorithm)
         shared = {k: v for k, v in shared.items() if variant.algorithm in readers(k)}
@@ -183,44 +201,55 @@ class Experiment:
             settings["filter"] = "none"  # Filtering would cost it a stage 1.
         if algorithm.needs_values or settings.get("filter", "none") != "none":
             settings["values"] = stage1.out
-        terms = self._equal_terms(build(TrainConfig, settings), algorithm, stage1_seconds)
+        terms = self._equal_terms(build(TrainConfig, settings), algorithm, cost)
         if "steps" in terms:
             settings.pop("epochs", None)
         return build(TrainConfig, settings | terms)
 
-    def _equal_terms(
-        self, config: TrainConfig, algorithm: Algorithm, stage1_seconds: float
-    ) -> dict[str, Any]:
+    def _equal_terms(self, config: TrainConfig, algorithm: Algorithm, cost: Cost) -> dict[str, Any]:
         """The settings by which all algorithms get the same amount of what `equal` names."""
-        if self.equal == "samples":
+        if self.equal in ("samples", "total"):
             each = algorithm.samples_per_prompt
             if config.prompts_per_step % each:
                 raise UserError(
                     f"equal samples: the {each} samples a prompt of {config.algorithm} do not "
                     f"divide {config.prompts_per_step}, the samples a step (prompts_per_step)"
                 )
-            return {"prompts_per_step": config.prompts_per_step // each}
+            terms = {"prompts_per_step": config.prompts_per_step // each}
+            return terms | self._steps_of_total(config, cost)
         if self.equal == "seconds":
             assert self.seconds is not None
-            if self.seconds <= stage1_seconds:
+            if self.seconds <= cost.seconds:
                 raise UserError(
-                    f"equal seconds: stage 1 took {stage1_seconds:.0f} s, which leaves nothing of "
+                    f"equal seconds: stage 1 took {cost.seconds:.0f} s, which leaves nothing of "
                     f"--seconds {self.seconds:g} for training; give more, in another --out"
                 )
             # A falling schedule would need to know the number of steps.
             return {
-                "max_seconds": self.seconds - stage1_seconds,
+                "max_seconds": self.seconds - cost.seconds,
                 "schedule": "constant",
                 "steps": self.steps or _MANY_STEPS,
             }
         return {}
+
+    def _steps_of_total(self, config: TrainConfig, cost: Cost) -> dict[str, int]:
+        """As many steps as the samples allow that stage 1 left, if the total is what is equal."""
+        if self.total_samples is None:
+            return {}
+        steps = (self.total_samples - cost.samples) // config.prompts_per_step
+        if steps < 1:
+            raise UserError(
+                f"equal total: stage 1 has {cost.samples:,} samples, which leaves nothing of "
+                f"--total-samples {self.total_samples} for training; give more, in another --out"
+            )
+        return {"steps": steps}
 
     def _train_file(self, variant: Variant) -> Path:
         return self.out / "data" / variant.data / "train.parquet"
 
     def _ood(self) -> dict[str, dict[str, Any]]:
         """The recipe's tables `[ood.NAME]`."""
-        tables = self.document.get("ood", {})
+        tables = {} if self.validation else self.document.get("ood", {})
         for name, table in tables.items():
             if not isinstance(table, dict) or not re.fullmatch(r"[\w-]+", name):
                 raise UserError(f"{self.origin}: ood holds tables, each [ood.NAME] with a word")

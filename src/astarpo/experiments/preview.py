@@ -2,12 +2,13 @@
 
 import math
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from astarpo.config import TrainConfig
 from astarpo.config.train import TRAIN_SETTINGS
 from astarpo.experiments.files import problem_files
-from astarpo.experiments.plan import TEST, Experiment, algorithm_of
+from astarpo.experiments.plan import TEST, Cost, Experiment, Variant, algorithm_of
 
 # Settings that the experiment itself sets; the other lines of the preview tell them.
 _OWN = {n for n, setting in TRAIN_SETTINGS.items() if setting.in_experiment in ("variant", "run")}
@@ -20,7 +21,9 @@ def preview(experiment: Experiment) -> list[str]:
     sizes = {config.out: len(problems) for config, problems in problem_files(experiment)}
     lines = [f"{path}: {size} problems" for path, size in sizes.items()]
     lines += ["", f"{len(list(experiment.runs()))} runs: each variant with the seeds {seeds}"]
-    configs = {variant: experiment.train_config(variant, seed) for variant in experiment.variants}
+    configs = {
+        variant: _train_config(experiment, variant, sizes) for variant in experiment.variants
+    }
     shared, own = _settings(list(configs.values()))
     lines.append(f"settings of all that are no defaults: {shared}")
     tables = set()
@@ -43,6 +46,18 @@ def preview(experiment: Experiment) -> list[str]:
         "(not in the costs)"
     )
     return lines
+
+
+def _train_config(
+    experiment: Experiment, variant: Variant, sizes: Mapping[Path, int]
+) -> TrainConfig:
+    """Training of a variant after a stage 1 of the samples that are planned."""
+    seed = experiment.seeds[0]
+    config = experiment.train_config(variant, seed)
+    if config.values is None or experiment.total_samples is None:
+        return config
+    each = config.values_samples or experiment.estimate_config(variant, seed).samples
+    return experiment.train_config(variant, seed, Cost(samples=sizes[config.problems] * each))
 
 
 def _training(config: TrainConfig, num_problems: int) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from astarpo.config import CompareConfig, DataConfig, EstimateConfig, SweepConfig, TrainConfig
-from astarpo.config.documents import build, find_recipe, read_recipe_file, shipped_policy, upgrade
+from astarpo.config.documents import build, find_recipe, read_recipe_file, upgrade
 from astarpo.config.setting import ALGORITHM_NAMES, setting_of
 from astarpo.config.train import TRAIN_SETTINGS
 from astarpo.experiments.files import problem_files
@@ -35,7 +35,7 @@ def read_recipe(config: CompareConfig | SweepConfig) -> tuple[dict[str, Any], st
         raise UserError(
             f"{path}: makes a policy of its own: make it with astarpo run, and give it as --model"
         )
-    document.setdefault("model", shipped_policy())
+    document.setdefault("model", "shipped:sums")
     return document, str(path)
 
 
@@ -51,6 +51,10 @@ def plan_experiment(
         vary: Makes the experiment's variants of those that the config's `algorithms` names.
         own: Attributes of the experiment that are particular to the verb.
     """
+    if (config.equal == "total") != (config.total_samples is not None):
+        raise UserError("equal total: --equal total and --total-samples N go together")
+    if config.equal == "total" and config.steps is not None:
+        raise UserError("equal total: the total decides the steps: leave --steps out")
     document, origin = read_recipe(config)
     experiment = Experiment(
         origin=origin,
@@ -60,6 +64,8 @@ def plan_experiment(
         equal=config.equal,
         steps=config.steps,
         target=config.target,
+        total_samples=config.total_samples,
+        validation=config.validation,
         **own,
     )
     for variant, seed in experiment.runs():
@@ -198,6 +204,9 @@ def prepare_experiment(experiment: Experiment) -> Experiment:
 def _request(experiment: Experiment) -> dict[str, Any]:
     names = ("kind", "setting", "equal", "seconds", "steps")
     asked = {name: getattr(experiment, name) for name in names}
+    # Experiments of before there was a total have none.
+    asked |= {"total_samples": experiment.total_samples} if experiment.total_samples else {}
+    asked |= {"validation": True} if experiment.validation else {}
     return asked | {"recipe": dict(experiment.document)}
 
 

@@ -5,12 +5,12 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from itertools import accumulate
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from astarpo.config import TrainConfig
 from astarpo.config.documents import build
 from astarpo.experiments import records
-from astarpo.experiments.plan import TEST, Experiment, Variant, algorithm_of
+from astarpo.experiments.plan import TEST, Cost, Experiment, Variant, algorithm_of
 from astarpo.experiments.records import Curves, Run, ToTarget
 from astarpo.rundir.reader import read_json, whole_rows
 from astarpo.runtime.version import package_version
@@ -19,14 +19,6 @@ from astarpo.values.deviations import value_deviations
 from astarpo.values.table import ValueTable
 
 _TARGET_STEP = 0.05
-
-
-class Cost(NamedTuple):
-    """Cost of stage 1."""
-
-    seconds: float
-    tokens: int
-    memory_gib: float = 0.0
 
 
 def is_finished(summary: Mapping[str, Any]) -> bool:
@@ -39,9 +31,11 @@ def stage1_cost(path: Path, num_samples: int | None) -> Cost:
     table = ValueTable(path)
     samples = table.samples(["sample", "num_tokens"])
     number, tokens = samples["sample"].to_numpy(), samples["num_tokens"].to_numpy()
-    used = int(tokens[number < (num_samples or math.inf)].sum())
+    is_used = number < (num_samples or math.inf)
+    used = int(tokens[is_used].sum())
     seconds = sum(table.manifest.get("seconds", {}).values()) * used / int(tokens.sum())
-    return Cost(seconds, used, table.manifest.get("peak_memory_gib", 0.0))
+    memory_gib = table.manifest.get("peak_memory_gib", 0.0)
+    return Cost(seconds, int(is_used.sum()), used, memory_gib)
 
 
 def collect_results(experiment: Experiment) -> records.Experiment:
@@ -114,7 +108,7 @@ def _read_row(experiment: Experiment, variant: Variant, seed: int, cost: Any) ->
             return None
         scores = {name: read_json(config.out)["scores"] for name, config in evaluations.items()}
     settings = read_json(path / "config.json")
-    stage1 = Cost(0.0, 0)
+    stage1 = Cost()
     if settings["values"] is not None:
         table = experiment.estimate_config(variant, seed).out
         stage1 = cost(table, settings["values_samples"])

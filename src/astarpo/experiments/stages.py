@@ -74,7 +74,7 @@ class Worker:
             if not _is_estimated(stage1):
                 raise StoppedError
             cost = stage1_cost(stage1.out, config.values_samples)
-            config = self.experiment.train_config(variant, seed, cost.seconds)
+            config = self.experiment.train_config(variant, seed, cost)
         self._run("train", config)
         if not is_finished(read_json(config.out / "summary.json")):
             raise StoppedError

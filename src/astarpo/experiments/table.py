@@ -2,6 +2,7 @@
 
 import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import product
 from typing import NamedTuple
 
 from astarpo.experiments.plan import TEST
@@ -31,13 +32,14 @@ def render_tables(results: Experiment) -> str:
 
 
 def make_tables(results: Experiment) -> list[Table]:
-    """Cost to the target, cost of whole runs, seconds by phase, scores."""
+    """Cost to the target, cost of whole runs, seconds by phase, scores, differences of scores."""
     groups = results.variants
     return [
         _target_table(results.target, groups),
         _cost_table(groups),
         _phase_table(groups),
         _score_table(results),
+        *_paired_tables(results),
     ]
 
 
@@ -117,6 +119,40 @@ def _score_table(results: Experiment) -> Table:
         f"in {TEST} avg, and nowhere else:"
     )
     return Table(heading, lines)
+
+
+def _paired_tables(results: Experiment) -> list[Table]:
+    """Each variant beside the first, seed by seed, in the averages of samples on the test set."""
+    variants = results.variants
+    names = [name for name in results.score_names(TEST) if name.startswith("avg_at_")]
+    if len(variants) < 2 or len(results.seeds) < 2 or not names:
+        return []
+    first, *others = variants
+    scores = {v: {run.seed: run.score(TEST, names[0]) for run in variants[v]} for v in variants}
+    lines = [["variant", "difference", "higher in", "p"]]
+    for name in others:
+        pairs = [(score, scores[first].get(seed)) for seed, score in scores[name].items()]
+        deltas = [a - b for a, b in pairs if a is not None and b is not None]
+        higher = f"{sum(delta > 0 for delta in deltas)} of {len(deltas)} seeds"
+        mean = "" if not deltas or statistics.fmean(deltas) < 0 else "+"
+        lines.append([name, mean + _spread(deltas, _three), higher, _three(sign_flip_p(deltas))])
+    heading = (
+        f"{TEST} {names[0].replace('avg_at_', 'avg@')} beside that of {first} with the same seed; "
+        "p is that of the exact two-sided sign-flip test over seeds, 2 to the power of 1 - seeds "
+        "at the least:"
+    )
+    return [Table(heading, lines)]
+
+
+def sign_flip_p(deltas: Sequence[float]) -> float:
+    """Share of all choices of signs whose sum is as far from 0 as that of the differences.
+
+    The exact two-sided paired test of no difference: each sign is then as likely as the other.
+    """
+    found = abs(sum(deltas)) * (1 - 1e-12)
+    flips = product((1, -1), repeat=len(deltas))
+    sums = [abs(sum(s * d for s, d in zip(signs, deltas, strict=True))) for signs in flips]
+    return sum(total >= found for total in sums) / len(sums)
 
 
 _LABELS = {

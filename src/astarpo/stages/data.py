@@ -176,8 +176,6 @@ def _task_problems(config: DataConfig) -> list[Problem]:
     limit = config.limit
     if isinstance(task, MadeTask | ReasoningGym):
         limit = DEFAULT_NUM_MADE if limit is None else limit
-        if config.test_share is not None:
-            raise UserError(f"{task.name} has a split for tests of its own: leave test_share out")
     problems = task.problems(
         source=config.source, split=_source_split(config), size=config.size, seed=config.seed
     )

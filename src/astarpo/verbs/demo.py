@@ -6,7 +6,6 @@ Everything is in the shipped recipe `recipes/demo.toml`; the policy it starts fr
 from typing import Any
 
 from astarpo.config import DemoConfig, RunConfig
-from astarpo.config.documents import shipped_policy
 from astarpo.verbs.run import prepare as prepare_run
 from astarpo.verbs.run import preview as preview_run
 from astarpo.verbs.run import run
@@ -33,4 +32,4 @@ def preview(config: DemoConfig) -> list[str]:
 
 def recipe_of(config: DemoConfig) -> RunConfig:
     """The settings of `run` that the demo stands for."""
-    return RunConfig(recipe="demo", model=shipped_policy(), out=config.out, seed=config.seed)
+    return RunConfig(recipe="demo", out=config.out, seed=config.seed)
