@@ -36,18 +36,20 @@ class Arithmetic(MadeTask):
         return judge_marked_number(response, ground_truth)
 
 
-def worked_solution(terms: Sequence[int], slip: Callable[[], int] = lambda: 0) -> str:
+def worked_solution(
+    terms: Sequence[int], slip: Callable[[int, int], int] = lambda total, term: 0
+) -> str:
     """Writes a chain out step by step and states what it comes to after `####`.
 
     Args:
         terms: Signed terms, in order.
-        slip: What to add to the result of a step; the chain goes on from there. The demo's policy
-            learns from solutions with slips.
+        slip: What to add to the result of a step, by its total so far and its term; the chain goes
+            on from there. The shipped policies learn from solutions with slips.
     """
     steps = []
     total = terms[0]
     for term in terms[1:]:
-        result = total + term + slip()
+        result = total + term + slip(total, term)
         steps.append(f"{total}{term:+d}={result}")
         total = result
     return f"{'; '.join(steps)}\n#### {total}"
