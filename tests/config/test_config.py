@@ -120,6 +120,7 @@ def test_every_setting_is_read_by_whom_it_says(algorithm):
     flags = {"std_normalize", "length_normalize"}
     own |= dict.fromkeys(own.keys() & whole, 3) | dict.fromkeys(own.keys() & flags, True)
     own |= dict.fromkeys(own.keys() & {"estimator"}, "shrunk")
+    own |= dict.fromkeys(own.keys() & {"first_rollouts"}, "stage1")
     config = build(TrainConfig, NEEDED | {"algorithm": algorithm} | own)
     saved = json.loads(config.model_dump_json())
     assert build(TrainConfig, settings_for("train", saved, "x")) == config
@@ -235,6 +236,7 @@ def test_a_config_of_version_0_1_0_is_read_and_means_the_same(tmp_path):
         del before[name]
     after = json.loads(config.model_dump_json(exclude={"trust_reward"}))
     assert after.pop("clip_high") == 0.28  # of an algorithm that it did not have
+    assert (after.pop("first_rollouts"), after.pop("stage1_drift")) == ("policy", 0.5)
     assert after.pop("estimator") == "plugin"  # which was the only one
     assert after == before
     words = ["train", "--config", str(OLD)]

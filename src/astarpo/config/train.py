@@ -51,6 +51,12 @@ class AlgorithmConfig(ValueConfig):
     )
     """Weight of ln(pi / pi_ref) of a response, in units of reward a nat: the larger, the nearer the
     policy stays to the reference."""
+    first_rollouts: Annotated[Literal["policy", "stage1"], _read_by("astar_po")] = "policy"
+    """What the first steps learn from: new answers of the policy, or the value table's samples, for
+    as long as the policy is near the reference that drew them."""
+    stage1_drift: Annotated[float, _read_by("astar_po", gt=0)] = 0.5
+    """How far from the reference, in nats of a response, the policy may be when it learns from the
+    value table's samples."""
     group_size: Annotated[int, _read_by("grpo", "rloo", ge=2)] = 8
     """Responses sampled for each prompt in a step."""
     kl_coef: Annotated[float, _read_by("grpo", "ppo", "rebel", "rloo", ge=0)] = 1e-3
