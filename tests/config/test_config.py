@@ -103,6 +103,7 @@ def test_every_shipped_recipe_is_complete(path):
         ({"algorithm": "grpo", "beta2": 0.1}, "beta2: grpo does not read it, but astar_po"),
         ({"algorithm": "rebel", "clip": 0.3}, "clip: rebel does not read it, but grpo, ppo"),
         ({"steps": 3, "epochs": 2}, "steps and epochs both say"),
+        ({"stage1_drift": 0.1}, "stage1_drift says when first_rollouts stage1 ends: give that"),
     ],
 )
 def test_what_would_be_ignored_is_refused(settings, message):
@@ -110,6 +111,11 @@ def test_what_would_be_ignored_is_refused(settings, message):
         build(TrainConfig, NEEDED | settings)
     with pytest.raises(ValueError, match=message):
         TrainConfig(**NEEDED, **settings)
+
+
+def test_a_bound_is_taken_with_what_it_bounds():
+    both = {"first_rollouts": "stage1", "stage1_drift": 0.1}
+    assert build(TrainConfig, NEEDED | both).stage1_drift == 0.1
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHM_NAMES)

@@ -65,7 +65,7 @@ class AlgorithmConfig(ValueConfig):
     clip: Annotated[float, _read_by("grpo", "ppo", "spo", gt=0)] = 0.2
     """How far from 1 a token's ratio of new to old probability is still rewarded for going."""
     clip_high: Annotated[float, _read_by("spo", gt=0)] = 0.28
-    """How far above 1 it is; --clip is then how far below."""
+    """How far above 1 that ratio is still rewarded for going; --clip is here how far below."""
     std_normalize: Annotated[bool, _read_by("grpo")] = True
     """Divide advantages by the standard deviation of the group's rewards; off in Dr. GRPO."""
     length_normalize: Annotated[bool, _read_by("grpo")] = True
@@ -206,6 +206,8 @@ class TrainConfig(ComputeConfig, AlgorithmConfig):
                     "leave it out, or in a file put it into that algorithm's table "
                     f"([{readers(name)[0]}])"
                 )
+        if "stage1_drift" in changed and self.first_rollouts != "stage1":
+            raise UserError("stage1_drift says when first_rollouts stage1 ends: give that too")
         if self.steps is not None and "epochs" in changed:
             raise UserError("steps and epochs both say how long to train: give one of them")
         return self
