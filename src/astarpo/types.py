@@ -103,7 +103,8 @@ class Completion:
 
     Attributes:
         token_ids: Response ids, the terminal stop id included when there is one.
-        logprobs: Log-probability of each id under the distribution it was sampled from (nats).
+        logprobs: Log-probability of each id under the distribution it was sampled from (nats);
+            empty where they were not kept, as of a value table's samples.
         finish_reason: `stop`, or `length` where the limit cut it.
     """
 

@@ -103,6 +103,7 @@ def test_every_shipped_recipe_is_complete(path):
         ({"algorithm": "grpo", "beta2": 0.1}, "beta2: grpo does not read it, but astar_po"),
         ({"algorithm": "rebel", "clip": 0.3}, "clip: rebel does not read it, but grpo, ppo"),
         ({"steps": 3, "epochs": 2}, "steps and epochs both say"),
+        ({"stage1_drift": 0.1}, "stage1_drift says when first_rollouts stage1 ends: give that"),
     ],
 )
 def test_what_would_be_ignored_is_refused(settings, message):
@@ -110,6 +111,11 @@ def test_what_would_be_ignored_is_refused(settings, message):
         build(TrainConfig, NEEDED | settings)
     with pytest.raises(ValueError, match=message):
         TrainConfig(**NEEDED, **settings)
+
+
+def test_a_bound_is_taken_with_what_it_bounds():
+    both = {"first_rollouts": "stage1", "stage1_drift": 0.1}
+    assert build(TrainConfig, NEEDED | both).stage1_drift == 0.1
 
 
 @pytest.mark.parametrize("algorithm", ALGORITHM_NAMES)
@@ -120,6 +126,7 @@ def test_every_setting_is_read_by_whom_it_says(algorithm):
     flags = {"std_normalize", "length_normalize"}
     own |= dict.fromkeys(own.keys() & whole, 3) | dict.fromkeys(own.keys() & flags, True)
     own |= dict.fromkeys(own.keys() & {"estimator"}, "shrunk")
+    own |= dict.fromkeys(own.keys() & {"first_rollouts"}, "stage1")
     config = build(TrainConfig, NEEDED | {"algorithm": algorithm} | own)
     saved = json.loads(config.model_dump_json())
     assert build(TrainConfig, settings_for("train", saved, "x")) == config
@@ -235,6 +242,7 @@ def test_a_config_of_version_0_1_0_is_read_and_means_the_same(tmp_path):
         del before[name]
     after = json.loads(config.model_dump_json(exclude={"trust_reward"}))
     assert after.pop("clip_high") == 0.28  # of an algorithm that it did not have
+    assert (after.pop("first_rollouts"), after.pop("stage1_drift")) == ("policy", 0.5)
     assert after.pop("estimator") == "plugin"  # which was the only one
     assert after == before
     words = ["train", "--config", str(OLD)]

@@ -7,9 +7,11 @@ import sys
 import numpy as np
 import pytest
 
+from astarpo.algorithms.grpo import GRPO
+from astarpo.algorithms.spo import SPO
 from astarpo.config import CompareConfig, SweepConfig
 from astarpo.config.base import find_shipped
-from astarpo.experiments.plan import Cost
+from astarpo.experiments.plan import Cost, algorithm_of
 from astarpo.experiments.records import Curves, Experiment, Run, read_results, write_results
 from astarpo.experiments.request import claim, parse_algorithms, parse_seeds, swept_variants
 from astarpo.experiments.results import common_target, cost_of
@@ -90,6 +92,27 @@ def test_a_function_that_the_user_names_may_run_in_every_stage(recipe):
     configs += experiment.evaluate_configs(variant, 0).values()
     assert {config.trust_reward for config in configs} == {"mine.py:f"}
     assert experiment.data_configs(variant)[0].reward == "mine.py:f"
+
+
+def test_rivals_of_a_setting_or_two_are_variants(recipe):
+    recipe.write_text(
+        recipe.read_text()
+        + """
+        [spo]
+        clip_high = 0.3
+        [variants.dr_grpo]
+        algorithm = "grpo"
+        kl_coef = 0.0
+        std_normalize = false
+        length_normalize = false
+        """
+    )
+    experiment = comparison(recipe, algorithms="spo,dr_grpo")
+    spo, dr_grpo = (experiment.train_config(v, 0) for v in experiment.variants)
+    assert algorithm_of(spo) == SPO(clip=0.2, clip_high=0.3)
+    assert algorithm_of(dr_grpo) == GRPO(4, 0.2, 0.0, std_normalize=False, length_scale=32)
+    # Stage 1 is the former's alone, and counted as its own.
+    assert (spo.values, dr_grpo.values) == (experiment.out / "values" / "seed-0", None)
 
 
 def test_a_folder_that_version_0_1_0_began_is_gone_on_with(recipe):

@@ -10,12 +10,15 @@ from astarpo.algorithms.spo import SPO
 from astarpo.models.logprobs import token_logprobs
 from astarpo.runtime.seeding import weighted_draw
 from astarpo.runtime.stopwatch import Stopwatch
+from astarpo.training.inputs import valued_prompts
 from astarpo.training.learner import Learner
 from astarpo.training.running_values import RunningValues, policy_logprobs
 from astarpo.training.schedule import step_prompts
 from astarpo.types import Prompt, TrainingStopped, UserError, Verdict
+from astarpo.values.table import ValueTable
 from tests.conftest import digit_problems
 from tests.training.test_learner import make_answers, make_config, with_values
+from tests.values.test_table import FINGERPRINT, sample
 
 RULE = RunningValue()
 
@@ -122,6 +125,21 @@ def test_the_learner_measures_the_drift_of_real_updates(policy):
     assert drift > 1e-3
     metrics = learner.update(answers, 1.0, Stopwatch())
     assert metrics["running_drift"] == pytest.approx(drift, rel=1e-3)
+
+
+def test_a_table_of_other_rewards_is_refused(tmp_path):
+    problems = digit_problems(2)
+    prompts = [Prompt(problem, (1,)) for problem in problems]
+    table = ValueTable.start(tmp_path / "t", FINGERPRINT, {})
+    table.append([sample(problem, n, 1.0 - n) for problem in problems for n in range(3)])
+    table.set_facts(samples=3)
+    config = make_config(algorithm="spo")
+    with pytest.raises(UserError, match=r"from 0 .* one is -1: give another --algorithm"):
+        valued_prompts(prompts, table, config, RULE)
+    first_two = make_config(algorithm="spo", values_samples=2)
+    assert [p.value for p in valued_prompts(prompts, table, first_two, RULE)] == [0.5, 0.5]
+    ours = make_config(algorithm="astar_po")
+    assert len(valued_prompts(prompts, table, ours)) == 2
 
 
 def test_prompts_are_drawn_by_their_weights():

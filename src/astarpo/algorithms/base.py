@@ -31,6 +31,7 @@ class Rollout:
             this step, where the algorithm has a critic.
         advantages: [B] or [B, T], added by the algorithm's `prepare`.
         returns_BT: [B, T], likewise.
+        is_reference: Whether the reference sampled, in stage 1, and not the policy.
         mean_length: Tokens of a response, averaged over the whole step: the scale that turns a
             sum over tokens into a mean over all tokens.
     """
@@ -43,6 +44,7 @@ class Rollout:
     critic_BT: Tensor | None = None
     advantages: Tensor | None = None
     returns_BT: Tensor | None = None
+    is_reference: bool = False
     mean_length: float = 1.0
 
     def rows(self, indices: Tensor | list[int], width: int) -> "Rollout":

@@ -8,8 +8,8 @@ with rho_t = pi(y_t) / pi_old(y_t), pi_old the policy that sampled, one answer a
 its prompt's tracker said before that answer (`running_value.py`). Prompts are drawn by weights that
 follow from the trackers too, without replacement where a step has no more than there are.
 
-Source: arXiv 2509.13232: clip 0.2, clip_high 0.28, no KL to the reference, 8 samples of it a prompt
-to start from. Deviations, beside those of the tracker:
+Source: arXiv 2509.13232 and the code published with it: clip 0.2, clip_high 0.28, no KL to the
+reference. Deviations, beside those of the tracker:
 
 - std_B divides by B - 1 and 1e-8 is added to it, as in the published code; one answer alone teaches
   nothing. That code also bounds the loss of unlikely tokens of wrong answers (dual clip, 10).

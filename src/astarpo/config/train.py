@@ -52,6 +52,12 @@ class AlgorithmConfig(ValueConfig):
     )
     """Weight of ln(pi / pi_ref) of a response, in units of reward a nat: the larger, the nearer the
     policy stays to the reference."""
+    first_rollouts: Annotated[Literal["policy", "stage1"], _read_by("astar_po")] = "policy"
+    """What the first steps learn from: new answers of the policy, or the value table's samples, for
+    as long as the policy is near the reference that drew them."""
+    stage1_drift: Annotated[float, _read_by("astar_po", gt=0)] = 0.5
+    """How far from the reference, in nats of a response, the policy may be when it learns from the
+    value table's samples."""
     group_size: Annotated[int, _read_by("grpo", "rloo", ge=2)] = 8
     """Responses sampled for each prompt in a step."""
     kl_coef: Annotated[float, _read_by("grpo", "ppo", "rebel", "rloo", ge=0)] = 1e-3
@@ -60,7 +66,7 @@ class AlgorithmConfig(ValueConfig):
     clip: Annotated[float, _read_by("grpo", "ppo", "spo", gt=0)] = 0.2
     """How far from 1 a token's ratio of new to old probability is still rewarded for going."""
     clip_high: Annotated[float, _read_by("spo", gt=0)] = 0.28
-    """How far above 1 it is; --clip is then how far below."""
+    """How far above 1 that ratio is still rewarded for going; --clip is here how far below."""
     std_normalize: Annotated[bool, _read_by("grpo")] = True
     """Divide advantages by the standard deviation of the group's rewards; off in Dr. GRPO."""
     length_normalize: Annotated[bool, _read_by("grpo")] = True
@@ -201,6 +207,8 @@ class TrainConfig(ComputeConfig, AlgorithmConfig):
                     "leave it out, or in a file put it into that algorithm's table "
                     f"([{readers(name)[0]}])"
                 )
+        if "stage1_drift" in changed and self.first_rollouts != "stage1":
+            raise UserError("stage1_drift says when first_rollouts stage1 ends: give that too")
         if self.steps is not None and "epochs" in changed:
             raise UserError("steps and epochs both say how long to train: give one of them")
         return self

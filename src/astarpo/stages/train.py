@@ -38,6 +38,7 @@ from astarpo.training.metrics import answer_metrics, cost_metrics, run_summary, 
 from astarpo.training.opening import open_learner, require_parts
 from astarpo.training.schedule import lr_scale, step_prompts
 from astarpo.training.sharding import OneProcess
+from astarpo.training.stage1 import rollout_metrics
 from astarpo.types import Answer, TrainingStopped
 
 logger = logging.getLogger("astarpo")
@@ -97,6 +98,8 @@ class Training:
         self._watch = HealthWatch(config.prompts_per_step, config.health, history)
         self._held_out = HeldOut(inputs.held_out, config, inputs.text.sampling)
         self._evaluated = {row["step"] for row in run.evaluations()}
+        near = inputs.stage1 is not None and inputs.stage1.goes_on_after(history)
+        self._stage1 = inputs.stage1 if near else None
 
     def go(self, engine: Engine) -> None:
         """Trains to the end; a signal to stop ends it with `StopRequested`, the step given up."""
@@ -113,7 +116,7 @@ class Training:
                     raise StopRequested
                 begin_step()
                 clock = Stopwatch()
-                answers = self._roll_out(engine, grader, clock)
+                answers = self._stage1_answers() or self._roll_out(engine, grader, clock)
                 row = self._update(engine, answers, clock)
                 tracker.log(self._step, row)
                 self._watch.check(row)
@@ -123,6 +126,13 @@ class Training:
                 self._evaluate_if_due(engine, grader)
                 progress.advance(1, f"reward {row['reward']:.3f}  KL {row['kl']:.3f}")
             self._checkpoints.save(self._step)
+
+    def _stage1_answers(self) -> list[Answer] | None:
+        """The value table's answers for the next step, where it is to learn from those."""
+        answers = self._stage1.answers(self._step + 1) if self._stage1 else None
+        if answers and self._where.is_first:
+            self._run.log_samples(self._step + 1, answers)
+        return answers
 
     def _roll_out(self, engine: Engine, grader: Grader, clock: Stopwatch) -> list[Answer]:
         """Answers of the current policy to the next step's prompts."""
@@ -149,6 +159,10 @@ class Training:
         losses = self._learner.update(answers, scale, clock, critic_only=critic_only)
         engine.sync(self.policy)
         row = {"step": step, "lr": config.lr * scale, **losses, **answer_metrics(answers)}
+        if self._inputs.stage1:
+            row |= rollout_metrics(answers)
+            if self._stage1 and not self._stage1.goes_on_after([row]):
+                self._stage1 = None
         row |= cost_metrics(clock, row["tokens"])
         row |= {"decoding": engine.facts.get("decoding"), "forward": latest_way(self.policy.model)}
         self._run.log_metrics(row)

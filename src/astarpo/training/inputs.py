@@ -19,6 +19,7 @@ from astarpo.models.prompts import open_prompts
 from astarpo.models.vocabulary import PromptFormat, Vocabulary, load_vocabulary
 from astarpo.tasks.overlap import refuse_overlap
 from astarpo.tasks.problem_set import read_problems
+from astarpo.training.stage1 import Stage1Rollouts, open_stage1
 from astarpo.types import Problem, Prompt, UserError
 from astarpo.values.choice import estimator_of
 from astarpo.values.table import ValueTable
@@ -56,6 +57,7 @@ class Inputs:
         prompts: What is trained on, each with its V* where there is a table.
         held_out: Prompts of the held-out problems; empty where there are none.
         num_steps: The steps of the whole run.
+        stage1: The table's samples as first rollouts, where the config asks for them.
     """
 
     vocabulary: Vocabulary
@@ -66,6 +68,7 @@ class Inputs:
     prompts: list[Prompt]
     held_out: list[Prompt]
     num_steps: int
+    stage1: Stage1Rollouts | None
 
 
 def open_inputs(config: TrainConfig) -> Inputs:
@@ -99,8 +102,11 @@ def open_inputs(config: TrainConfig) -> Inputs:
         )
     vocabulary = load_vocabulary(config.model)
     prompts = _prompts(vocabulary, problems, text)
+    stage1 = None
     if table is not None:
-        prompts = valued_prompts(prompts, table, config, algorithm.running)
+        whole, prompts = prompts, valued_prompts(prompts, table, config, algorithm.running)
+        if config.first_rollouts == "stage1":
+            stage1 = open_stage1(config, table, whole, prompts)
     held_out = []
     if config.eval_problems:
         held_out = read_problems(config.eval_problems)
@@ -108,7 +114,9 @@ def open_inputs(config: TrainConfig) -> Inputs:
         refuse_overlap(problems, held_out, (str(config.problems), str(config.eval_problems)))
         held_out = _prompts(vocabulary, held_out, text)
     num_steps = config.steps or math.ceil(config.epochs * len(prompts) / config.prompts_per_step)
-    return Inputs(vocabulary, problems, table, text, algorithm, prompts, held_out, num_steps)
+    return Inputs(
+        vocabulary, problems, table, text, algorithm, prompts, held_out, num_steps, stage1
+    )
 
 
 def _prompts(

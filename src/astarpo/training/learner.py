@@ -33,6 +33,7 @@ from astarpo.training.offload import ParkedWeights
 from astarpo.training.optimizers import make_optimizer
 from astarpo.training.running_values import RunningValues, Sighting, policy_logprobs
 from astarpo.training.schedule import MicroBatch, plan_minibatches
+from astarpo.training.stage1 import is_from_stage1
 from astarpo.types import Answer, TrainingStopped
 
 logger = logging.getLogger("astarpo")
@@ -108,7 +109,8 @@ class Learner:
         Returns:
             Means over the rollout's sequences. `kl` is that of its first mini-batch, which alone
             is exactly on-policy; `drift` is how far, in nats of a response, the policy has moved
-            from the one that sampled when the later ones are learnt from.
+            from the one that sampled when the later ones are learnt from. Of a rollout of stage 1
+            `stage1_drift` is how far it is from the reference.
 
         Raises:
             TrainingStopped: The loss or the gradient is not finite; the weights are untouched.
@@ -134,7 +136,8 @@ class Learner:
         group_B = index_B // self.algorithm.samples_per_prompt
         summary = summarize_records(records)
         summary["kl_se"] = standard_error(torch.cat(records["kl"]), group_B)
-        self._warn_of_engine(summary, rollout.mean_length)
+        if not is_from_stage1(answers):
+            self._warn_of_engine(summary, rollout.mean_length)
         if self.running and sighting:
             summary |= self.running.take(answers, sighting)
         return summary | {name: sum(each) / len(each) for name, each in norms.items()}
@@ -147,7 +150,8 @@ class Learner:
         lengths = [len(a.completion.token_ids) for a in answers]
         sampled_BT = torch.zeros(len(answers), max(lengths))
         for row, answer in enumerate(answers):
-            sampled_BT[row, : lengths[row]] = torch.tensor(answer.completion.logprobs)
+            if logprobs := answer.completion.logprobs:
+                sampled_BT[row, : lengths[row]] = torch.tensor(logprobs)
         sampled_BT = sampled_BT.to(self.policy.device)
         ref_BT = torch.zeros_like(sampled_BT)
         critic_BT = torch.zeros_like(sampled_BT) if self.critic is not None else None
@@ -161,6 +165,8 @@ class Learner:
                 ref_BT[part.index_B, :width], _ = token_logprobs(
                     self.reference.model, part.tokens, self._temperature
                 )
+        if is_from_stage1(answers):
+            sampled_BT = ref_BT  # The reference it was that sampled.
         if critic_BT is not None:
             with stopwatch.phase("update"):
                 for part in parts:
@@ -177,6 +183,7 @@ class Learner:
                 values_B=self._values(answers),
                 critic_BT=critic_BT,
                 mean_length=sum(lengths) / len(lengths),
+                is_reference=is_from_stage1(answers),
             )
         )
 
@@ -208,7 +215,14 @@ class Learner:
                 records[name].append(value_B)
             now_BT = logprobs_BT.detach()
             moved_B = masked_sum(rows.sampled_logprobs_BT - now_BT, mask_BT)
-            if first:
+            if rollout.is_reference:
+                records["stage1_drift"].append(moved_B.abs())
+                if first:
+                    # Unbiased under the reference, and like a KL never negative.
+                    ratio_B = (-moved_B).exp()
+                    records["kl"].append(1 - ratio_B - ratio_B * moved_B)
+                    records["engine_kl"].append(torch.zeros_like(moved_B))
+            elif first:
                 records["kl"].append(masked_sum(now_BT - rows.ref_logprobs_BT, mask_BT))
                 records["engine_kl"].append(moved_B)
             else:

@@ -43,6 +43,12 @@ def lr_scale(step: int, num_steps: int, config: TrainConfig) -> float:
             return 0.5 * (1 + math.cos(math.pi * progress))
 
 
+def step_places(count: int, config: TrainConfig, step: int) -> list[int]:
+    """Which of so many prompts a step takes: epoch after epoch, each in an order of its own."""
+    order = derive_seed(config.seed, "order")
+    return epoch_stream(order, step - 1, count, config.prompts_per_step)
+
+
 def step_prompts(
     prompts: Sequence[Prompt],
     algorithm: Algorithm,
@@ -58,11 +64,11 @@ def step_prompts(
     Returns:
         [B] prompts, each as often as the algorithm samples it, side by side; [B] seeds.
     """
-    order = derive_seed(config.seed, "order")
     if weights_P is None:
-        chosen = epoch_stream(order, step - 1, len(prompts), config.prompts_per_step)
+        chosen = step_places(len(prompts), config, step)
     else:
-        chosen = weighted_draw(derive_seed(order, step), weights_P, config.prompts_per_step)
+        draw = derive_seed(config.seed, "order", step)
+        chosen = weighted_draw(draw, weights_P, config.prompts_per_step)
     repeated = [prompts[i] for i in chosen for _ in range(algorithm.samples_per_prompt)]
     seeds = [derive_seed(config.seed, "stage2", step, k) for k in range(len(repeated))]
     return repeated, seeds

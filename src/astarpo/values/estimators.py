@@ -122,6 +122,21 @@ class Estimator(ABC):
             ValueError: A problem has no sample, or a reward is infinite.
         """
 
+    def left_out(self, rewards_PN: Floats, number: int) -> Floats:
+        """Estimates V* of each problem without one of its samples, so as to learn from that one.
+
+        Args:
+            rewards_PN: As in `estimate`.
+            number: Of the sample that is left out, from 0.
+
+        Returns:
+            [P] estimates.
+
+        Raises:
+            ValueError: A problem has no other sample, and the estimator needs one.
+        """
+        return self.estimate(without(rewards_PN, number)).v_star_P
+
     def extremes(self, rewards_PN: Floats) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         """Which problems are taken to be never solved, and which always, for filters.
 
@@ -212,6 +227,11 @@ def problem_values(rewards: ArrayLike, estimator: Estimator) -> ProblemValues:
         all_wrong_P=wrong_P,
         all_right_P=right_P,
     )
+
+
+def without(rewards_PN: Floats, number: int) -> Floats:
+    """[P, N]: the rewards with NaN in the place of each problem's sample of that number."""
+    return np.where(np.arange(rewards_PN.shape[1]) == number, np.nan, rewards_PN)
 
 
 def _range(rewards_PN: Floats) -> tuple[Floats, Floats]:

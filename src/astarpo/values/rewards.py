@@ -29,6 +29,21 @@ def reward_matrix(
     Returns:
         [P, N], NaN where there is no such sample.
     """
+    row_PN = place_matrix(samples, problem_ids, num_samples)
+    rewards_PN = np.full(row_PN.shape, np.nan)
+    rewards_PN[row_PN >= 0] = samples["reward"].to_numpy()[row_PN[row_PN >= 0]]
+    return rewards_PN
+
+
+def place_matrix(
+    samples: pa.Table, problem_ids: Sequence[str], num_samples: int | None = None
+) -> NDArray[np.int64]:
+    """Where samples stand, by problem and number of the sample; arguments as in `reward_matrix`.
+
+    Returns:
+        [P, N] the row of each, the last one of a sample that stands there twice; -1 where there is
+        no such sample.
+    """
     place_R = _places(samples["problem_id"], problem_ids)
     number_R = samples["sample"].to_numpy()
     chosen_R = place_R >= 0
@@ -36,9 +51,9 @@ def reward_matrix(
         num_samples = int(number_R[chosen_R].max(initial=-1)) + 1
     else:
         chosen_R &= number_R < num_samples
-    rewards_PN = np.full((len(problem_ids), num_samples), np.nan)
-    rewards_PN[place_R[chosen_R], number_R[chosen_R]] = samples["reward"].to_numpy()[chosen_R]
-    return rewards_PN
+    row_PN = np.full((len(problem_ids), num_samples), -1)
+    row_PN[place_R[chosen_R], number_R[chosen_R]] = np.flatnonzero(chosen_R)
+    return row_PN
 
 
 def find_changed(samples: pa.Table, problems: Sequence[Problem]) -> Problem | None:

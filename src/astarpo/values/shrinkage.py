@@ -31,7 +31,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from astarpo.values.estimators import Estimator, Floats, ValueEstimate
+from astarpo.values.estimators import Estimator, Floats, ValueEstimate, without
 
 FURTHER_SAMPLES = 8
 """A problem counts as all wrong if this many more samples, the paper's N, would more likely than
@@ -80,10 +80,18 @@ class Shrunk(Estimator):
         if len(levels) == 2:
             value_P, error_P = self._by_rates(rewards_PN, *levels)
         else:
-            value_P, error_P = self._by_moments(rewards_PN, there_PN)
+            value_P, error_P = self._by_moments(rewards_PN, rewards_PN)
         if there_PN.sum(axis=1).max(initial=1) == 1:
             error_P = np.full_like(error_P, np.nan)
         return ValueEstimate(value_P, error_P)
+
+    def left_out(self, rewards_PN: Floats, number: int) -> Floats:
+        """With the fit to all samples: one of so many does not sway it, and one alone will do."""
+        others_PN, levels = without(rewards_PN, number), _levels(rewards_PN)
+        if len(levels) != 2:
+            return self._by_moments(others_PN, rewards_PN)[0]
+        posteriors, place_P = _posteriors(others_PN, levels[1], _fit(rewards_PN, levels[1]))
+        return np.array([self._posterior_value(a, b, *levels) for a, b in posteriors])[place_P]
 
     def extremes(self, rewards_PN: Floats) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         """By what is known of a problem, not by one unlucky sample; see `FURTHER_SAMPLES`."""
@@ -126,19 +134,25 @@ class Shrunk(Estimator):
         distance = self._value(log_p, log_q, low, high) - estimate
         return float(np.sqrt(np.average(distance**2, weights=weight)))
 
-    def _by_moments(self, rewards_PN: Floats, there_PN: np.ndarray) -> tuple[Floats, Floats]:
-        top = float(np.nanmax(rewards_PN))
-        z_PN = rewards_PN if math.isinf(self.beta1) else np.exp((rewards_PN - top) / self.beta1)
-        count_P = there_PN.sum(axis=1)
-        mean_P = np.nansum(z_PN, axis=1) / count_P
-        mean = float(np.nansum(z_PN) / count_P.sum())
-        within, between = _variances(z_PN, mean_P, count_P, mean)
-        weight_P = between / (between + within / count_P) if between else np.zeros(len(count_P))
+    def _by_moments(self, rewards_PN: Floats, fit_PN: Floats) -> tuple[Floats, Floats]:
+        """V* of each problem by the moments of `fit_PN`; a problem may have no sample."""
+        top = float(np.nanmax(fit_PN))
+        mean, within, between = _moments(self._z(fit_PN, top))
+        z_PN, count_P = self._z(rewards_PN, top), (~np.isnan(rewards_PN)).sum(axis=1)
+        some_P = np.maximum(count_P, 1)
+        mean_P = np.where(count_P > 0, np.nansum(z_PN, axis=1) / some_P, mean)
+        weight_P = between / (between + within / some_P) if between else np.zeros(len(count_P))
         shrunk_P = mean + weight_P * (mean_P - mean)
-        error_P = np.sqrt(weight_P * within / count_P)
+        error_P = np.sqrt(weight_P * within / some_P)
         if math.isinf(self.beta1):
             return shrunk_P, error_P
         return top + self.beta1 * np.log(shrunk_P), self.beta1 * error_P / shrunk_P
+
+    def _z(self, rewards_PN: Floats, top: float) -> Floats:
+        """exp(r / beta_1), up to a factor by which none is above 1; r at beta_1 = inf."""
+        if math.isinf(self.beta1):
+            return rewards_PN
+        return np.exp((rewards_PN - top) / self.beta1)
 
 
 def fit_beta_prior(right_P: np.ndarray, count_P: np.ndarray) -> Beta:
@@ -183,26 +197,38 @@ def _levels(rewards_PN: Floats) -> tuple[float, ...]:
     return (0.0, 1.0) if set(found) <= {0.0, 1.0} else found
 
 
-def _posteriors(rewards_PN: Floats, high: float) -> tuple[list[Beta], NDArray[np.int64]]:
-    """What is known of success rates: the different posteriors, and which is each problem's."""
+def _counts(rewards_PN: Floats, high: float) -> NDArray[np.int64]:
+    """[P, 2]: successes and samples."""
     right_P, count_P = (rewards_PN == high).sum(axis=1), (~np.isnan(rewards_PN)).sum(axis=1)
-    prior = fit_beta_prior(right_P, count_P)
-    counts_P2 = np.stack([right_P, count_P], axis=1)
+    return np.stack([right_P, count_P], axis=1)
+
+
+def _fit(rewards_PN: Floats, high: float) -> Beta:
+    return fit_beta_prior(*_counts(rewards_PN, high).T)
+
+
+def _posteriors(
+    rewards_PN: Floats, high: float, prior: Beta | None = None
+) -> tuple[list[Beta], NDArray[np.int64]]:
+    """What is known of success rates: the different posteriors, and which is each problem's."""
+    prior = prior or _fit(rewards_PN, high)
+    counts_P2 = _counts(rewards_PN, high)
     pairs, place_P = np.unique(counts_P2, axis=0, return_inverse=True)
     posteriors = [Beta(k + prior.a, n - k + prior.b) for k, n in pairs.tolist()]
     return posteriors, place_P.ravel()
 
 
-def _variances(
-    z_PN: Floats, mean_P: Floats, count_P: np.ndarray, mean: float
-) -> tuple[float, float]:
-    """Variance within problems, and that between them beyond what the former explains."""
+def _moments(z_PN: Floats) -> tuple[float, float, float]:
+    """Mean, variance within problems, and that between them beyond what the former explains."""
+    count_P = (~np.isnan(z_PN)).sum(axis=1)
     num_problems, total = len(count_P), count_P.sum()
+    mean_P, mean = np.nansum(z_PN, axis=1) / count_P, float(np.nansum(z_PN) / total)
     if total == num_problems:
-        return 0.0, 0.0
+        return mean, 0.0, 0.0
     within = float(np.nansum((z_PN - mean_P[:, None]) ** 2) / (total - num_problems))
     spread = float((count_P * (mean_P - mean) ** 2).sum()) - (num_problems - 1) * within
-    return within, max(0.0, spread / float(total - (count_P**2).sum() / total or 1.0))
+    between = max(0.0, spread / float(total - (count_P**2).sum() / total or 1.0))
+    return mean, within, between
 
 
 def _prior(mean_logit: float, rho_logit: float) -> Beta:
