@@ -154,7 +154,13 @@ class Experiment:
             "out": self.out / "values" / variant.data / f"seed-{seed}",
             "seed": seed,
         }
-        return build(EstimateConfig, settings | own)
+        config = build(EstimateConfig, settings | own)
+        if self.setting == "samples" and config.in_rounds:
+            raise UserError(
+                f"{self.origin}: a sweep over samples gives each problem equally many: leave the "
+                "budget or target_error out of [estimate]"
+            )
+        return config
 
     def train_config(self, variant: Variant, seed: int, stage1_seconds: float = 0.0) -> TrainConfig:
         """Training of a variant. Of equal seconds, those of its stage 1 are subtracted."""

@@ -4,7 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from astarpo.config import TrainConfig
+from astarpo.config import EstimateConfig, TrainConfig
 from astarpo.config.train import TRAIN_SETTINGS
 from astarpo.experiments.files import problem_files
 from astarpo.experiments.plan import TEST, Experiment, algorithm_of
@@ -28,9 +28,8 @@ def preview(experiment: Experiment) -> list[str]:
         stage1 = experiment.estimate_config(variant, seed)
         if config.values is not None and stage1.out not in tables:
             tables.add(stage1.out)
-            count = sizes[stage1.problems] * stage1.samples
             of = f" of {variant.data}" if variant.data else ""
-            lines.append(f"stage 1{of}, each seed: {count:,} samples")
+            lines.append(f"stage 1{of}, each seed: {_stage1(stage1, sizes[stage1.problems])}")
         lines.append(f"{variant.name}: {_training(config, sizes[config.problems])}; {different}")
     first = experiment.variants[0]
     evaluations = experiment.reference_configs(first)
@@ -43,6 +42,17 @@ def preview(experiment: Experiment) -> list[str]:
         "(not in the costs)"
     )
     return lines
+
+
+def _stage1(config: EstimateConfig, num_problems: int) -> str:
+    if config.budget_samples is not None:
+        return f"{config.budget_samples:,} samples, in rounds"
+    if config.budget_tokens is not None:
+        return f"about {config.budget_tokens:,} tokens, in rounds"
+    first = f"{num_problems * config.samples:,} samples"
+    if config.target_error is not None:
+        return f"{first}, then rounds until V* is known to {config.target_error:g}"
+    return first
 
 
 def _training(config: TrainConfig, num_problems: int) -> str:

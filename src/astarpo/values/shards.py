@@ -19,7 +19,7 @@ from typing import Any
 import pyarrow as pa
 
 from astarpo.grading.columns import answer_row, answer_schema
-from astarpo.runtime.files import DamagedFileError
+from astarpo.runtime.files import DamagedFileError, disk_errors
 from astarpo.runtime.parquet import open_parquet, seal_of, write_parquet
 from astarpo.types import Answer
 
@@ -92,3 +92,11 @@ def read_shard(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
     with open_parquet(path, is_checked=True) as file:
         table = file.read(columns=columns)
     return table if columns is None else table.select(columns)  # Arrow reads in the file's order.
+
+
+def set_aside(path: Path) -> str:
+    """Renames a shard, so that it is none any more; returns its new name."""
+    name = f"damaged-{path.name}"
+    with disk_errors(path):
+        path.replace(path.with_name(name))
+    return name

@@ -94,6 +94,21 @@ class Shrunk(Estimator):
         always = np.array([chance_of_all(a, b) >= 0.5 for a, b in posteriors], dtype=bool)
         return never[place_P], always[place_P]
 
+    def knowledge(self, rewards_PN: Floats) -> tuple[Floats, Floats]:
+        """How surely each problem is known, for rewards of two values.
+
+        Args:
+            rewards_PN: As in `estimate`.
+
+        Returns:
+            [P] the mean squared distance of V* from its estimate by what is known of the problem,
+            and [P] how many samples that is worth: a + b of its posterior.
+        """
+        low, high = _levels(rewards_PN)
+        posteriors, place_P = _posteriors(rewards_PN, high)
+        squared = [self._posterior_error(a, b, low, high) ** 2 for a, b in posteriors]
+        return np.array(squared)[place_P], np.array([a + b for a, b in posteriors])[place_P]
+
     def _by_rates(self, rewards_PN: Floats, low: float, high: float) -> tuple[Floats, Floats]:
         posteriors, place_P = _posteriors(rewards_PN, high)
         values = np.array([self._posterior_value(a, b, low, high) for a, b in posteriors])
