@@ -10,8 +10,10 @@ by that, and A = a + b + n:
 A round is the samples of the greatest gain; the first gives each problem equally many. At
 beta_1 = inf the first line is exact: E Var[p | j more] = Var[p] A / (A + j) of a Beta distribution.
 Below, where V* is curved in p, it is the law for small spreads, off by 2% at beta_1 = .5; it only
-chooses: the error that is stated does not rest on it. A sample's tokens are taken as the mean of its problem's samples, drawn
-towards the others' as V* is. Easy and hopeless problems soon have a small D, and get no more.
+chooses: the error that is stated does not rest on it. The tokens of a sample are taken as the mean
+of its problem's samples, drawn towards the others' as V* is. Once a problem is known to be easy its
+D is small, and it gets no more; so it is with hopeless ones, but at a small beta_1, where V* is
+steep in small p, only after more samples.
 
 A round depends on the samples of earlier rounds and on nothing else: not on the limit, which only
 says where the rounds end, nor on which samples of the round itself are there. So the rounds of a
