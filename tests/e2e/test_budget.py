@@ -127,7 +127,7 @@ def test_the_stated_error_against_a_table_of_64_samples(world, tmp_path):
     many = estimate(world, out=tmp_path / "64", samples=64, seed=1).rewards(problems).mean(axis=1)
     off = ((found.v_star_P - many) ** 2).mean()
     stated = (found.standard_error_P**2).mean()
-    assert 0.9 * 0.14**2 < stated <= 0.14**2
+    assert 0.95 * 0.14**2 < stated <= 0.14**2
     of_the_64 = (many * (1 - many) / 63).mean()
     assert math.sqrt(off) == pytest.approx(math.sqrt(stated + of_the_64), rel=0.1)
     sure_P, open_P = (many < 0.05) | (many > 0.95), (many > 0.3) & (many < 0.7)
@@ -170,9 +170,7 @@ def test_training_takes_every_sample_and_a_table_that_has_grown_back(few, tmp_pa
 
 
 def test_fewer_samples_than_asked_for_are_refused_and_what_is_said_helps(few, whole, tmp_path):
-    with pytest.raises(
-        UserError, match=r"lack samples out of 9 .*, or take at most \d+, which each"
-    ):
+    with pytest.raises(UserError, match=r"lack samples out of 9 .*, or take at most \d+, which"):
         astarpo.train(train_config(few, whole, tmp_path / "run", values_samples=9))
     fewest = ValueTable(whole).num_samples
     config = train_config(few, whole, tmp_path / "run", values_samples=fewest)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from astarpo.types import UserError
-from astarpo.values.rounds import Limit, next_round, prices, rounds
+from astarpo.values.rounds import Limit, next_round, prices, rounds, stated_error
 from astarpo.values.shrinkage import Shrunk, fit_beta_prior
 
 NAN = float("nan")
@@ -52,15 +52,19 @@ def test_a_round_goes_where_the_closed_form_says():
 
     gains = [(-gain(int(rewards_PN[p].sum()), j), p, j) for p in range(12) for j in range(2)]
     expected = [p for _, p, _ in sorted(gains)[:6]]
-    planned_R = next_round(rewards_PN, np.ones((12, 2)), Shrunk(math.inf))
+    planned_R, error_R = next_round(rewards_PN, np.ones((12, 2)), Shrunk(math.inf))
     assert planned_R.tolist() == expected
     assert planned_R.tolist()[:4] == [1, 4, 7, 10]  # of one right in two the least is known
+    stated = stated_error(rewards_PN, Shrunk(math.inf))
+    left = 12 * stated**2 + sum(gain for gain, _, _ in sorted(gains)[:6])
+    assert error_R[-1] == pytest.approx(math.sqrt(left / 12), rel=1e-4)
+    assert (np.diff(error_R) < 0).all()
 
 
 def test_long_samples_have_to_tell_more():
     rewards_PN = np.tile([0.0, 1.0], (40, 1))
     tokens_PN = np.tile([[9.0, 11.0]] * 20 + [[29.0, 31.0]] * 20, 1)
-    assert set(next_round(rewards_PN, tokens_PN, Shrunk(0.5)).tolist()) <= set(range(20))
+    assert set(next_round(rewards_PN, tokens_PN, Shrunk(0.5))[0].tolist()) <= set(range(20))
     price_P = prices(np.array([[10.0, 10, NAN, NAN], [30.0, 30, 30, 31]]))
     assert 10 < price_P[0] < price_P[1] < 30.25  # drawn towards each other
 
@@ -91,6 +95,8 @@ def test_the_target_error_is_the_true_one(shape, target):
     planned = world.plan(2, Limit(error=target))
     found = Shrunk(math.inf).estimate(world.read(planned[-1])[0])
     assert rms(found.standard_error_P) <= target
+    if len(planned) > 1:
+        assert rms(found.standard_error_P) > 0.95 * target  # hardly more than it takes
     assert rms(found.v_star_P - rate_P) == pytest.approx(rms(found.standard_error_P), rel=0.06)
     if len(planned) > 1:  # The round before it had not reached it.
         before = Shrunk(math.inf).estimate(world.read(planned[-2])[0])

@@ -87,33 +87,37 @@ def rounds(
         limit: Where to end.
 
     Yields:
-        Each round, whose samples have to be there before the next is asked for.
+        Each round, whose samples have to be there before the next is asked for. Where a part of it
+        is expected to reach the limit's error, that part comes first, under the same number.
 
     Raises:
         UserError: Rewards have more than two values.
     """
-    counts_P, error, is_last = first_P, nan, False
-    for number in count(1):
-        yield Round(number, counts_P, error)
-        if is_last:
-            return
+    yield Round(1, first_P)
+    counts_P = first_P
+    for number in count(2):
         rewards_PN, tokens_PN = read(counts_P)
-        error_P = estimator.estimate(rewards_PN).standard_error_P
-        error = float(np.sqrt(np.mean(error_P**2)))
+        error = stated_error(rewards_PN, estimator)
         if error <= limit.error:
             return
-        planned_R = next_round(rewards_PN, tokens_PN, estimator)
-        price_P = prices(tokens_PN)
-        spent = float(np.nansum(tokens_PN)) + price_P[planned_R].cumsum()
-        numbers = int(counts_P.sum()) + np.arange(1, len(planned_R) + 1)
-        num_kept = int(((spent <= limit.tokens) & (numbers <= limit.samples)).sum())
+        place_R, expected_R = next_round(rewards_PN, tokens_PN, estimator)
+        spent_R = np.nansum(tokens_PN) + prices(tokens_PN)[place_R].cumsum()
+        number_R = counts_P.sum() + np.arange(1, len(place_R) + 1)
+        num_kept = int(((spent_R <= limit.tokens) & (number_R <= limit.samples)).sum())
         if num_kept == 0:
             return
-        is_last = num_kept < len(planned_R)
-        counts_P = counts_P + np.bincount(planned_R[:num_kept], minlength=len(counts_P))
+        if (enough := np.flatnonzero(expected_R[:num_kept] <= limit.error)).size:
+            part_P = _more(counts_P, place_R[: enough[0] + 1])
+            yield Round(number, part_P, error)
+            if stated_error(read(part_P)[0], estimator) <= limit.error:
+                return
+        counts_P = _more(counts_P, place_R[:num_kept])
+        yield Round(number, counts_P, error)
+        if num_kept < len(place_R):
+            return
 
 
-def next_round(rewards_PN: Floats, tokens_PN: Floats, estimator: Shrunk) -> Counts:
+def next_round(rewards_PN: Floats, tokens_PN: Floats, estimator: Shrunk) -> tuple[Counts, Floats]:
     """The samples of the next round, those of the greatest gain first.
 
     No problem gets more than it has: what is known of it bears no more at a time.
@@ -124,7 +128,8 @@ def next_round(rewards_PN: Floats, tokens_PN: Floats, estimator: Shrunk) -> Coun
         estimator: By which V* is known.
 
     Returns:
-        [R] for each sample, the place of its problem.
+        [R] for each sample, the place of its problem; and [R] what the root mean square error of V*
+        is expected to be once it and those before it are there.
 
     Raises:
         UserError: Rewards have more than two values.
@@ -140,10 +145,23 @@ def next_round(rewards_PN: Floats, tokens_PN: Floats, estimator: Shrunk) -> Coun
     squared_P, worth_P = estimator.knowledge(rewards_PN)
     further_J = np.arange(counts_P.max())
     after_PJ = worth_P[:, None] + further_J
-    gain_PJ = (squared_P * worth_P / prices(tokens_PN))[:, None] / (after_PJ * (after_PJ + 1))
+    decrease_PJ = (squared_P * worth_P)[:, None] / (after_PJ * (after_PJ + 1))
+    gain_PJ = decrease_PJ / prices(tokens_PN)[:, None]
     gain_PJ[further_J >= counts_P[:, None]] = -inf
-    best = np.argsort(-gain_PJ, axis=None, kind="stable")  # Of equal gains, in the file's order.
-    return best[: ceil(_GROWTH * counts_P.sum())] // len(further_J)
+    best_R = np.argsort(-gain_PJ, axis=None, kind="stable")  # Of equals, in the file's order.
+    best_R = best_R[: ceil(_GROWTH * counts_P.sum())]
+    left_R = squared_P.sum() - decrease_PJ.ravel()[best_R].cumsum()
+    return best_R // len(further_J), np.sqrt(left_R / len(counts_P))
+
+
+def stated_error(rewards_PN: Floats, estimator: Shrunk) -> float:
+    """The root mean square error of V* over problems, as the estimator states it."""
+    error_P = estimator.estimate(rewards_PN).standard_error_P
+    return float(np.sqrt(np.mean(error_P**2)))
+
+
+def _more(counts_P: Counts, place_R: Counts) -> Counts:
+    return counts_P + np.bincount(place_R, minlength=len(counts_P))
 
 
 def prices(tokens_PN: Floats) -> Floats:
