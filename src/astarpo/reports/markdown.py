@@ -36,7 +36,7 @@ def _stage1(run: Run) -> str:
     return (
         f"- {_cell(run['name'])}: {found['num_problems']} problems, {counts} samples each; mean "
         f"reward {found['mean_reward']:.3f}; all wrong {found['all_wrong']:.1%}, all right "
-        f"{found['all_right']:.1%} of problems"
+        f"{found['all_right']:.1%} of problems; {'; '.join(found['advice'])}"
     )
 
 

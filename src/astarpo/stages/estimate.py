@@ -39,7 +39,9 @@ from astarpo.stages.prepared import Prepared, prepare_prompts, preview_prompts
 from astarpo.tasks.problem_set import read_problems
 from astarpo.training.sharding import OneProcess
 from astarpo.types import Problem, Prompt, UserError
+from astarpo.values.advice import advise
 from astarpo.values.choice import estimator_of
+from astarpo.values.estimators import problem_values
 from astarpo.values.manifest import TABLE_MARKS, require_fit, started_manifest
 from astarpo.values.plan import missing_shards, sampling_fingerprint
 from astarpo.values.rejudge import rejudge
@@ -205,11 +207,13 @@ def finish_table(
     config: EstimateConfig | ImportValuesConfig,
     **facts: Any,
 ) -> None:
-    """Writes V* and its picture, marks the table as finished and logs what it holds.
+    """Writes V* and its picture, marks the table as finished and logs what it holds, with advice.
 
     The table has so many samples of each problem; `facts` are further entries of its manifest.
     """
-    found = table.values(problems, estimator_of(dict(config)), num_samples)
+    estimator = estimator_of(dict(config))
+    rewards_PN = table.rewards(problems, num_samples)
+    found, advice = problem_values(rewards_PN, estimator), advise(rewards_PN, estimator)
     samples = summarize_samples(table.samples(["num_tokens", "finish_reason", "status"]))
     plot_values(table.path / "values.png", found, config.beta1)
     table.write_values(
@@ -218,9 +222,11 @@ def finish_table(
         tokens=samples.num_tokens,
         max_prompt_tokens=config.max_prompt_tokens,
         num_problems=len(problems),
+        advice=advice.facts(),
         **facts,
     )
     logger.info(describe(summarize_values(found), samples, config.max_new_tokens))
+    logger.info("\n".join(advice.lines()))
     what = "import" if isinstance(config, ImportValuesConfig) else "stage 1"
     warn_of_verdicts(what, samples.statuses, samples.truncated_share)
 
