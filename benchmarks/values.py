@@ -104,8 +104,9 @@ def _errors(
 def _rounds(
     shape: str, num_samples: int, beta: float, num_problems: int, seed: int
 ) -> tuple[float, float, float, float]:
-    """Mean squared errors of `shrunk`: with equal samples, in rounds, and as stated of the latter;
-    and the samples a problem at which rounds reach what the plug-in's error of 8 is.
+    """Mean squared errors of `shrunk` with equal samples, in rounds, and as stated of the latter.
+
+    The last number is the samples a problem at which rounds reach the plug-in's error of 8.
     """
     rng = np.random.default_rng(seed)
     rate_P = rates(shape, num_problems, rng)

@@ -9,7 +9,6 @@ any file is noticed; the same `astarpo estimate` restores a shard or manifest th
 lost.
 """
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -33,19 +32,9 @@ from astarpo.values.manifest import (
     started_manifest,
 )
 from astarpo.values.rewards import find_changed, find_lacking, sample_matrices
-from astarpo.values.shards import (
-    SCHEMA,
-    Sample,
-    check_shard,
-    read_shard,
-    set_aside,
-    shard_paths,
-    write_shard,
-)
+from astarpo.values.shards import SCHEMA, Sample, Shards, read_shard
 
 _AGAIN = "run the same astarpo estimate again"
-
-logger = logging.getLogger("astarpo")
 
 
 class ValueTable:
@@ -77,7 +66,7 @@ class ValueTable:
         except DamagedFileError as error:
             raise DamagedFileError(f"{error}; {_AGAIN}: it makes this file anew") from error
         self._fingerprint = self.manifest["fingerprint"]
-        self._checked: dict[Path, dict[str, Any] | None] = {}  # shards and their fingerprints
+        self._shards = Shards(self.path)
 
     @classmethod
     def start(
@@ -113,7 +102,7 @@ class ValueTable:
         write_sealed_json(path / MANIFEST, manifest)
         table = cls(path)
         table._fingerprint = fingerprint
-        table._set_damaged_aside()
+        table._shards.set_damaged_aside()
         return table
 
     def setting(self, name: str) -> Any:
@@ -168,14 +157,15 @@ class ValueTable:
 
     def append(self, samples: Sequence[Sample]) -> None:
         """Writes finished samples as one more shard."""
-        self._write(pa.Table.from_pylist([asdict(sample) for sample in samples], schema=SCHEMA))
+        rows = pa.Table.from_pylist([asdict(sample) for sample in samples], schema=SCHEMA)
+        self._shards.write(rows, self._fingerprint)
 
     def stale_shards(self) -> list[Path]:
         """The shards that were judged by other verifiers than this table's, or by unknown ones."""
         return [
             shard
-            for shard in shard_paths(self.path)
-            if (held := self._fingerprint_of(shard)) is None
+            for shard in self._shards
+            if (held := self._shards.fingerprint_of(shard)) is None
             or any(
                 held[name] != self.manifest["fingerprint"].get(name)
                 for name in held
@@ -185,7 +175,7 @@ class ValueTable:
 
     def replace(self, shard: Path, rows: pa.Table) -> None:
         """Writes a shard's samples with other verdicts in its place."""
-        if self._write(rows) != shard:  # Version 0.1.0 named it.
+        if self._shards.write(rows, self._fingerprint) != shard:  # Version 0.1.0 named it.
             shard.unlink()
 
     def samples(self, columns: Sequence[str] | None = None) -> pa.Table:
@@ -195,9 +185,9 @@ class ValueTable:
             UserError: A shard is damaged or of another table.
         """
         tables = []
-        for shard in shard_paths(self.path):
+        for shard in self._shards:
             try:
-                held = self._fingerprint_of(shard)
+                held = self._shards.fingerprint_of(shard)
                 tables.append(read_shard(shard, columns))
             except DamagedFileError as error:
                 raise DamagedFileError(f"{error}; {_AGAIN}: it makes its samples anew") from error
@@ -296,26 +286,7 @@ class ValueTable:
             )
         return sample_matrices(rows, [problem.id for problem in problems], counts_P, columns)
 
-    def _write(self, rows: pa.Table) -> Path:
-        shard = write_shard(self.path, rows, self._fingerprint)
-        self._checked[shard] = self._fingerprint
-        return shard
-
     def _finished(self, name: str) -> Any:
         if not {"samples", name} <= self.manifest.keys():
             raise UserError(f"{self.path}: unfinished; {_AGAIN}")
         return self.manifest[name]
-
-    def _fingerprint_of(self, shard: Path) -> dict[str, Any] | None:
-        """What a shard says of its samples; the first time, it is checked to be whole."""
-        if shard not in self._checked:
-            self._checked[shard] = check_shard(shard)
-        return self._checked[shard]
-
-    def _set_damaged_aside(self) -> None:
-        for shard in shard_paths(self.path):
-            try:
-                self._fingerprint_of(shard)
-            except DamagedFileError as error:
-                name = set_aside(shard)
-                logger.warning(f"{error}; set aside as {name}, its samples come anew")
