@@ -91,7 +91,7 @@ def rounds(
         is expected to reach the limit's error, that part comes first, under the same number.
 
     Raises:
-        UserError: Rewards have more than two values.
+        UserError: Rewards have more than two values, or the first round is beyond the limit.
     """
     yield Round(1, first_P)
     counts_P = first_P
@@ -100,8 +100,14 @@ def rounds(
         error = stated_error(rewards_PN, estimator)
         if error <= limit.error:
             return
+        spent = float(np.nansum(tokens_PN))
+        if number == 2 and spent > limit.tokens:
+            raise UserError(
+                f"the first round took {spent:.0f} tokens, more than all of budget_tokens "
+                f"{limit.tokens:.0f}: raise it, or leave it out to take the samples that there are"
+            )
         place_R, expected_R = next_round(rewards_PN, tokens_PN, estimator)
-        spent_R = np.nansum(tokens_PN) + prices(tokens_PN)[place_R].cumsum()
+        spent_R = spent + prices(tokens_PN)[place_R].cumsum()
         number_R = counts_P.sum() + np.arange(1, len(place_R) + 1)
         num_kept = int(((spent_R <= limit.tokens) & (number_R <= limit.samples)).sum())
         if num_kept == 0:
