@@ -166,10 +166,8 @@ def _sample_missing(
     reasons = column_counts(table.samples(["finish_reason"])["finish_reason"])
     num_samples = sum(map(len, shards))
     if planned.number > 1:
-        logger.info(
-            f"round {planned.number}: {num_samples} samples more; so far the error of V* is "
-            f"{planned.error:.4f}"
-        )
+        known = "not known" if math.isnan(planned.error) else f"{planned.error:.4f}"
+        logger.info(f"round {planned.number}: {num_samples} samples; error of V* so far {known}")
     with (
         Progress("stage 1: samples", num_samples) as progress,
         profile_steps(config.out, len(shards), enabled=config.profile) as begin_step,

@@ -104,7 +104,7 @@ def rounds(
         if number == 2 and spent > limit.tokens:
             raise UserError(
                 f"the first round took {spent:.0f} tokens, more than all of budget_tokens "
-                f"{limit.tokens:.0f}: raise it, or leave it out to take the samples that there are"
+                f"{limit.tokens:.0f}: raise it, or give --samples {first_P.max()} without it"
             )
         place_R, expected_R = next_round(rewards_PN, tokens_PN, estimator)
         spent_R = spent + prices(tokens_PN)[place_R].cumsum()
