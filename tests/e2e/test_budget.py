@@ -140,9 +140,7 @@ def test_a_budget_of_tokens(world, tmp_path):
 
 
 def test_a_budget_that_the_first_round_exceeds(few, tmp_path):
-    with pytest.raises(
-        UserError, match=r"first round took .* or give --samples 2 without it"
-    ):
+    with pytest.raises(UserError, match=r"first round took .* or give --samples 2 without it"):
         estimate(few, out=tmp_path / "v", budget_tokens=100)
     assert counts(estimate(few, out=tmp_path / "v", samples=2).path) == [2] * 24
     assert sum(counts(estimate(few, out=tmp_path / "v", budget_tokens=400).path)) > 50
