@@ -85,6 +85,11 @@ def test_the_budget_is_spent_and_unequally(whole):
     )  # fmt: skip
     assert table.manifest["rounds"] == 6  # 48 samples, 60, 75, 94, 118, 120
     assert len(table.samples()) == 120
+    errors = pq.read_table(whole / "values.parquet")["v_star_se"].to_numpy()
+    advice = table.manifest["advice"]
+    assert advice["error"] == pytest.approx(math.sqrt((errors**2).mean()))
+    assert 0.6 < advice["error_at_twice"] / advice["error"] < 1
+    assert advice["best_samples"]["passes"] == 25
 
 
 def test_killed_in_the_middle_of_a_round_it_ends_with_the_same_bytes(few, whole, tmp_path):
