@@ -102,8 +102,8 @@ class EstimateConfig(ValueConfig, PromptConfig, ComputeConfig):
     """Number N of responses sampled for each problem; with a budget or a target error, those of the
     first round, 2 unless given."""
     budget_samples: Annotated[int | None, declare(Group.VALUES, ge=1)] = None
-    """Sample this many responses in all, in rounds, each given to the problems whose V* it tells most
-    of; needs --estimator shrunk."""
+    """Sample this many responses in all, in rounds, each given to the problems whose V* it tells
+    most of; needs --estimator shrunk."""
     budget_tokens: Annotated[int | None, declare(Group.VALUES, ge=1)] = None
     """As --budget-samples, with about this many generated tokens in all."""
     target_error: Annotated[float | None, declare(Group.VALUES, gt=0)] = None
