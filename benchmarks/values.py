@@ -12,6 +12,11 @@ Root mean square errors over problems and seeds, in units of reward. Shapes of d
 
 The last column is the least error that any estimator could have from N samples a problem if it knew
 the shape: what remains can only be had by more samples, or by knowing more of a problem.
+
+A second table shares the same samples out in rounds (`astarpo estimate --budget-samples`): the true
+error and the one that is stated, with as many samples as N for each problem; and how many samples a
+problem it takes on average until the stated error (`--target-error`) is the plug-in's of 8. All
+samples are taken to be equally long.
 """
 
 import argparse
@@ -20,9 +25,14 @@ import math
 import numpy as np
 
 from astarpo.values.estimators import Floats, Plugin
+from astarpo.values.rounds import Counts, Limit, rounds
 from astarpo.values.shrinkage import Shrunk
 
+_SHAPES = ("demo", "uniform", "u-shaped", "hard", "mixed")
 _SAMPLES = (1, 2, 4, 8)
+_BUDGETS = (4, 8)
+_FIRST = 2
+_MOST = 128
 
 
 def main() -> None:
@@ -33,14 +43,26 @@ def main() -> None:
     asked = parser.parse_args()
     for beta in (0.5, math.inf):
         print(f"beta_1 = {beta}\n\n| shape | N | plugin | shrunk | least |\n|-|-|-|-|-|")
-        for shape in ("demo", "uniform", "u-shaped", "hard", "mixed"):
+        for shape in _SHAPES:
             for num_samples in _SAMPLES:
                 errors_S3 = [
                     _errors(shape, num_samples, beta, asked.problems, seed)
                     for seed in range(asked.seeds)
                 ]
                 cells = [f"{error:.3f}" for error in np.sqrt(np.mean(errors_S3, axis=0))]
-                print(f"| {shape} | {num_samples} | {' | '.join(cells)} |")
+                print(f"| {shape} | {num_samples} | {' | '.join(cells)} |", flush=True)
+        print("\n| shape | N | equal | rounds | stated | plugin of 8 reached at |\n|-|-|-|-|-|-|")
+        for shape in _SHAPES:
+            for num_samples in _BUDGETS:
+                found_S4 = [
+                    _rounds(shape, num_samples, beta, asked.problems, seed)
+                    for seed in range(asked.seeds)
+                ]
+                *errors_3, reached = np.mean(found_S4, axis=0)
+                cells = [f"{error:.3f}" for error in np.sqrt(errors_3)]
+                print(
+                    f"| {shape} | {num_samples} | {' | '.join(cells)} | {reached:.2f} |", flush=True
+                )
         print()
 
 
@@ -68,7 +90,7 @@ def _errors(
     rate_P = rates(shape, num_problems, rng)
     right_P = rng.binomial(num_samples, rate_P)
     rewards_PN = (np.arange(num_samples) < right_P[:, None]).astype(float)
-    truth_P = rate_P if math.isinf(beta) else beta * np.log1p(rate_P * math.expm1(1 / beta))
+    truth_P = _true_values(rate_P, beta)
     plugin, shrunk = (
         float(((kind(beta).estimate(rewards_PN).v_star_P - truth_P) ** 2).mean())
         for kind in (Plugin, Shrunk)
@@ -77,6 +99,44 @@ def _errors(
     groups = [truth_P[right_P == k] for k in np.unique(right_P)]
     least = sum(group.var() * len(group) for group in groups) / num_problems
     return plugin, shrunk, float(least)
+
+
+def _rounds(
+    shape: str, num_samples: int, beta: float, num_problems: int, seed: int
+) -> tuple[float, float, float, float]:
+    """Mean squared errors of `shrunk` with equal samples, in rounds, and as stated of the latter.
+
+    The last number is the samples a problem at which rounds reach the plug-in's error of 8.
+    """
+    rng = np.random.default_rng(seed)
+    rate_P = rates(shape, num_problems, rng)
+    rewards_PN = (rng.random((num_problems, _MOST)) < rate_P[:, None]).astype(float)
+    truth_P = _true_values(rate_P, beta)
+    estimator, ones_P = Shrunk(beta), np.ones(num_problems, np.int64)
+
+    def read(counts_P: Counts) -> list[Floats]:
+        there_PN = np.arange(counts_P.max()) < counts_P[:, None]
+        found_PN = np.where(there_PN, rewards_PN[:, : counts_P.max()], np.nan)
+        return [found_PN, np.where(there_PN, 1.0, np.nan)]
+
+    def last(limit: Limit) -> Counts:
+        *_, end = rounds(_FIRST * ones_P, read, estimator, limit)
+        return end.counts_P
+
+    equal = estimator.estimate(rewards_PN[:, :num_samples]).v_star_P
+    shared = estimator.estimate(read(last(Limit(samples=num_samples * num_problems)))[0])
+    plain = Plugin(beta).estimate(rewards_PN[:, :8]).v_star_P
+    target = float(np.sqrt(np.mean((plain - truth_P) ** 2)))
+    return (
+        float(np.mean((equal - truth_P) ** 2)),
+        float(np.mean((shared.v_star_P - truth_P) ** 2)),
+        float(np.mean(shared.standard_error_P**2)),
+        float(last(Limit(error=target)).mean()),
+    )
+
+
+def _true_values(rate_P: Floats, beta: float) -> Floats:
+    return rate_P if math.isinf(beta) else beta * np.log1p(rate_P * math.expm1(1 / beta))
 
 
 if __name__ == "__main__":

@@ -88,3 +88,9 @@ def test_export(capsys, tmp_path, problems_path, table_path):
     words = ["export", table_path, "--problems", problems_path, "--out", tmp_path / "x.parquet"]
     assert "24 of 24 problems have samples" in dry(capsys, *words)
     assert not list(tmp_path.iterdir())
+
+
+def test_estimate_in_rounds_knows_its_first(capsys, tmp_path, policy_path, problems_path):
+    words = ["estimate", "--model", policy_path, "--problems", problems_path, "--out", tmp_path]
+    out = dry(capsys, *words, "--estimator", "shrunk", "--budget-samples", 100)
+    assert "first round: 48 samples (2 each), 0 already there" in out

@@ -12,6 +12,7 @@ from astarpo.algorithms.spo import SPO
 from astarpo.config import CompareConfig, SweepConfig
 from astarpo.config.base import find_shipped
 from astarpo.experiments.plan import Cost, algorithm_of
+from astarpo.experiments.preview import preview
 from astarpo.experiments.records import Curves, Experiment, Run, read_results, write_results
 from astarpo.experiments.request import claim, parse_algorithms, parse_seeds, swept_variants
 from astarpo.experiments.results import common_target, cost_of
@@ -181,6 +182,26 @@ def test_equal_seconds_takes_stage_1_off(recipe):
     assert config.steps > 5  # Time ends it, not the recipe's steps.
     with pytest.raises(UserError, match="stage 1 took 130 s"):
         experiment.train_config(experiment.variants[0], 0, cost=Cost(seconds=130))
+
+
+@pytest.mark.parametrize(
+    ("limit", "said"),
+    [
+        ("budget_samples = 3000", "3,000 samples, in rounds"),
+        ("budget_tokens = 50000", "about 50,000 tokens, in rounds"),
+        ("target_error = 0.1", "16 samples, then rounds until V* is known to 0.1"),
+    ],
+)
+def test_a_recipe_may_share_samples_out_in_rounds(limit, said, recipe):
+    text = recipe.read_text().replace("samples = 4\n", f'estimator = "shrunk"\n{limit}\n', 1)
+    recipe.write_text(text)
+    experiment = comparison(recipe, algorithms="astar_po")
+    stage1 = experiment.estimate_config(experiment.variants[0], 0)
+    assert (stage1.samples, stage1.in_rounds) == (2, True)
+    assert f"stage 1, each seed: {said}" in preview(experiment)
+    sweep = SweepConfig(recipe=str(recipe), setting="samples", over="1,2", steps=2)
+    with pytest.raises(UserError, match=r"leave the budget or target_error out of \[estimate\]"):
+        plan_sweep(sweep)
 
 
 def test_a_sweep_over_samples_has_one_table_and_no_filter(recipe):

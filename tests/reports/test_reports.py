@@ -38,6 +38,11 @@ def test_stage_1_is_told_at_the_betas_and_samples_of_training():
     assert found["num_samples"] == [2, 4]
     assert found["solve_rates"] == {"x": [0.0, 0.5, 1.0], "count": [1, 1, 1]}
     assert [point[:2] for point in found["points"]] == [[0, 0], [0.5, 0.5], [1, 1]]
+    # Jackknife errors sqrt(1/12), 0 and 0; one of three problems has no right sample.
+    assert found["advice"][0].startswith(
+        "error of V* 0.167 (root mean square, in units of reward), with twice the samples 0.118; "
+        "unsolved 33.3% of problems, with twice"
+    )
     assert sum(found["lengths"]["right"]) == 6
     assert sum(found["lengths"]["not_right"]) == 4
     assert summarize_stage1(table.slice(0, 0), {}) is None

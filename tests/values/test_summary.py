@@ -3,7 +3,13 @@ import pyarrow as pa
 import pytest
 
 from astarpo.values.estimators import Plugin, problem_values
-from astarpo.values.summary import describe, level_counts, summarize_samples, summarize_values
+from astarpo.values.summary import (
+    count_words,
+    describe,
+    level_counts,
+    summarize_samples,
+    summarize_values,
+)
 
 NAN = np.nan
 
@@ -48,3 +54,7 @@ def test_means_that_hardly_repeat_are_binned():
     assert len(levels) == len(counts) == 20
     assert counts.sum() == 500
     assert levels[0] == pytest.approx(-0.95)
+
+
+def test_numbers_of_samples_in_words():
+    assert [count_words(n) for n in ([8], [2, 8], [2, 3, 31])] == ["8", "2 or 8", "2 to 31"]

@@ -1,7 +1,10 @@
 """Settings of the stages around training: problems, a first policy, the value table, scores."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import model_validator
 
 from astarpo.config.base import (
     ComputeConfig,
@@ -19,6 +22,10 @@ from astarpo.config.base import (
     ValueConfig,
 )
 from astarpo.config.setting import Group, declare
+from astarpo.types import UserError
+
+_LIMITS = ("budget_samples", "budget_tokens", "target_error")
+_FIRST_SAMPLES = 2  # The fewest that show how problems differ.
 
 
 class DataConfig(Config):
@@ -93,7 +100,15 @@ class EstimateConfig(ValueConfig, PromptConfig, ComputeConfig):
     out: Annotated[Path, declare(Group.FILES)]
     """Folder for the value table; what is there is continued."""
     samples: Annotated[int, declare(Group.VALUES, ge=1, sweep_values="1,2,4,8,16,32")] = 8
-    """Number N of responses sampled for each problem."""
+    """Number N of responses sampled for each problem; with a budget or a target error, those of the
+    first round, 2 unless given."""
+    budget_samples: Annotated[int | None, declare(Group.VALUES, ge=1)] = None
+    """Sample this many responses in all, in rounds, each given to the problems whose V* it tells
+    most of; needs --estimator shrunk."""
+    budget_tokens: Annotated[int | None, declare(Group.VALUES, ge=1)] = None
+    """As --budget-samples, with about this many generated tokens in all."""
+    target_error: Annotated[float | None, declare(Group.VALUES, gt=0)] = None
+    """As --budget-samples, until the root mean square error of V* is this, in units of reward."""
     temperature: Annotated[float, declare(Group.SAMPLING, gt=0)] = 1.0
     """Sampling temperature."""
     limit: FirstProblems = None
@@ -109,6 +124,30 @@ class EstimateConfig(ValueConfig, PromptConfig, ComputeConfig):
     --out."""
     seed: SampleSeed = 0
     """Seed of the sampled responses."""
+
+    @property
+    def in_rounds(self) -> bool:
+        """Whether samples are shared out in rounds, each by what those before it tell."""
+        return any(getattr(self, name) is not None for name in _LIMITS)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _few_samples_first(cls, settings: Any) -> Any:
+        if isinstance(settings, Mapping) and any(settings.get(name) for name in _LIMITS):
+            return {"samples": _FIRST_SAMPLES, **settings}
+        return settings
+
+    @model_validator(mode="after")
+    def _rounds_can_be(self) -> Self:
+        given = [f"--{n.replace('_', '-')}" for n in _LIMITS if getattr(self, n) is not None]
+        if len(given) > 1:
+            raise UserError(f"{' and '.join(given)}: give one of them, which says where to end")
+        if given and self.estimator != "shrunk":
+            raise UserError(
+                f"{given[0]} shares samples out by how surely V* is known, which estimator "
+                f"{self.estimator} does not say of a problem: give --estimator shrunk too"
+            )
+        return self
 
 
 class ImportValuesConfig(ValueConfig, PromptConfig):

@@ -172,7 +172,13 @@ class Experiment:
             "out": self.out / "values" / variant.data / f"seed-{seed}",
             "seed": seed,
         }
-        return build(EstimateConfig, settings | own)
+        config = build(EstimateConfig, settings | own)
+        if self.setting == "samples" and config.in_rounds:
+            raise UserError(
+                f"{self.origin}: a sweep over samples gives each problem equally many: leave the "
+                "budget or target_error out of [estimate]"
+            )
+        return config
 
     def train_config(self, variant: Variant, seed: int, cost: Cost = NO_COST) -> TrainConfig:
         """Training of a variant. What its stage 1 cost is subtracted from what all get."""

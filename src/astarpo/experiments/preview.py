@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from astarpo.config import TrainConfig
+from astarpo.config import EstimateConfig, TrainConfig
 from astarpo.config.train import TRAIN_SETTINGS
 from astarpo.experiments.files import problem_files
 from astarpo.experiments.plan import TEST, Cost, Experiment, Variant, algorithm_of
@@ -31,9 +31,8 @@ def preview(experiment: Experiment) -> list[str]:
         stage1 = experiment.estimate_config(variant, seed)
         if config.values is not None and stage1.out not in tables:
             tables.add(stage1.out)
-            count = sizes[stage1.problems] * stage1.samples
             of = f" of {variant.data}" if variant.data else ""
-            lines.append(f"stage 1{of}, each seed: {count:,} samples")
+            lines.append(f"stage 1{of}, each seed: {_stage1(stage1, sizes[stage1.problems])}")
         lines.append(f"{variant.name}: {_training(config, sizes[config.problems])}; {different}")
     first = experiment.variants[0]
     evaluations = experiment.reference_configs(first)
@@ -56,8 +55,21 @@ def _train_config(
     config = experiment.train_config(variant, seed)
     if config.values is None or experiment.total_samples is None:
         return config
-    each = config.values_samples or experiment.estimate_config(variant, seed).samples
-    return experiment.train_config(variant, seed, Cost(samples=sizes[config.problems] * each))
+    stage1 = experiment.estimate_config(variant, seed)
+    each = config.values_samples or stage1.samples
+    samples = stage1.budget_samples or sizes[config.problems] * each
+    return experiment.train_config(variant, seed, Cost(samples=samples))
+
+
+def _stage1(config: EstimateConfig, num_problems: int) -> str:
+    if config.budget_samples is not None:
+        return f"{config.budget_samples:,} samples, in rounds"
+    if config.budget_tokens is not None:
+        return f"about {config.budget_tokens:,} tokens, in rounds"
+    first = f"{num_problems * config.samples:,} samples"
+    if config.target_error is not None:
+        return f"{first}, then rounds until V* is known to {config.target_error:g}"
+    return first
 
 
 def _training(config: TrainConfig, num_problems: int) -> str:

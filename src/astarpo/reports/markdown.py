@@ -9,6 +9,7 @@ from astarpo.reports.plots import plot_runs
 from astarpo.runtime.files import write_atomic
 from astarpo.runtime.tables import escape_markdown as _cell
 from astarpo.runtime.tables import markdown_table
+from astarpo.values.summary import count_words
 
 
 def write_markdown(path: Path, runs: Sequence[Run]) -> None:
@@ -31,11 +32,11 @@ def write_markdown(path: Path, runs: Sequence[Run]) -> None:
 def _stage1(run: Run) -> str:
     if not (found := run["stage1"]):
         return f"- {_cell(run['name'])}: no value table to be found"
-    counts = " or ".join(map(str, found["num_samples"]))
+    counts = count_words(found["num_samples"])
     return (
         f"- {_cell(run['name'])}: {found['num_problems']} problems, {counts} samples each; mean "
         f"reward {found['mean_reward']:.3f}; all wrong {found['all_wrong']:.1%}, all right "
-        f"{found['all_right']:.1%} of problems"
+        f"{found['all_right']:.1%} of problems; {'; '.join(found['advice'])}"
     )
 
 

@@ -19,6 +19,8 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from astarpo.values.summary import count_words
+
 _SCRIPTS = ("dom.js", "answers.js")
 
 
@@ -93,3 +95,4 @@ _ENVIRONMENT = Environment(
     lstrip_blocks=True,
 )
 _ENVIRONMENT.filters |= {"show": show, "plural": plural, "content_hash": content_hash}
+_ENVIRONMENT.filters["counts"] = count_words

@@ -21,7 +21,7 @@ from astarpo.reports.curves import (
 )
 from astarpo.reports.style import BAR, GUIDE, LINE, embed, finish, label, look, save, single_panel
 from astarpo.values.estimators import ProblemValues
-from astarpo.values.summary import level_counts
+from astarpo.values.summary import count_words, level_counts
 
 MEASURES = {
     "reward": ("mean reward", ""),
@@ -87,14 +87,13 @@ def key_picture(number: int) -> str:
 
 def plot_values(path: Path, values: ProblemValues, beta: float) -> None:
     """Draws V* against the solve rate, and how many problems have each solve rate, into a PNG."""
-    most = int(values.num_samples_P.max())
+    counts = count_words(np.unique(values.num_samples_P).tolist())
     figure = Figure(figsize=(2 * PANEL[0], 3.2), layout="constrained")
     left, right = figure.subplots(1, 2)
     columns = [values.mean_P, values.v_star_P, np.nan_to_num(values.standard_error_P)]
     _draw_estimates(left, np.unique(np.stack(columns, axis=1), axis=0))
-    figure.suptitle(f"β₁ = {beta:g}, N = {most}", fontsize=9)
-    levels, counts = level_counts(values.mean_P)
-    _draw_solve_rates(right, levels.tolist(), counts.tolist())
+    figure.suptitle(f"β₁ = {beta:g}, N = {counts}", fontsize=9)
+    _draw_solve_rates(right, *(part.tolist() for part in level_counts(values.mean_P)))
     save(figure, path)
 
 

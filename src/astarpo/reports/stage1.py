@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 
 from astarpo.config import TrainConfig
+from astarpo.values.advice import advise
 from astarpo.values.choice import estimator_of
 from astarpo.values.estimators import ProblemValues, problem_values
 from astarpo.values.rewards import reward_matrix
@@ -24,10 +25,10 @@ def summarize_stage1(samples: pa.Table, settings: Mapping[str, Any]) -> dict[str
         settings: Those of training, of which `beta1` and `values_samples` are read if given.
 
     Returns:
-        None where there is no sample. `solve_rates` and `lengths` are histograms, `points` the
-        distinct [mean reward, V*, standard error, problems].
+        None where there is no sample. `advice` is lines of text, `solve_rates` and `lengths` are
+        histograms, `points` the distinct [mean reward, V*, standard error, problems].
     """
-    ids, found = _values(samples, settings)
+    ids, rewards_PN, found = _values(samples, settings)
     if not ids:
         return None
     summary = summarize_values(found)
@@ -35,6 +36,7 @@ def summarize_stage1(samples: pa.Table, settings: Mapping[str, Any]) -> dict[str
     beta1 = _known(settings)["beta1"]
     return vars(summary) | {
         "beta1": "inf" if np.isinf(beta1) else beta1,
+        "advice": advise(rewards_PN, found.estimator).lines(),
         "solve_rates": {"x": rates.round(4).tolist(), "count": counts.tolist()},
         "points": _distinct(_points(found)),
         "lengths": _lengths(samples),
@@ -43,18 +45,21 @@ def summarize_stage1(samples: pa.Table, settings: Mapping[str, Any]) -> dict[str
 
 def values_by_problem(samples: pa.Table, settings: Mapping[str, Any]) -> dict[str, list[float]]:
     """[mean reward, V*, standard error] of each problem; arguments as in `summarize_stage1`."""
-    ids, found = _values(samples, settings)
+    ids, _, found = _values(samples, settings)
     return dict(zip(ids, _points(found).tolist(), strict=True))
 
 
-def _values(samples: pa.Table, settings: Mapping[str, Any]) -> tuple[list[str], ProblemValues]:
-    """The problems that have samples, and their values."""
+def _values(
+    samples: pa.Table, settings: Mapping[str, Any]
+) -> tuple[list[str], np.ndarray, ProblemValues]:
+    """The problems that have samples, their rewards [P, N], and their values."""
     samples = samples.select(["problem_id", "sample", "reward"]).drop_null()
     ids = samples["problem_id"].unique().to_pylist()
     rewards_PN = reward_matrix(samples, ids, settings.get("values_samples"))
     sampled = np.flatnonzero(np.isfinite(rewards_PN).any(axis=1))
-    found = problem_values(rewards_PN[sampled], estimator_of(_known(settings)))
-    return [ids[i] for i in sampled], found
+    rewards_PN = rewards_PN[sampled]
+    found = problem_values(rewards_PN, estimator_of(_known(settings)))
+    return [ids[i] for i in sampled], rewards_PN, found
 
 
 def _points(found: ProblemValues) -> np.ndarray:

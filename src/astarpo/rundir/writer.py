@@ -91,7 +91,8 @@ class RunLog:
         """
         before = self._record["inputs"]
         if others := [name for name in inputs if before.get(name, inputs[name]) != inputs[name]]:
-            hint = "; of a value table that has grown take --values-samples as many as it had"
+            hint = "; of a value table that has grown take --values-samples as many as it had, or "
+            hint += "run astarpo estimate again with the budget or target error that it had"
             hint *= any(name.startswith("V*") for name in others)
             raise UserError(
                 f"{self.path}: cannot resume: not what the run began with: {', '.join(others)}; "

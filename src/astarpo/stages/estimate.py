@@ -4,12 +4,19 @@
 
 Finished shards survive any kill; the same call again does what is missing. A sample depends only on
 the seed, its problem and its number, so more samples or problems can be added to a table later.
+
+N is the same for each problem, or is shared out in rounds (values/rounds.py): then a round follows
+from the samples of those before it, so that a later call goes through the same ones.
 """
 
 import logging
+import math
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
 
 from astarpo.config import EstimateConfig, ImportValuesConfig
 from astarpo.engines import load_engine
@@ -32,11 +39,15 @@ from astarpo.stages.prepared import Prepared, prepare_prompts, preview_prompts
 from astarpo.tasks.problem_set import read_problems
 from astarpo.training.sharding import OneProcess
 from astarpo.types import Problem, Prompt, UserError
+from astarpo.values.advice import advise
 from astarpo.values.choice import estimator_of
+from astarpo.values.estimators import problem_values
 from astarpo.values.manifest import TABLE_MARKS, require_fit, started_manifest
 from astarpo.values.plan import missing_shards, sampling_fingerprint
 from astarpo.values.rejudge import rejudge
+from astarpo.values.rounds import Limit, Round, rounds
 from astarpo.values.shards import Sample
+from astarpo.values.shrinkage import Shrunk
 from astarpo.values.summary import column_counts, describe, summarize_samples, summarize_values
 from astarpo.values.table import ValueTable
 
@@ -69,14 +80,38 @@ def estimate(config: EstimateConfig) -> ValueTable:
         with Grader(config.grade_workers, config.grade_timeout, config.trust_reward) as grader:
             if config.rejudge:
                 rejudge(table, problems, grader)
-            shards = missing_shards(table, prompts, config.samples, config.shard_problems)
-            mine = [shards[i] for i in where.share([len(shard) for shard in shards])]
-            _sample_missing(config, vocabulary, engine, grader, table, mine)
+            done = Round(0, np.zeros(len(prompts), np.int64))
+            for done in plan_rounds(config, table, prompts):
+                shards = missing_shards(table, prompts, done.counts_P, config.shard_problems)
+                mine = [shards[i] for i in where.share([len(shard) for shard in shards])]
+                _sample_missing(config, vocabulary, engine, grader, table, mine, done)
         if where.is_first:
-            set_aside = len(problems) - len(prompts)
             kept = [prompt.problem for prompt in prompts]
-            finish_table(table, kept, config.samples, config, num_set_aside=set_aside)
+            facts = {"num_set_aside": len(problems) - len(prompts), "rounds": done.number}
+            finish_table(table, kept, done.counts_P, config, **facts)
     return table
+
+
+def plan_rounds(
+    config: EstimateConfig, table: ValueTable, prompts: Sequence[Prompt]
+) -> Iterator[Round]:
+    """The rounds in which prompts are sampled, each planned once the one before it is there.
+
+    Raises:
+        UserError: Their rewards have more than two values, by which rounds cannot go.
+    """
+    problems = [prompt.problem for prompt in prompts]
+    first_P = np.full(len(prompts), config.samples)
+    if not config.in_rounds:
+        return iter([Round(1, first_P)])
+    estimator = Shrunk(config.beta1)
+    limit = Limit(
+        samples=config.budget_samples or math.inf,
+        tokens=config.budget_tokens or math.inf,
+        error=config.target_error or 0.0,
+    )
+    columns = ["reward", "num_tokens"]
+    return rounds(first_P, lambda n_P: table.matrices(problems, n_P, columns), estimator, limit)
 
 
 def prepare(config: EstimateConfig, problems: list[Problem] | None = None) -> Prepared:
@@ -94,10 +129,24 @@ def prepare(config: EstimateConfig, problems: list[Problem] | None = None) -> Pr
     if problems is None:
         problems = read_problems(config.problems, limit=config.limit)
     prepared = prepare_prompts(config, problems)
+    _refuse_small_budget(config, len(prepared.prompts))
     if held := started_manifest(config.out)["fingerprint"]:
         wanted = sampling_fingerprint(config, prepared.problems, config.seed)
         require_fit(held, wanted, config.out, any_verifier=config.rejudge)
     return prepared
+
+
+def _refuse_small_budget(config: EstimateConfig, num_problems: int) -> None:
+    """Refuses a budget that the first round exceeds, at no less than a token a sample."""
+    for name in ("budget_samples", "budget_tokens"):
+        budget, needed = getattr(config, name), config.samples * num_problems
+        if budget is not None and budget < needed:
+            fits = budget // num_problems
+            lower = f"give --samples {fits}" if fits else f"to {num_problems} with --samples 1"
+            raise UserError(
+                f"{name} {budget} is too little for the first round, {config.samples} samples of "
+                f"each of {num_problems} problems: raise it to {needed}, or {lower}"
+            )
 
 
 def _sample_missing(
@@ -107,13 +156,20 @@ def _sample_missing(
     grader: Grader,
     table: ValueTable,
     shards: Sequence[Sequence[tuple[Prompt, int]]],
+    planned: Round,
 ) -> None:
-    """Samples and judges shard after shard; each is on disk before the next begins."""
+    """Samples and judges a round, shard after shard; each is on disk before the next begins."""
+    if not shards:
+        return
     sampling = Sampling(config.max_new_tokens, config.temperature)
     stopwatch = Stopwatch(dict(table.manifest.get("seconds", {})))
     reasons = column_counts(table.samples(["finish_reason"])["finish_reason"])
+    num_samples = sum(map(len, shards))
+    if planned.number > 1:
+        known = "not known" if math.isnan(planned.error) else f"{planned.error:.4f}"
+        logger.info(f"round {planned.number}: {num_samples} samples; error of V* so far {known}")
     with (
-        Progress("stage 1: samples", sum(map(len, shards))) as progress,
+        Progress("stage 1: samples", num_samples) as progress,
         profile_steps(config.out, len(shards), enabled=config.profile) as begin_step,
     ):
         for shard in shards:
@@ -145,15 +201,17 @@ def _refuse_truncation(reasons: Counter[str], config: EstimateConfig) -> None:
 def finish_table(
     table: ValueTable,
     problems: Sequence[Problem],
-    num_samples: int,
+    num_samples: ArrayLike,
     config: EstimateConfig | ImportValuesConfig,
     **facts: Any,
 ) -> None:
-    """Writes V* and its picture, marks the table as finished and logs what it holds.
+    """Writes V* and its picture, marks the table as finished and logs what it holds, with advice.
 
-    The table has N samples of every problem; `facts` are further entries of its manifest.
+    The table has so many samples of each problem; `facts` are further entries of its manifest.
     """
-    found = table.values(problems, estimator_of(dict(config)), num_samples)
+    estimator = estimator_of(dict(config))
+    rewards_PN = table.rewards(problems, num_samples)
+    found, advice = problem_values(rewards_PN, estimator), advise(rewards_PN, estimator)
     samples = summarize_samples(table.samples(["num_tokens", "finish_reason", "status"]))
     plot_values(table.path / "values.png", found, config.beta1)
     table.write_values(
@@ -162,9 +220,11 @@ def finish_table(
         tokens=samples.num_tokens,
         max_prompt_tokens=config.max_prompt_tokens,
         num_problems=len(problems),
+        advice=advice.facts(),
         **facts,
     )
     logger.info(describe(summarize_values(found), samples, config.max_new_tokens))
+    logger.info("\n".join(advice.lines()))
     what = "import" if isinstance(config, ImportValuesConfig) else "stage 1"
     warn_of_verdicts(what, samples.statuses, samples.truncated_share)
 
@@ -177,7 +237,8 @@ def preview(config: EstimateConfig) -> list[str]:
         problems = [prompt.problem for prompt in prompts]
         missing = ValueTable(config.out).missing_samples(problems, config.samples)
         left = sum(map(len, missing))
+    first = "first round: " if config.in_rounds else ""
     return [
-        f"{wanted} samples ({config.samples} each), {wanted - left} already there",
+        f"{first}{wanted} samples ({config.samples} each), {wanted - left} already there",
         *preview_prompts(vocabulary, prompts, len(all_problems)),
     ]

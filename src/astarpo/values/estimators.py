@@ -137,6 +137,22 @@ class Estimator(ABC):
         """
         return self.estimate(without(rewards_PN, number)).v_star_P
 
+    def errors_after(self, rewards_PN: Floats, more_P: ArrayLike) -> Floats:
+        """The standard errors that are to be expected after more samples.
+
+        Unless an estimator knows better, they fall as one over the root of the number of samples.
+
+        Args:
+            rewards_PN: As in `estimate`.
+            more_P: [P] or one number: samples more of each problem.
+
+        Returns:
+            [P], NaN where `estimate` gives none.
+        """
+        count_P = (~np.isnan(rewards_PN)).sum(axis=1)
+        share_P = count_P / (count_P + np.asarray(more_P))
+        return self.estimate(rewards_PN).standard_error_P * np.sqrt(share_P)
+
     def extremes(self, rewards_PN: Floats) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
         """Which problems are taken to be never solved, and which always, for filters.
 

@@ -7,6 +7,8 @@ that an uninterrupted run would have made, to the byte on CPU.
 from collections.abc import Sequence
 from typing import Any
 
+from numpy.typing import ArrayLike
+
 from astarpo.config import EstimateConfig, ImportValuesConfig
 from astarpo.grading.fingerprint import verifier_fingerprint
 from astarpo.models.folder import fingerprint
@@ -35,9 +37,15 @@ def sampling_fingerprint(
 
 
 def missing_shards(
-    table: ValueTable, prompts: Sequence[Prompt], num_samples: int, shard_problems: int
+    table: ValueTable, prompts: Sequence[Prompt], num_samples: ArrayLike, shard_problems: int
 ) -> list[list[tuple[Prompt, int]]]:
     """Groups the samples that are still missing into shards; prompts of similar length go together.
+
+    Args:
+        table: What there is.
+        prompts: Of the problems.
+        num_samples: [P] or one number: samples that each is to have.
+        shard_problems: Problems in a shard.
 
     Returns:
         Of each shard, prompts with the number of the sample.

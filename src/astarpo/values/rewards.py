@@ -15,7 +15,10 @@ from astarpo.types import Problem
 
 
 def reward_matrix(
-    samples: pa.Table, problem_ids: Sequence[str], num_samples: int | None = None
+    samples: pa.Table,
+    problem_ids: Sequence[str],
+    num_samples: int | None = None,
+    column: str = "reward",
 ) -> NDArray[np.float64]:
     """Rewards by problem and number of the sample.
 
@@ -25,13 +28,14 @@ def reward_matrix(
         samples: Columns `problem_id`, `sample` and `reward`.
         problem_ids: Of the problems, in the order wanted.
         num_samples: N; None for as many as any of these problems has.
+        column: Of `samples`: what is wanted in place of the rewards, such as `num_tokens`.
 
     Returns:
         [P, N], NaN where there is no such sample.
     """
     row_PN = place_matrix(samples, problem_ids, num_samples)
     rewards_PN = np.full(row_PN.shape, np.nan)
-    rewards_PN[row_PN >= 0] = samples["reward"].to_numpy()[row_PN[row_PN >= 0]]
+    rewards_PN[row_PN >= 0] = samples[column].to_numpy()[row_PN[row_PN >= 0]]
     return rewards_PN
 
 
@@ -54,6 +58,35 @@ def place_matrix(
     row_PN = np.full((len(problem_ids), num_samples), -1)
     row_PN[place_R[chosen_R], number_R[chosen_R]] = np.flatnonzero(chosen_R)
     return row_PN
+
+
+def sample_matrices(
+    samples: pa.Table,
+    problem_ids: Sequence[str],
+    counts_P: NDArray[np.int64],
+    columns: Sequence[str],
+) -> list[NDArray[np.float64]]:
+    """What the first samples of each problem have in some columns.
+
+    Args:
+        samples: Columns `problem_id`, `sample` and those asked for.
+        problem_ids: Of the problems, in the order wanted.
+        counts_P: [P] how many samples of each.
+        columns: Such as `reward` and `num_tokens`.
+
+    Returns:
+        [P, N] of each column, NaN where there is no such sample.
+    """
+    most = int(counts_P.max(initial=0))
+    is_beyond_PN = np.arange(most) >= counts_P[:, None]
+    found = [reward_matrix(samples, problem_ids, most, column) for column in columns]
+    return [np.where(is_beyond_PN, np.nan, values_PN) for values_PN in found]
+
+
+def find_lacking(rewards_PN: NDArray[np.float64], counts_P: NDArray[np.int64]) -> list[int]:
+    """Problems that have fewer samples than they should, or none, by their places."""
+    there_P = (~np.isnan(rewards_PN)).sum(axis=1)
+    return np.flatnonzero((there_P < counts_P) | (counts_P == 0)).tolist()
 
 
 def find_changed(samples: pa.Table, problems: Sequence[Problem]) -> Problem | None:

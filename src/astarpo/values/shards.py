@@ -10,8 +10,9 @@ manifest is made again. The numbered shards of version 0.1.0, `samples-00000.par
 
 import hashlib
 import json
+import logging
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -19,12 +20,14 @@ from typing import Any
 import pyarrow as pa
 
 from astarpo.grading.columns import answer_row, answer_schema
-from astarpo.runtime.files import DamagedFileError
+from astarpo.runtime.files import DamagedFileError, disk_errors
 from astarpo.runtime.parquet import open_parquet, seal_of, write_parquet
 from astarpo.types import Answer
 
 _NAME = re.compile(r"samples-(?:[0-9a-f]{16}|(\d{5}))\.parquet")
 _FINGERPRINT = b"astarpo.fingerprint"
+
+logger = logging.getLogger("astarpo")
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,3 +95,37 @@ def read_shard(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
     with open_parquet(path, is_checked=True) as file:
         table = file.read(columns=columns)
     return table if columns is None else table.select(columns)  # Arrow reads in the file's order.
+
+
+class Shards:
+    """The shards in a folder, each checked to be whole when it is first asked about."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._fingerprints: dict[Path, dict[str, Any] | None] = {}
+
+    def __iter__(self) -> Iterator[Path]:
+        return iter(shard_paths(self.folder))
+
+    def fingerprint_of(self, shard: Path) -> dict[str, Any] | None:
+        """What a shard says of its samples, as `check_shard` gives it."""
+        if shard not in self._fingerprints:
+            self._fingerprints[shard] = check_shard(shard)
+        return self._fingerprints[shard]
+
+    def write(self, rows: pa.Table, fingerprint: dict[str, Any]) -> Path:
+        """Writes rows in `SCHEMA` as one more shard, and returns its path."""
+        shard = write_shard(self.folder, rows, fingerprint)
+        self._fingerprints[shard] = fingerprint
+        return shard
+
+    def set_damaged_aside(self) -> None:
+        """Renames shards that are damaged, with a warning, so that they are none any more."""
+        for shard in self:
+            try:
+                self.fingerprint_of(shard)
+            except DamagedFileError as error:
+                name = f"damaged-{shard.name}"
+                with disk_errors(shard):
+                    shard.replace(shard.with_name(name))
+                logger.warning(f"{error}; set aside as {name}, its samples come anew")

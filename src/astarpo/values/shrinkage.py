@@ -29,7 +29,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from astarpo.values.estimators import Estimator, Floats, ValueEstimate, without
 
@@ -80,7 +80,7 @@ class Shrunk(Estimator):
         if len(levels) == 2:
             value_P, error_P = self._by_rates(rewards_PN, *levels)
         else:
-            value_P, error_P = self._by_moments(rewards_PN, rewards_PN)
+            value_P, error_P, _ = self._by_moments(rewards_PN, rewards_PN)
         if there_PN.sum(axis=1).max(initial=1) == 1:
             error_P = np.full_like(error_P, np.nan)
         return ValueEstimate(value_P, error_P)
@@ -101,6 +101,31 @@ class Shrunk(Estimator):
         never = np.array([chance_of_all(b, a) >= 0.5 for a, b in posteriors], dtype=bool)
         always = np.array([chance_of_all(a, b) >= 0.5 for a, b in posteriors], dtype=bool)
         return never[place_P], always[place_P]
+
+    def knowledge(self, rewards_PN: Floats) -> tuple[Floats, Floats]:
+        """How surely each problem is known.
+
+        Args:
+            rewards_PN: As in `estimate`.
+
+        Returns:
+            [P] the mean squared distance of V* from its estimate by what is known of the problem,
+            and [P] how many samples that is worth: a + b of its posterior, or n + sigma^2 / tau^2.
+        """
+        levels = _levels(rewards_PN)
+        if len(levels) != 2:
+            error_P, worth_P = self._by_moments(rewards_PN, rewards_PN)[1:]
+            return error_P**2, worth_P
+        posteriors, place_P = _posteriors(rewards_PN, levels[1])
+        squared = [self._posterior_error(a, b, *levels) ** 2 for a, b in posteriors]
+        return np.array(squared)[place_P], np.array([a + b for a, b in posteriors])[place_P]
+
+    def errors_after(self, rewards_PN: Floats, more_P: ArrayLike) -> Floats:
+        """By what all samples so far are worth; see `values.rounds` for the law."""
+        if (~np.isnan(rewards_PN)).sum(axis=1).max(initial=1) == 1:
+            return np.full(len(rewards_PN), np.nan)
+        squared_P, worth_P = self.knowledge(rewards_PN)
+        return np.sqrt(squared_P / (1 + np.asarray(more_P) / worth_P))
 
     def _by_rates(self, rewards_PN: Floats, low: float, high: float) -> tuple[Floats, Floats]:
         posteriors, place_P = _posteriors(rewards_PN, high)
@@ -134,8 +159,11 @@ class Shrunk(Estimator):
         distance = self._value(log_p, log_q, low, high) - estimate
         return float(np.sqrt(np.average(distance**2, weights=weight)))
 
-    def _by_moments(self, rewards_PN: Floats, fit_PN: Floats) -> tuple[Floats, Floats]:
-        """V* of each problem by the moments of `fit_PN`; a problem may have no sample."""
+    def _by_moments(self, rewards_PN: Floats, fit_PN: Floats) -> tuple[Floats, Floats, Floats]:
+        """V* by the moments of `fit_PN`, its error, and the samples that what is known is worth.
+
+        A problem may have no sample.
+        """
         top = float(np.nanmax(fit_PN))
         mean, within, between = _moments(self._z(fit_PN, top))
         z_PN, count_P = self._z(rewards_PN, top), (~np.isnan(rewards_PN)).sum(axis=1)
@@ -144,9 +172,10 @@ class Shrunk(Estimator):
         weight_P = between / (between + within / some_P) if between else np.zeros(len(count_P))
         shrunk_P = mean + weight_P * (mean_P - mean)
         error_P = np.sqrt(weight_P * within / some_P)
+        worth_P = count_P + (within / between if between else math.inf)
         if math.isinf(self.beta1):
-            return shrunk_P, error_P
-        return top + self.beta1 * np.log(shrunk_P), self.beta1 * error_P / shrunk_P
+            return shrunk_P, error_P, worth_P
+        return top + self.beta1 * np.log(shrunk_P), self.beta1 * error_P / shrunk_P, worth_P
 
     def _z(self, rewards_PN: Floats, top: float) -> Floats:
         """exp(r / beta_1), up to a factor by which none is above 1; r at beta_1 = inf."""
@@ -186,9 +215,9 @@ def fit_beta_prior(right_P: np.ndarray, count_P: np.ndarray) -> Beta:
     return _prior(mean_logit, rho_logit)
 
 
-def chance_of_all(a: float, b: float) -> float:
-    """Probability that `FURTHER_SAMPLES` samples of a problem all succeed where p ~ Beta(a, b)."""
-    return math.exp(_log_beta(a + FURTHER_SAMPLES, b) - _log_beta(a, b))
+def chance_of_all(a: float, b: float, num_samples: int = FURTHER_SAMPLES) -> float:
+    """Probability that so many samples of a problem all succeed where p ~ Beta(a, b)."""
+    return math.exp(_log_beta(a + num_samples, b) - _log_beta(a, b))
 
 
 def _levels(rewards_PN: Floats) -> tuple[float, ...]:

@@ -20,6 +20,7 @@ _MAX_LEVELS = 40
 _NUM_BINS = 20
 
 _BAR_WIDTH = 40
+_MAX_COUNTS = 2
 
 
 class Levels(NamedTuple):
@@ -96,7 +97,7 @@ def summarize_samples(samples: pa.Table) -> SampleSummary:
 def describe(values: ValueSummary, samples: SampleSummary, max_new_tokens: int) -> str:
     """What stage 1 found, as text for the log."""
     rates, counts = values.solve_rates
-    counted = " or ".join(map(str, values.num_samples))
+    counted = count_words(values.num_samples)
     lines = [f"solve rate of {values.num_problems} problems over {counted} samples:"]
     for rate, count in zip(rates, counts, strict=True):
         bar = "#" * round(_BAR_WIDTH * count / counts.max())
@@ -109,6 +110,13 @@ def describe(values: ValueSummary, samples: SampleSummary, max_new_tokens: int) 
         f"limit {max_new_tokens}; truncated {samples.truncated_share:.1%}; verdicts: {verdicts}",
     ]
     return "\n".join(lines)
+
+
+def count_words(num_samples: Sequence[int]) -> str:
+    """The different numbers of samples that problems have, such as "8", "2 or 8", "2 to 31"."""
+    if len(num_samples) > _MAX_COUNTS:
+        return f"{min(num_samples)} to {max(num_samples)}"
+    return " or ".join(map(str, num_samples))
 
 
 def level_counts(means: ArrayLike) -> Levels:

@@ -2,14 +2,13 @@
 
     manifest.json      what was sampled, from which model, judged by which verifier
     samples-*.parquet  every sample with its reward, in shards that are written once
-    values.parquet     V* of each problem, derived from the rewards by one estimator and one N
+    values.parquet     V* of each problem and its number of samples, derived from the rewards
 
 V* follows from raw rewards, so estimator, N and filters change without sampling again. Damage to
 any file is noticed; the same `astarpo estimate` restores a shard or manifest that is damaged or
 lost.
 """
 
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -18,11 +17,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from astarpo.runtime.files import DamagedFileError, disk_errors, write_sealed_json
-from astarpo.runtime.parquet import write_parquet
 from astarpo.types import Problem, UserError
+from astarpo.values.derived import read_counts, write_values
 from astarpo.values.estimators import Estimator, ProblemValues, problem_values
 from astarpo.values.manifest import (
     FORMAT,
@@ -32,12 +31,10 @@ from astarpo.values.manifest import (
     require_fit,
     started_manifest,
 )
-from astarpo.values.rewards import find_changed, reward_matrix
-from astarpo.values.shards import SCHEMA, Sample, check_shard, read_shard, shard_paths, write_shard
+from astarpo.values.rewards import find_changed, find_lacking, sample_matrices
+from astarpo.values.shards import SCHEMA, Sample, Shards, read_shard
 
 _AGAIN = "run the same astarpo estimate again"
-
-logger = logging.getLogger("astarpo")
 
 
 class ValueTable:
@@ -69,7 +66,7 @@ class ValueTable:
         except DamagedFileError as error:
             raise DamagedFileError(f"{error}; {_AGAIN}: it makes this file anew") from error
         self._fingerprint = self.manifest["fingerprint"]
-        self._checked: dict[Path, dict[str, Any] | None] = {}  # shards and their fingerprints
+        self._shards = Shards(self.path)
 
     @classmethod
     def start(
@@ -105,7 +102,7 @@ class ValueTable:
         write_sealed_json(path / MANIFEST, manifest)
         table = cls(path)
         table._fingerprint = fingerprint
-        table._set_damaged_aside()
+        table._shards.set_damaged_aside()
         return table
 
     def setting(self, name: str) -> Any:
@@ -119,8 +116,28 @@ class ValueTable:
 
     @property
     def num_samples(self) -> int:
-        """N, samples of each problem, as the table was last finished with."""
+        """N, samples of each problem, as the table was last finished with; the fewest of any."""
         return self._finished("samples")
+
+    def counts(
+        self, problems: Sequence[Problem], num_samples: ArrayLike | None = None
+    ) -> NDArray[np.int64]:
+        """How many samples of each problem V* is from: its first ones.
+
+        Args:
+            problems: In the order wanted.
+            num_samples: [P] or one number; None for what the table was last finished with, of which
+                a problem that was not there then may have none.
+        """
+        if num_samples is not None:
+            return np.broadcast_to(np.asarray(num_samples, np.int64), len(problems))
+        if self.manifest.get("max_samples", self.num_samples) == self.num_samples:
+            return np.full(len(problems), self.num_samples)
+        try:
+            held = read_counts(self.path)
+        except DamagedFileError as error:
+            raise DamagedFileError(f"{error}; {_AGAIN}: it makes this file anew") from error
+        return np.array([held.get(problem.id, 0) for problem in problems], np.int64)
 
     def require_fit(self, fingerprint: Mapping[str, Any]) -> None:
         """Checks that these samples are what `fingerprint` would give.
@@ -140,14 +157,15 @@ class ValueTable:
 
     def append(self, samples: Sequence[Sample]) -> None:
         """Writes finished samples as one more shard."""
-        self._write(pa.Table.from_pylist([asdict(sample) for sample in samples], schema=SCHEMA))
+        rows = pa.Table.from_pylist([asdict(sample) for sample in samples], schema=SCHEMA)
+        self._shards.write(rows, self._fingerprint)
 
     def stale_shards(self) -> list[Path]:
         """The shards that were judged by other verifiers than this table's, or by unknown ones."""
         return [
             shard
-            for shard in shard_paths(self.path)
-            if (held := self._fingerprint_of(shard)) is None
+            for shard in self._shards
+            if (held := self._shards.fingerprint_of(shard)) is None
             or any(
                 held[name] != self.manifest["fingerprint"].get(name)
                 for name in held
@@ -157,7 +175,7 @@ class ValueTable:
 
     def replace(self, shard: Path, rows: pa.Table) -> None:
         """Writes a shard's samples with other verdicts in its place."""
-        if self._write(rows) != shard:  # Version 0.1.0 named it.
+        if self._shards.write(rows, self._fingerprint) != shard:  # Version 0.1.0 named it.
             shard.unlink()
 
     def samples(self, columns: Sequence[str] | None = None) -> pa.Table:
@@ -167,9 +185,9 @@ class ValueTable:
             UserError: A shard is damaged or of another table.
         """
         tables = []
-        for shard in shard_paths(self.path):
+        for shard in self._shards:
             try:
-                held = self._fingerprint_of(shard)
+                held = self._shards.fingerprint_of(shard)
                 tables.append(read_shard(shard, columns))
             except DamagedFileError as error:
                 raise DamagedFileError(f"{error}; {_AGAIN}: it makes its samples anew") from error
@@ -177,14 +195,18 @@ class ValueTable:
             require_fit(held or {}, self.manifest["fingerprint"], shard, misfit)
         return pa.concat_tables([SCHEMA.empty_table().select(columns or SCHEMA.names), *tables])
 
-    def missing_samples(self, problems: Sequence[Problem], num_samples: int) -> list[list[int]]:
-        """For each problem, which of its first `num_samples` samples are not there yet.
+    def missing_samples(
+        self, problems: Sequence[Problem], num_samples: ArrayLike
+    ) -> list[list[int]]:
+        """For each problem, which of its first samples, so many as in `counts`, are not there yet.
 
         Raises:
             UserError: A problem differs from the one of the same id that was sampled.
         """
-        rewards_PN = self._rewards(problems, num_samples)
-        return [np.flatnonzero(row).tolist() for row in np.isnan(rewards_PN)]
+        counts_P = self.counts(problems, num_samples)
+        (rewards_PN,) = self.matrices(problems, counts_P, ["reward"])
+        rows = zip(rewards_PN, counts_P, strict=True)
+        return [np.flatnonzero(np.isnan(row[:count])).tolist() for row, count in rows]
 
     def sampled(self, problems: Sequence[Problem]) -> list[Problem]:
         """Those of the problems that this table has samples of."""
@@ -192,39 +214,44 @@ class ValueTable:
         return [problem for problem in problems if problem.id in known]
 
     def rewards(
-        self, problems: Sequence[Problem], num_samples: int | None = None
+        self, problems: Sequence[Problem], num_samples: ArrayLike | None = None
     ) -> NDArray[np.float64]:
         """Rewards of the first samples of each problem.
 
         Args:
             problems: In the order wanted.
-            num_samples: N; None for all that the table was made with.
+            num_samples: As in `counts`.
 
         Returns:
-            [P, N].
+            [P, N], NaN beyond a problem's number of samples.
 
         Raises:
             UserError: Samples are missing, or a problem has changed since.
         """
-        num_samples = num_samples or self.num_samples
-        rewards_PN = self._rewards(problems, num_samples)
-        if lacking := np.flatnonzero(np.isnan(rewards_PN).any(axis=1)).tolist():
+        counts_P = self.counts(problems, num_samples)
+        (rewards_PN,) = self.matrices(problems, counts_P, ["reward"])
+        if lacking := find_lacking(rewards_PN, counts_P):
+            fewest, most = self.manifest.get("samples", 0), self.manifest.get("max_samples", 0)
+            several = num_samples is not None and fewest < most
             raise UserError(
                 f"{self.path}: {len(lacking)} of {len(problems)} problems lack samples out of "
-                f"{num_samples} (such as {problems[lacking[0]].id}); finish it with astarpo "
-                "estimate"
+                f"{counts_P.max()} (such as {problems[lacking[0]].id}); finish it with astarpo "
+                "estimate" + f", or take at most {fewest}, which each problem has" * several
             )
         return rewards_PN
 
     def values(
-        self, problems: Sequence[Problem], estimator: Estimator, num_samples: int | None = None
+        self,
+        problems: Sequence[Problem],
+        estimator: Estimator,
+        num_samples: ArrayLike | None = None,
     ) -> ProblemValues:
         """V* of each problem: what training, exports, reports and pictures use.
 
         Args:
             problems: In the order wanted.
             estimator: How V* is estimated.
-            num_samples: As in `rewards`.
+            num_samples: As in `counts`.
 
         Raises:
             UserError: As in `rewards`.
@@ -235,52 +262,31 @@ class ValueTable:
         """Writes values.parquet and marks the table as finished.
 
         Args:
-            problems: The table has N samples of each.
+            problems: The table has samples of each.
             found: Their `values`.
             facts: Further entries of the manifest.
         """
-        columns = {
-            "problem_id": [p.id for p in problems],
-            "n": pa.array(found.num_samples_P, pa.int32()),
-            "mean_reward": found.mean_P,
-            "v_star": found.v_star_P,
-            "v_star_se": found.standard_error_P,
-            "estimator": [str(found.estimator)] * len(problems),
-        }
-        write_parquet(self.path / "values.parquet", pa.table(columns))
-        self.set_facts(samples=int(found.num_samples_P.min()), **facts)
+        write_values(self.path, problems, found)
+        most = int(found.num_samples_P.max())
+        self.set_facts(samples=int(found.num_samples_P.min()), max_samples=most, **facts)
 
-    def _rewards(self, problems: Sequence[Problem], num_samples: int) -> NDArray[np.float64]:
-        """[P, N] rewards, NaN where there is no sample yet."""
-        rows = self.samples(["problem_id", "problem_digest", "sample", "reward"])
-        rows = rows.filter(pc.field("sample") < num_samples)
+    def matrices(
+        self, problems: Sequence[Problem], counts_P: NDArray[np.int64], columns: Sequence[str]
+    ) -> list[NDArray[np.float64]]:
+        """Columns of the samples so far as matrices; see `values.rewards.sample_matrices`.
+
+        Raises:
+            UserError: A problem differs from the one of the same id that was sampled.
+        """
+        rows = self.samples(["problem_id", "problem_digest", "sample", *columns])
+        rows = rows.filter(pc.field("sample") < int(counts_P.max(initial=0)))
         if changed := find_changed(rows, problems):
             raise UserError(
                 f"{self.path}: problem {changed.id} was sampled with another text or answer"
             )
-        return reward_matrix(rows, [p.id for p in problems], num_samples)
-
-    def _write(self, rows: pa.Table) -> Path:
-        shard = write_shard(self.path, rows, self._fingerprint)
-        self._checked[shard] = self._fingerprint
-        return shard
+        return sample_matrices(rows, [problem.id for problem in problems], counts_P, columns)
 
     def _finished(self, name: str) -> Any:
         if not {"samples", name} <= self.manifest.keys():
             raise UserError(f"{self.path}: unfinished; {_AGAIN}")
         return self.manifest[name]
-
-    def _fingerprint_of(self, shard: Path) -> dict[str, Any] | None:
-        """What a shard says of its samples; the first time, it is checked to be whole."""
-        if shard not in self._checked:
-            self._checked[shard] = check_shard(shard)
-        return self._checked[shard]
-
-    def _set_damaged_aside(self) -> None:
-        for shard in shard_paths(self.path):
-            try:
-                self._fingerprint_of(shard)
-            except DamagedFileError as error:
-                with disk_errors(shard):
-                    shard.replace(shard.with_name(f"damaged-{shard.name}"))
-                logger.warning(f"{error}; set aside as damaged-{shard.name}, its samples come anew")

@@ -58,6 +58,11 @@ def prepare(config: ExportConfig) -> tuple[ValueTable, list[Problem], list[Probl
     kept = table.sampled(problems)
     if not kept:
         raise UserError(f"{config.table}: holds no sample of the problems in {config.problems}")
+    if config.format == "apo" and len(set(table.counts(kept).tolist())) > 1:
+        raise UserError(
+            f"{config.table}: format apo needs equally many samples of each problem: give another "
+            "--format, with V*, or sample what is missing with astarpo estimate --samples"
+        )
     return table, problems, kept
 
 
