@@ -47,7 +47,8 @@ def _main(run: Run) -> list[Claim]:
         return [Claim(words), Claim("not measured on held-out problems yet")]
     if run["stage1"]:
         found = run["stage1"]
-        words = f"reference solves {found['mean_reward']:.3f} of {found['num_problems']:,} problems"
+        mean, count = found["mean_reward"], found["num_problems"]
+        words = f"mean reward of the reference {mean:.3f} on {count:,} problems"
         return [Claim(words), Claim("no training step yet")]
     return [Claim("nothing is measured yet")]
 

@@ -160,6 +160,8 @@ def _residuals(training: pa.Table) -> dict[str, Any] | None:
     edges = np.linspace(-widest, widest, _RESIDUAL_BINS + 1)
     late = _late(step_A)
     early = _late(-step_A)
-    shares = [(np.histogram(residual_A[part], edges)[0] / part.sum()).tolist() for part in (early, late)]
+    shares = [
+        (np.histogram(residual_A[part], edges)[0] / part.sum()).tolist() for part in (early, late)
+    ]
     means = [float(residual_A[part].mean()) for part in (early, late)]
     return {"edges": edges.tolist(), "early": shares[0], "late": shares[1], "means": means}

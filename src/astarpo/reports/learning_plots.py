@@ -89,7 +89,9 @@ def _tell_thirds(thirds: Sequence[Mapping[str, Any]]) -> str:
     for third in thirds:
         low, high = (f"{rate:.3g}" for rate in third["solve_rates"])
         span = low if low == high else f"{low} to {high}"
-        parts.append(f"{third['name']}: mean reward {span} in stage 1, {third['problems']:,}")
+        parts.append(
+            f"{third['name']}: mean reward {span} in stage 1, {third['problems']:,} problems"
+        )
     return f"Problems trained on in thirds ({'; '.join(parts)}), mean of {SMOOTH} steps."
 
 
@@ -102,6 +104,7 @@ def _draw_residuals(axis: Axes, found: Mapping[str, Any]) -> None:
     finish(axis, "reward − V* of an answer", "share of answers")
     axis.grid(visible=False, axis="x")
     axis.margins(y=0.3)
+    axis.locator_params(axis="x", nbins=5)
     axis.legend(fontsize=8, frameon=False)
 
 

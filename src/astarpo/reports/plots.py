@@ -79,8 +79,7 @@ def plot_runs(path: Path, curves: Mapping[str, Columns]) -> None:
         curves: The columns of each run by its name, as `columns_of` gives them.
     """
     grid = [
-        [_panel(x, name, with_name=x == "step") for x in ("step", "seconds")]
-        for name in _IN_FILES
+        [_panel(x, name, with_name=x == "step") for x in ("step", "seconds")] for name in _IN_FILES
     ]
     save(curves_figure(grid, _lines(curves), smooth=SMOOTH), path)
 
@@ -161,7 +160,9 @@ def _draw_estimates(axis: Axes, points_P3: np.ndarray) -> None:
     lowest, highest = min(0.0, float(mean.min())), max(1.0, float(mean.max()))
     # V* lies within the rewards, and so do its errors.
     errors = np.minimum(error, [value - lowest, highest - value]).clip(min=0)
-    axis.errorbar(mean, value, yerr=errors, fmt="o", markersize=5, capsize=3, color=look(0)["color"])
+    axis.errorbar(
+        mean, value, yerr=errors, fmt="o", markersize=5, capsize=3, color=look(0)["color"]
+    )
     ends = [lowest, highest]
     axis.plot(ends, ends, label="mean reward (β₁ = ∞)", **GUIDE)
     finish(axis, _MEAN_REWARD, "V*, ± one standard error")

@@ -100,9 +100,7 @@ def _score_of(entry: Mapping[str, Any]) -> str:
     return str(entry["protocol"].get("score"))
 
 
-def _change(
-    both: Sequence[_Result | None], name: str, notes: list[str]
-) -> dict[str, float] | None:
+def _change(both: Sequence[_Result | None], name: str, notes: list[str]) -> dict[str, float] | None:
     """Trained minus reference, paired by problem."""
     tables, identities = [], set()
     for result in both:

@@ -52,10 +52,16 @@ function ofKind(problem, kind) {
   return [];
 }
 
+// The sampled answers among some, or all where none was sampled.
+function sampledOf(rows) {
+  const sampled = rows.filter((i) => !answers.greedy[i]);
+  return sampled.length ? sampled : rows;
+}
+
 // How the mean reward changed: from the reference's to the trained policy's answers, else from
 // stage 1 to the later half of training.
 function changeOf(problem) {
-  let [before, after] = [ofKind(problem, "reference"), ofKind(problem, "trained")];
+  let [before, after] = ["reference", "trained"].map((kind) => sampledOf(ofKind(problem, kind)));
   if (!before.length || !after.length) {
     const training = ofKind(problem, "training");
     [before, after] = [ofKind(problem, "stage1"), training.slice(Math.floor(training.length / 2))];

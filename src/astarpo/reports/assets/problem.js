@@ -15,10 +15,12 @@ function follow() {
   }
   if (problem < 0) {
     byId("detail").replaceChildren(note("The problem of this address is not in this page."));
-    return true;
+  } else {
+    const place = found.indexOf(problem);
+    if (place >= 0) turn(Math.floor(place / PAGE));
+    choose(problem, false);
   }
-  choose(problem, false);
-  if (left.y === undefined) byId("answers").scrollIntoView({ block: "start", behavior: "instant" });
+  if (left.y === undefined) byId("detail").scrollIntoView({ block: "start", behavior: "instant" });
   return true;
 }
 
