@@ -308,15 +308,16 @@ def chromium() -> str:
     return found
 
 
-def open_page(page: Path, profile: Path) -> str:
-    """The page's elements after its scripts have run, as text."""
+def open_page(page: Path | str, profile: Path) -> str:
+    """The elements of a page, a file or an address, after its scripts have run, as text."""
+    address = page.as_uri() if isinstance(page, Path) else page
     dom = ""
     for seconds in (20, 60, 180):  # of virtual time, which on a busy machine may end too soon
         words = [
             chromium(), "--headless", "--no-sandbox", "--disable-gpu", "--disable-quic",
             "--no-first-run", "--disable-background-networking", "--disable-component-update",
             "--disable-sync", "--enable-logging=stderr", f"--user-data-dir={profile}",
-            f"--virtual-time-budget={seconds * 1000}", "--dump-dom", page.as_uri(),
+            f"--virtual-time-budget={seconds * 1000}", "--dump-dom", address,
         ]  # fmt: skip
         done = subprocess.run(words, capture_output=True, timeout=120, check=True)
         log = done.stderr.decode("utf-8", "replace")

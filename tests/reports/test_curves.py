@@ -116,7 +116,7 @@ def test_errors_of_v_star_stay_within_the_rewards():
     _draw_estimates(axis, np.array([[0.0, 0.05, 0.2], [1.0, 0.95, 0.2], [0.5, 0.5, 0.1]]))
     (bars,) = axis.collections
     ends = sorted((float(low[1]), float(high[1])) for low, high in bars.get_segments())
-    assert ends == [pytest.approx(x) for x in [(0.0, 0.1), (0.4, 0.6), (0.9, 1.0)]]
+    assert ends == [pytest.approx(x) for x in [(0.0, 0.25), (0.4, 0.6), (0.75, 1.0)]]
 
 
 def test_every_axis_of_a_page_has_its_name():

@@ -159,8 +159,8 @@ def test_a_headline_says_the_change_and_every_loss():
     }  # fmt: skip
     assert headline(run) == [
         ("avg@4 0.433 → 0.906 (+0.474 ± 0.024)", "better"),
-        ("pass@1, greedy 0.994 → 0.979 (−0.015 ± 0.012)", "worse"),
-        ("maj@4 0.900 → 0.500 (−0.400 ± 0.100)", "worse"),
+        ("pass@1, greedy 0.994 → 0.979 (-0.015 ± 0.012)", "worse"),
+        ("maj@4 0.900 → 0.500 (-0.400 ± 0.100)", "worse"),
         ("suite paper: aime24", "worse"),
     ]
     assert verdict_of(score(0.0, 0.1)) == verdict_of(None) == ""

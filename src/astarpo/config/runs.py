@@ -113,7 +113,7 @@ class ReportConfig(Config):
     markdown: Annotated[bool, declare(Group.FILES)] = False
     """Write report.md with PNG pictures beside the page too."""
     watch: Annotated[bool, declare(Group.FILES)] = False
-    """Make the page anew as its runs go on, until the last of them ends; the page reloads itself."""
+    """Make the page anew as its runs go on, until the last one ends; the page reloads itself."""
 
 
 class RunsConfig(Config):

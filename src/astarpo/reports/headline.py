@@ -85,7 +85,7 @@ def _scores(run: Run) -> list[Claim]:
         words = f"{score_name(name)} {before[name]['value']:.3f} → {after[name]['value']:.3f}"
         if change:
             half = (change["high"] - change["low"]) / 2
-            words += f" ({_signed(change['value'])} ± {half:.3f})"
+            words += f" ({change['value']:+.3f} ± {half:.3f})"
         claims.append(Claim(words, verdict))
     return claims
 
@@ -112,7 +112,3 @@ def _held_out(columns: Mapping[str, Sequence[float]]) -> Claim:
         verdict = "worse"
     steps = f"step {columns['step'][0]} to {columns['step'][-1]}"
     return Claim(f"held-out reward {first:.3f} → {last:.3f} ({steps})", verdict)
-
-
-def _signed(value: float) -> str:
-    return f"{value:+.3f}".replace("-", "−")

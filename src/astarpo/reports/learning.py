@@ -158,10 +158,7 @@ def _residuals(training: pa.Table) -> dict[str, Any] | None:
     residual_A = reward_A - v_star_A
     widest = max(1.0, float(np.abs(residual_A).max()))
     edges = np.linspace(-widest, widest, _RESIDUAL_BINS + 1)
-    late = _late(step_A)
-    early = _late(-step_A)
-    shares = [
-        (np.histogram(residual_A[part], edges)[0] / part.sum()).tolist() for part in (early, late)
-    ]
-    means = [float(residual_A[part].mean()) for part in (early, late)]
-    return {"edges": edges.tolist(), "early": shares[0], "late": shares[1], "means": means}
+    parts = [residual_A[_late(-step_A)], residual_A[_late(step_A)]]
+    early, late = ((np.histogram(part, edges)[0] / len(part)).tolist() for part in parts)
+    means = [float(part.mean()) for part in parts]
+    return {"edges": edges.tolist(), "early": early, "late": late, "means": means}

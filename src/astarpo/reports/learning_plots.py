@@ -7,6 +7,7 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from astarpo.reports.curves import PANEL, SMOOTH, running_mean
+from astarpo.reports.page import plural
 from astarpo.reports.style import BAR, GUIDE, LINE, embed, finish, look, single_panel
 
 _MAX_AREA = 160.0  # points squared, of the dot with the most problems
@@ -22,7 +23,7 @@ def learning_pictures(found: Mapping[str, Any]) -> dict[str, tuple[str, str]]:
         "before_after": ("test problems, before against after", _draw_before_after, _tell_change),
         "reached": ("V* against what training then got", _draw_reached, _tell_reached),
         "thirds": ("reward by difficulty", _draw_thirds, _tell_thirds),
-        "residuals": ("training answers by reward − V*", _draw_residuals, _tell_residuals),
+        "residuals": ("training answers by reward minus V*", _draw_residuals, _tell_residuals),
     }
     pictures = {}
     for name, (title, picture, words) in draw.items():
@@ -89,9 +90,8 @@ def _tell_thirds(thirds: Sequence[Mapping[str, Any]]) -> str:
     for third in thirds:
         low, high = (f"{rate:.3g}" for rate in third["solve_rates"])
         span = low if low == high else f"{low} to {high}"
-        parts.append(
-            f"{third['name']}: mean reward {span} in stage 1, {third['problems']:,} problems"
-        )
+        count = plural(third["problems"], "problem")
+        parts.append(f"{third['name']}: mean reward {span} in stage 1, {count}")
     return f"Problems trained on in thirds ({'; '.join(parts)}), mean of {SMOOTH} steps."
 
 
@@ -101,7 +101,7 @@ def _draw_residuals(axis: Axes, found: Mapping[str, Any]) -> None:
              label="first third of steps", **BAR)  # fmt: skip
     axis.stairs(found["late"], edges, color=look(0)["color"], linewidth=1.8,
                 label="last third of steps")  # fmt: skip
-    finish(axis, "reward − V* of an answer", "share of answers")
+    finish(axis, "reward minus V* of an answer", "share of answers")
     axis.grid(visible=False, axis="x")
     axis.margins(y=0.3)
     axis.locator_params(axis="x", nbins=5)
@@ -109,7 +109,7 @@ def _draw_residuals(axis: Axes, found: Mapping[str, Any]) -> None:
 
 
 def _tell_residuals(found: Mapping[str, Any]) -> str:
-    early, late = (f"{mean:+.3f}".replace("-", "−") for mean in found["means"])
+    early, late = (f"{mean:+.3f}" for mean in found["means"])
     return (
         f"The advantage of each answer of training: {early} on average in the first third of the "
         f"steps, {late} in the last. Above zero training makes an answer likelier, below less so."

@@ -29,6 +29,7 @@ from astarpo.types import UserError
 
 _SECONDS_BETWEEN_LOOKS = 2.0
 _SECONDS_BETWEEN_RELOADS = 5.0
+_MADE_FROM_OTHERS = {".html", ".md", ".png"}
 # Making pages takes no more than this share of a core from the run that is watched.
 _MAX_SHARE = 0.1
 
@@ -120,14 +121,11 @@ def _any_running(runs: list[RunDirectory]) -> bool:
 
 def _written(runs: list[RunDirectory]) -> set[tuple[Path, int]]:
     """The files and folders that a page is made from, each with the time of its last change."""
-    folders = {run.path for run in runs} | {run.training for run in runs}
-    folders |= {run.training / "samples" for run in runs} | {
-        run.values for run in runs if run.values
-    }
-    files = {file for folder in folders for file in folder.glob("[!.]*")}
+    parts = [(run.path, run.training, run.training / "samples", run.values) for run in runs]
+    folders = {folder for part in parts for folder in part if folder}
     found = set()
-    for file in files:
-        if not file.name.startswith("report") and file.suffix != ".png":
+    for file in {file for folder in folders for file in folder.glob("[!.]*")}:
+        if file.suffix not in _MADE_FROM_OTHERS:
             with suppress(OSError):  # It was replaced just now: it is seen at the next look.
                 found.add((file, file.stat().st_mtime_ns))
     return found

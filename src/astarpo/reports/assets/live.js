@@ -26,6 +26,7 @@ function startReloading() {
   if (!live) return;
   setInterval(() => {
     const now = performance.now();
+    if (!document.documentElement.dataset.ready) return;
     const isRead = document.visibilityState !== "visible" || now - lastUse < IDLE_MS || String(getSelection());
     if (isRead || now < 1000 * live.dataset.seconds) return;
     remember({ y: scrollY });

@@ -23,6 +23,11 @@ const ORDERS = {
 };
 const DOTS = 12;
 
+async function start() {
+  await startAnswers();
+  scrollBack();
+  document.documentElement.dataset.ready = String(Math.round(performance.now()));
+}
 
 async function startAnswers() {
   const body = byId("answers-body");
@@ -50,8 +55,6 @@ async function startAnswers() {
   search();
   if (!follow() && found.length) choose(found[0], false);
   addEventListener("hashchange", follow);
-  scrollBack();
-  document.documentElement.dataset.ready = String(Math.round(performance.now()));
 }
 
 function controls() {
@@ -162,4 +165,4 @@ function moveFocus(event) {
 }
 
 // The answers take longest to unpack: let the rest of the page appear first.
-requestAnimationFrame(() => setTimeout(startAnswers));
+requestAnimationFrame(() => setTimeout(start));
