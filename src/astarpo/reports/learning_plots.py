@@ -55,7 +55,7 @@ def _draw_reached(axis: Axes, rows: Sequence[Sequence[float]]) -> None:
                   ecolor=look(0)["color"], elinewidth=1)  # fmt: skip
     _draw_dots(axis, v_star, mean, count)
     axis.plot([0, 1], [0, 1], label="reward = V*", **GUIDE)
-    finish(axis, "V* of stage 1", "mean reward, last third of steps")
+    finish(axis, "V* of stage 1", "mean reward, last third")
     axis.legend(fontsize=8, frameon=False)
 
 

@@ -150,7 +150,7 @@ def _is_number(value: Any) -> bool:
 
 def _panel(x: str, name: str, with_name: bool = True) -> Panel:
     words, unit = MEASURES[name]
-    y_label = f"{words} ({unit})" if unit else words
+    y_label = f"{words}\n({unit})" if unit else words
     return Panel(x, name, AXES[x], y_label if with_name else "", _MIN_SPANS[name])
 
 

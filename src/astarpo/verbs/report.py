@@ -27,7 +27,7 @@ from astarpo.runtime.stopping import StopSignal
 from astarpo.runtime.version import package_version
 from astarpo.types import UserError
 
-_SECONDS_BETWEEN_LOOKS = 2.0
+_SECONDS_BETWEEN_LOOKS = 1.0
 _SECONDS_BETWEEN_RELOADS = 5.0
 _MADE_FROM_OTHERS = {".html", ".md", ".png"}
 # Making pages takes no more than this share of a core from the run that is watched.
@@ -99,19 +99,16 @@ def _watch(config: ReportConfig, out: Path) -> str:
     runs = [open_run(path) for path in config.runs]
     if not _any_running(runs):
         return f"{_make(config, out)}; no run is under way, so there is nothing to watch"
-    before, wait_s = None, _SECONDS_BETWEEN_LOOKS
+    before, pause_s, next_s = None, 0.0, 0.0
     logger.info(f"{out}: open it in a browser; it follows the run until that ends, or Ctrl-C")
     with StopSignal() as stop:
         while _any_running(runs) and not stop.requested:
-            now = _written(runs)
-            if now != before:
-                before, began_s = now, time.monotonic()
-                _make(config, out, live_s=round(max(_SECONDS_BETWEEN_RELOADS, wait_s)))
-                cost_s = time.monotonic() - began_s
-                wait_s = max(_SECONDS_BETWEEN_LOOKS, cost_s / _MAX_SHARE)
-            again_s = time.monotonic() + wait_s
-            while time.monotonic() < again_s and not stop.requested:
-                time.sleep(min(0.2, wait_s))
+            now, began_s = _written(runs), time.monotonic()
+            if now != before and began_s >= next_s:
+                _make(config, out, live_s=round(max(_SECONDS_BETWEEN_RELOADS, pause_s)))
+                before, pause_s = now, (time.monotonic() - began_s) / _MAX_SHARE
+                next_s = time.monotonic() + pause_s
+            time.sleep(_SECONDS_BETWEEN_LOOKS)
     return _make(config, out)
 
 

@@ -75,6 +75,12 @@ const sourceName = (k) => {
   return report.runs.length > 1 ? `${report.runs[run]}: ${origin}` : origin;
 };
 
+// The same in a word or two.
+const shortName = (k) => {
+  const { run, kind } = answers.sources[k];
+  return report.runs.length > 1 ? `${report.runs[run]} ${report.short[kind]}` : report.short[kind];
+};
+
 function badge(i) {
   const status = answers.status[i];
   if (status !== "ok") return el("span", { class: "badge odd" }, `! ${status.replace("_", " ")}`);

@@ -152,7 +152,7 @@ function row(problem) {
       change === null ? null : el("span", { class: `change ${change > 0 ? "good" : change < 0 ? "bad" : "muted"}` },
         change > 0 ? `▲ +${show(change, 2)}` : change < 0 ? `▼ ${show(change, 2)}` : "=")),
     el("span", { class: "line dots" }, [...groups[problem]].map(([k, rows]) =>
-      el("span", null, el("small", null, report.short[answers.sources[k].kind]), marks(rows, DOTS)))),
+      el("span", null, el("small", null, shortName(k)), marks(rows, DOTS)))),
     el("span", { class: "excerpt" }, (question ?? answers.text[fitting.get(problem)[0]]).slice(0, 160).trim() || "(empty)")));
 }
 
