@@ -28,7 +28,7 @@ const addressOf = (problem) => `#problem=${encodeURIComponent(answers.problems[p
 
 function choose(problem, go) {
   chosen = problem;
-  for (const button of byId("list").querySelectorAll("button")) {
+  for (const button of byId("list").querySelectorAll("a")) {
     if (Number(button.dataset.problem) === problem) button.setAttribute("aria-current", "true");
     else button.removeAttribute("aria-current");
   }

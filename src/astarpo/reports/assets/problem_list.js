@@ -74,7 +74,7 @@ function controls() {
     temml && el("label", { class: "tick" },
       el("input", { type: "checkbox", checked: true, onchange: (event) => {
         rendersFormulas = event.target.checked;
-        choose(chosen, false);
+        if (chosen !== null) choose(chosen, false);
       } }), "LaTeX as formulas"));
 }
 
@@ -144,9 +144,13 @@ function turn(to) {
 function row(problem) {
   const change = changeOf(problem);
   const question = answers.questions[problem];
-  return el("li", null, el("button", {
-    type: "button", "data-problem": problem, "aria-current": problem === chosen ? "true" : null,
-    onclick: () => choose(problem, true),
+  return el("li", null, el("a", {
+    href: addressOf(problem), "data-problem": problem, "aria-current": problem === chosen ? "true" : null,
+    onclick: (event) => {
+      if (event.ctrlKey || event.metaKey || event.shiftKey) return; // A tab of its own.
+      event.preventDefault();
+      choose(problem, true);
+    },
   },
     el("span", { class: "line" }, el("b", null, answers.problems[problem]),
       change === null ? null : el("span", { class: `change ${change > 0 ? "good" : change < 0 ? "bad" : "muted"}` },
