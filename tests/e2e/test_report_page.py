@@ -100,7 +100,7 @@ def test_the_library_of_formulas_is_as_published_and_only_where_needed(tmp_path)
     assert (assets / "temml.LICENSE").read_text().startswith("The MIT License")
     assert not re.search(rb"</script|<!--|innerHTML|document\.write|\beval\(", library)
     assert set(re.findall(rb"https?://[\w./]+", library)) == {b"http://www.w3.org/1998/Math/MathML"}
-    plain = run_of(tmp_path / "plain", ["It costs $5 and $6."])
+    plain = run_of(tmp_path / "plain", ["It costs $5 and $6.", r"a \n and \( here", r"$ \frac"])
     astarpo.report(ReportConfig(runs=[plain]))
     assert "var temml" not in (plain / "report.html").read_text(encoding="utf-8")
     run = run_of(tmp_path / "run", FORMULAS)
