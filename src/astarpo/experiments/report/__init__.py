@@ -109,8 +109,8 @@ def _remarks(experiment: Experiment) -> list[str]:
     alone = [name for name, runs in experiment.variants.items() if len(runs) == 1]
     if alone:
         remarks.append(
-            f"One seed only of {', '.join(alone)}: a difference may be one between seeds. Give more "
-            "with --seeds."
+            f"One seed only of {', '.join(alone)}: a difference may be one between seeds. "
+            "Give more with --seeds."
         )
     wanted = len(experiment.seeds) * len(experiment.variants)
     if len(experiment.rows) < wanted:
