@@ -103,6 +103,12 @@ def test_json_may_stand_in_a_script_tag():
     assert "\\ufffd" in text
 
 
+def test_columns_are_cleaned_like_their_items():
+    for column in ([1, None, True], ["a", "b"], ["a", "b\ud800"], ["a", None], [0.1234567891, 1]):
+        assert clean(column) == [clean(item) for item in column]
+        assert clean(tuple(column)) == clean(column)
+
+
 def test_what_is_long_is_cut_and_says_so():
     assert shorten(None) == ""
     assert shorten("abcdef", 4) == "abcd\n[… 2 more characters]"

@@ -22,6 +22,8 @@ from astarpo.types import Problem, UserError
 Document = Mapping[str, Any]
 """A JSON object."""
 
+_PLAIN = {int, bool, type(None)}
+
 
 def collect_runs(
     runs: Sequence[RunDirectory], names: Sequence[str]
@@ -86,6 +88,10 @@ def clean(value: Any) -> Any:
     if isinstance(value, float):
         return float(f"{value:.6g}") if math.isfinite(value) else None
     if isinstance(value, list | tuple):
+        # Columns of answers are long, and most need nothing.
+        kinds = set(map(type, value))
+        if kinds <= _PLAIN or (kinds == {str} and all(map(str.isascii, value))):
+            return list(value)
         return [clean(item) for item in value]
     if isinstance(value, Mapping):
         return {str(key): clean(item) for key, item in value.items()}
