@@ -155,12 +155,14 @@ def test_a_headline_says_the_change_and_every_loss():
         "changes": {"pass_at_1": score(-0.015, 0.012), "avg_at_4": score(0.474, 0.024),
                     "maj_at_4": score(-0.4, 0.1), "pass_at_2": score(0.01, 0.02)},
         "suites": [{"suite": "paper", "rows": [{"name": "aime24", "change": score(-0.2, 0.1)},
+                                               {"name": "amc23", "change": score(0.2, 0.1)},
                                                {"name": "hmmt", "change": score(-0.2, 0.3)}]}],
     }  # fmt: skip
     assert headline(run) == [
         ("avg@4 0.433 → 0.906 (+0.474 ± 0.024)", "better"),
         ("pass@1, greedy 0.994 → 0.979 (-0.015 ± 0.012)", "worse"),
         ("maj@4 0.900 → 0.500 (-0.400 ± 0.100)", "worse"),
+        ("suite paper: amc23", "better"),
         ("suite paper: aime24", "worse"),
     ]
     assert verdict_of(score(0.0, 0.1)) == verdict_of(None) == ""
@@ -172,6 +174,10 @@ def test_a_headline_without_scores_says_what_there_is():
     (words, _), (rest, _) = headline(EMPTY | {"stage1": found})
     assert words == "mean reward of the reference 0.433 on 2,048 problems"
     assert rest == "no training step yet"
+    one = {"step": [1], "reward": [0.25]}
+    assert headline(EMPTY | {"curves": one})[0].words == (
+        "training reward 0.250 at the only step so far"
+    )
     curves = {"step": list(range(1, 5)), "reward": [0.1, 0.3, None, 0.7, 0.9][:5]}
     (words, verdict), (rest, _) = headline(EMPTY | {"curves": curves})
     assert words == "training reward 0.200 → 0.800 (the first 2 steps against the last)"

@@ -29,7 +29,7 @@ def headline(run: Run) -> list[Claim]:
 
     Every score that got significantly worse is among the claims.
     """
-    return [*_main(run), *_suite_losses(run)]
+    return [*_main(run), *_suites(run)]
 
 
 def _main(run: Run) -> list[Claim]:
@@ -39,7 +39,10 @@ def _main(run: Run) -> list[Claim]:
     if len(run["held_out"]["step"]) > 1:
         return [_held_out(run["held_out"])]
     rewards = [reward for reward in run["curves"]["reward"] if reward is not None]
-    if len(rewards) > 1:
+    if len(rewards) == 1:
+        words = f"training reward {rewards[0]:.3f} at the only step so far"
+        return [Claim(words), Claim("not measured on held-out problems yet")]
+    if rewards:
         width = min(SMOOTH, len(rewards) // 2)
         first, last = np.mean(rewards[:width]), np.mean(rewards[-width:])
         steps = "step" if width == 1 else f"{width} steps"
@@ -90,16 +93,15 @@ def _scores(run: Run) -> list[Claim]:
     return claims
 
 
-def _suite_losses(run: Run) -> list[Claim]:
-    losses = {
-        suite["suite"]: [r["name"] for r in suite["rows"] if verdict_of(r["change"]) == "worse"]
-        for suite in run["suites"]
-    }
-    return [
-        Claim(f"suite {suite}: {', '.join(names)}", "worse")
-        for suite, names in losses.items()
-        if names
-    ]
+def _suites(run: Run) -> list[Claim]:
+    """The benchmarks that changed beyond chance, those that got better first."""
+    claims = []
+    for suite in run["suites"]:
+        verdicts = {row["name"]: verdict_of(row["change"]) for row in suite["rows"]}
+        for wanted in ("better", "worse"):
+            if names := [name for name, verdict in verdicts.items() if verdict == wanted]:
+                claims.append(Claim(f"suite {suite['suite']}: {', '.join(names)}", wanted))
+    return claims
 
 
 def _held_out(columns: Mapping[str, Sequence[float]]) -> Claim:
