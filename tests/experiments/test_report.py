@@ -224,6 +224,13 @@ def test_hostile_text_stays_text(tmp_path):
     assert "href=" not in re.sub('href="#', "", page)
 
 
+def test_variants_of_one_seed_are_named(tmp_path):
+    assert "One seed only" not in write(tmp_path / "all", comparison())
+    some = comparison()
+    some["rows"] = [r for r in some["rows"] if r["variant"] != "grpo" or r["seed"] == 0]
+    assert "One seed only of grpo: " in write(tmp_path / "some", some)
+
+
 def test_runs_lead_to_their_own_reports(tmp_path):
     folder = tmp_path / "runs" / "astar_po-beta1=2.0" / "seed-0"
     folder.mkdir(parents=True)

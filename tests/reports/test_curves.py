@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
 
 from astarpo.reports import style
 from astarpo.reports.curves import (
@@ -17,7 +18,15 @@ from astarpo.reports.curves import (
     points,
     running_mean,
 )
-from astarpo.reports.plots import columns_of, curve_pictures, plot_run, plot_runs
+from astarpo.reports.plots import (
+    _draw_estimates,
+    columns_of,
+    curve_pictures,
+    held_out_columns,
+    held_out_pictures,
+    plot_run,
+    plot_runs,
+)
 from astarpo.reports.style import MAX_LINES, embed, label, look
 
 PANEL = Panel("step", "reward", "training steps", "mean reward")
@@ -68,6 +77,54 @@ def test_a_collapsed_run_ends_in_a_cross():
     assert cross.get_xdata().tolist() == [2]
     assert target.get_ydata() == [0.5, 0.5]
     assert words(figure) == ["a", "a run that collapsed, where it ended", "target 0.5"]
+
+
+def test_a_held_out_reward_has_its_interval():
+    rows = [{"step": s, "seconds": 2.0 * s, "tokens": 9 * s, "reward": 0.4 + s / 100, "low": 0.3,
+             "high": 0.9} for s in (0, 10, 20)]  # fmt: skip
+    columns = held_out_columns([*rows, {"step": 30, "reward": 0.9}])
+    assert columns["step"] == [0, 10, 20]
+    (axis,) = panel_figure(PANEL, [Line("a", [columns])]).axes
+    assert drawn(axis) == [([0, 10, 20], pytest.approx([0.4, 0.5, 0.6]))]
+    corners = axis.collections[-1].get_paths()[0].vertices
+    assert (corners[:, 1].min(), corners[:, 1].max()) == (0.3, 0.9)
+    pictures = held_out_pictures({"a": columns})
+    assert list(pictures) == ["step", "seconds", "tokens"]
+    assert "held-out reward" in svg_of(pictures["step"])
+    assert held_out_pictures({"a": held_out_columns(rows[:1])}) == {}
+
+
+def test_noise_does_not_fill_a_picture():
+    steady = run([0.5, 0.501, 0.5])
+    (axis,) = panel_figure(Panel("step", "reward", "x", min_span=0.1), [Line("a", [steady])]).axes
+    low, high = axis.get_ylim()
+    assert high - low == pytest.approx(0.1)
+    assert (low + high) / 2 == pytest.approx(0.5005)
+    # What is never negative keeps its zero.
+    (axis,) = panel_figure(
+        Panel("step", "reward", "x", min_span=0.1), [Line("a", [run([0, 1e-9])])]
+    ).axes
+    assert axis.get_ylim() == pytest.approx((0, 0.1))
+    (axis,) = panel_figure(PANEL, [Line("a", [run([1e6, 1e6 + 1])])]).axes
+    low, high = axis.get_ylim()
+    assert high - low == pytest.approx(0.05 * 1e6, rel=1e-3)
+
+
+def test_errors_of_v_star_stay_within_the_rewards():
+    figure = Figure()
+    axis = figure.subplots()
+    _draw_estimates(axis, np.array([[0.0, 0.05, 0.2], [1.0, 0.95, 0.2], [0.5, 0.5, 0.1]]))
+    (bars,) = axis.collections
+    ends = sorted((float(low[1]), float(high[1])) for low, high in bars.get_segments())
+    assert ends == [pytest.approx(x) for x in [(0.0, 0.25), (0.4, 0.6), (0.75, 1.0)]]
+
+
+def test_every_axis_of_a_page_has_its_name():
+    pictures = curve_pictures({"a": columns_of([{"step": s, "kl": 0.1 * s} for s in (1, 2)])})
+    svg = svg_of(pictures["kl"]["step"])
+    assert "training steps" in svg
+    assert "KL to reference" in svg
+    assert "(nats per response)" in svg
 
 
 def test_what_is_missing_is_left_out():

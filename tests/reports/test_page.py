@@ -7,7 +7,7 @@ import pytest
 from jinja2 import UndefinedError
 
 from astarpo.reports.overview import setting_tables, stage1_groups
-from astarpo.reports.page import content_hash, plural, render, show
+from astarpo.reports.page import _has_formula, content_hash, plural, render, show
 
 PAGE = {
     "made": "", "tables": [], "remarks": [], "pictures": [], "run_heads": [], "runs": [],
@@ -75,3 +75,15 @@ def test_only_what_the_package_makes_goes_in_unescaped():
     found = [name for file in templates for name in re.findall(r"(\w+) \| safe", file.read_text())]
     assert sorted(found) == ["answers", "data", "script", "style"]
     assert not any("autoescape" in file.read_text() for file in templates)
+
+
+@pytest.mark.parametrize(
+    ("text", "has"),
+    [
+        (r"so \( \frac{1}{2} \)", True), (r"\[ x \]", True), (r"is $x \le 2$", True),
+        (r"\boxed{4}", True), ("it costs $5 and $6", False), (r"a \n and \( here", False),
+        ("$ \\frac\n$", False), ("$\\a" * 100_000, True), ("\\(" * 100_000, False),
+    ],
+)  # fmt: skip
+def test_texts_with_formulas_are_told(text, has):
+    assert _has_formula(text) is has

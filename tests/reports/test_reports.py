@@ -7,7 +7,8 @@ import pytest
 
 from astarpo.reports import answers
 from astarpo.reports.answers import Source, choose_problems, shorten, verdict_counts
-from astarpo.reports.collect import _changes, clean, run_names
+from astarpo.reports.changes import paired_changes
+from astarpo.reports.collect import clean, run_names
 from astarpo.reports.page import to_json
 from astarpo.reports.stage1 import summarize_stage1, values_by_problem
 from astarpo.rundir.reader import format_duration
@@ -21,7 +22,7 @@ def samples(rewards: dict[str, list[float]], **columns: list) -> pa.Table:
         "problem_id": names, "sample": numbers, "reward": values,
         "num_tokens": [10 + 2 * i for i in range(len(rows))], "text": ["é" * 50] * len(rows),
         "status": ["ok"] * len(rows), "finish_reason": ["stop"] * len(rows),
-        "mode": ["sampled"] * len(rows),
+        "mode": ["sampled"] * len(rows), "answer": [str(r) for r in values],
     }  # fmt: skip
     return pa.table(table | columns)
 
@@ -84,12 +85,12 @@ def test_verdicts_are_counted_once_each():
 def test_changes_pair_the_problems():
     before = samples({"a": [0, 1], "b": [0, 0], "c": [1, 1], "only": [1, 1]})
     after = samples({"c": [0, 1], "a": [1, 1], "b": [1, 1]})
-    change = _changes({"reference": before, "trained": after})["avg_at"]
+    change = paired_changes(before, after)["avg_at_2"]
     assert change["value"] == pytest.approx((0.5 + 1 - 0.5) / 3)
     assert (change["better"], change["worse"]) == (2, 1)
     spread = 0.7637626 / 3**0.5
     assert change["high"] - change["value"] == pytest.approx(1.959964 * spread, rel=1e-5)
-    assert _changes({"trained": after}) == {}
+    assert paired_changes(before, after.slice(0, 0)) == {}
 
 
 def test_short_names_tell_runs_apart():
@@ -105,6 +106,12 @@ def test_json_may_stand_in_a_script_tag():
     assert text.isascii()
     assert '"not finite":null' in text
     assert "\\ufffd" in text
+
+
+def test_columns_are_cleaned_like_their_items():
+    for column in ([1, None, True], ["a", "b"], ["a", "b\ud800"], ["a", None], [0.1234567891, 1]):
+        assert clean(column) == [clean(item) for item in column]
+        assert clean(tuple(column)) == clean(column)
 
 
 def test_what_is_long_is_cut_and_says_so():

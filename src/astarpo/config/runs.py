@@ -118,6 +118,8 @@ class ReportConfig(Config):
     """Replace the file at --out if there is one."""
     markdown: Annotated[bool, declare(Group.FILES)] = False
     """Write report.md with PNG pictures beside the page too."""
+    watch: Annotated[bool, declare(Group.FILES)] = False
+    """Make the page anew as its runs go on, until the last one ends; the page reloads itself."""
 
 
 class RunsConfig(Config):

@@ -55,10 +55,28 @@ def read_sources(run: RunDirectory, number: int, notes: list[str]) -> list[Sourc
     files |= {kind: [scores.with_suffix(".parquet")] for kind, scores in run.evaluations.items()}
     sources = []
     for kind, paths in files.items():
-        tables = [t for t in (_read(p, notes) for p in paths if p.exists()) if t is not None]
+        tables = [t for t in (read_answers(p, notes) for p in paths if p.exists()) if t is not None]
         if tables:
             sources.append(Source(number, kind, pa.concat_tables(tables)))
     return sources
+
+
+def read_answers(path: Path, notes: list[str]) -> pa.Table | None:
+    """A file of answers with every column of this page; None, and a line, where it is damaged."""
+    try:
+        with open_parquet(path) as file:
+            found = set(file.schema_arrow.names)
+            if missing := _NEEDED - found:
+                raise ValueError(f"no column {', '.join(sorted(missing))}")
+            table = file.read([name for name in _SCHEMA.names if name in found])
+        columns = [
+            table[f.name].cast(f.type) if f.name in found else pa.nulls(len(table), f.type)
+            for f in _SCHEMA
+        ]
+        return pa.table(columns, schema=_SCHEMA)
+    except (OSError, ValueError, pa.ArrowException) as error:
+        notes.append(f"{path}: not readable ({str(error).splitlines()[0]}); left out")
+        return None
 
 
 def verdict_counts(table: pa.Table) -> dict[str, int]:
@@ -133,23 +151,6 @@ def shorten(text: str | None, limit: int = _MAX_CHARACTERS) -> str:
     if len(text) <= limit:
         return text
     return f"{text[:limit]}\n[… {len(text) - limit:,} more characters]"
-
-
-def _read(path: Path, notes: list[str]) -> pa.Table | None:
-    try:
-        with open_parquet(path) as file:
-            found = set(file.schema_arrow.names)
-            if missing := _NEEDED - found:
-                raise ValueError(f"no column {', '.join(sorted(missing))}")
-            table = file.read([name for name in _SCHEMA.names if name in found])
-        columns = [
-            table[f.name].cast(f.type) if f.name in found else pa.nulls(len(table), f.type)
-            for f in _SCHEMA
-        ]
-        return pa.table(columns, schema=_SCHEMA)
-    except (OSError, ValueError, pa.ArrowException) as error:
-        notes.append(f"{path}: not readable ({str(error).splitlines()[0]}); left out")
-        return None
 
 
 def _rank(name: str) -> bytes:

@@ -7,18 +7,22 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from astarpo.evaluation.scores import mean_change
 from astarpo.reports.answers import Source, read_sources, verdict_counts
-from astarpo.reports.plots import columns_of
+from astarpo.reports.changes import paired_changes
+from astarpo.reports.facts import environment_of, facts_of
+from astarpo.reports.learning import summarize_learning
+from astarpo.reports.plots import columns_of, held_out_columns
 from astarpo.reports.stage1 import summarize_stage1
-from astarpo.rundir.reader import RunDirectory, read_json, state_of
+from astarpo.reports.suites import read_suites
+from astarpo.rundir.reader import RunDirectory, read_json
 from astarpo.tasks.problem_set import read_problems
 from astarpo.types import Problem, UserError
 
 Document = Mapping[str, Any]
 """A JSON object."""
+
+_PLAIN = {int, bool, type(None)}
 
 
 def collect_runs(
@@ -38,21 +42,26 @@ def collect_run(
     To the notes so far it adds what is missing.
     """
     tables = {source.kind: source.table for source in sources}
-    rows = run.metrics()
+    rows, config = run.metrics(), run.config
     manifest = read_json(run.values / "manifest.json") if run.values else {}
     scores = {kind: read_json(path) for kind, path in run.evaluations.items()}
     notes += _missing(run, rows, tables, manifest, scores)
-    stage1 = summarize_stage1(tables["stage1"], run.config) if "stage1" in tables else None
+    both = [tables[kind] for kind in ("reference", "trained") if kind in tables]
     return clean(
         {
             "name": name,
             "path": str(run.path),
+            "seed": config.get("seed"),
+            "algorithm": config.get("algorithm"),
             "notes": notes,
-            "facts": _facts(run, rows, manifest, scores),
+            "facts": facts_of(run, rows, manifest, scores),
             "scores": {kind: found["scores"] for kind, found in scores.items() if _scored(found)},
-            "changes": _changes(tables),
+            "changes": paired_changes(*both) if len(both) == 2 else {},
+            "suites": read_suites(run, manifest, notes),
             "curves": columns_of(rows),
-            "stage1": stage1,
+            "held_out": held_out_columns(run.held_out()),
+            "stage1": summarize_stage1(tables["stage1"], config) if "stage1" in tables else None,
+            "learning": summarize_learning(tables, config),
             "verdicts": {kind: verdict_counts(table) for kind, table in tables.items()},
             "settings": _settings(run, manifest, scores),
         }
@@ -79,6 +88,10 @@ def clean(value: Any) -> Any:
     if isinstance(value, float):
         return float(f"{value:.6g}") if math.isfinite(value) else None
     if isinstance(value, list | tuple):
+        # Columns of answers are long, and most need nothing.
+        kinds = set(map(type, value))
+        if kinds <= _PLAIN or (kinds == {str} and all(map(str.isascii, value))):
+            return list(value)
         return [clean(item) for item in value]
     if isinstance(value, Mapping):
         return {str(key): clean(item) for key, item in value.items()}
@@ -117,59 +130,6 @@ def _scored(found: Document) -> bool:
     return isinstance(found.get("scores"), dict)
 
 
-def _facts(
-    run: RunDirectory, rows: Sequence[Document], manifest: Document, scores: Mapping[str, Document]
-) -> list[tuple[str, Any]]:
-    """Labels and values in the order shown; None where a value is not known."""
-    config = run.config
-    total_steps = config.get("steps")
-    last = rows[-1] if rows else {}
-    memory = [row["peak_memory_gib"] for row in rows if "peak_memory_gib" in row]
-    tested = next((s for s in scores.values() if s), {}).get("num_problems")
-    phases = manifest.get("seconds", {}).values()
-    return [
-        ("State", str(state_of(run, rows))),
-        ("Model", config.get("model") or manifest.get("model")),
-        ("Algorithm", config.get("algorithm")),
-        ("Steps", f"{last.get('step', 0)} of {total_steps}" if total_steps else last.get("step")),
-        ("Problems, train", manifest.get("num_problems")),
-        ("Problems, test", tested),
-        ("Last reward", last.get("reward")),
-        ("Last KL (nats)", last.get("kl")),
-        ("Tokens, stage 1", manifest.get("tokens")),
-        ("Tokens, training", sum(row.get("tokens", 0) for row in rows)),
-        ("Seconds, stage 1", round(sum(phases), 1) if phases else None),
-        ("Seconds, training", round(sum(row.get("seconds", 0.0) for row in rows), 1)),
-        ("Peak memory (GiB)", max(memory, default=None)),
-        ("astarpo", manifest.get("package_version")),
-    ]
-
-
-def _changes(tables: Mapping[str, pa.Table]) -> dict[str, dict[str, float]]:
-    """Trained minus reference, paired by problem, with 95% intervals of the mean difference."""
-    if not {"reference", "trained"} <= tables.keys():
-        return {}
-    changes = {}
-    for name, mode in (("pass_at_1", "greedy"), ("avg_at", "sampled")):
-        before, after = (_mean_rewards(tables[kind], mode) for kind in ("reference", "trained"))
-        shared = sorted(before.keys() & after.keys())
-        if shared:
-            pairs = [(before[problem], after[problem]) for problem in shared]
-            changes[name] = {
-                **mean_change(*zip(*pairs, strict=True))._asdict(),
-                "better": sum(after > before for before, after in pairs),
-                "worse": sum(after < before for before, after in pairs),
-            }
-    return changes
-
-
-def _mean_rewards(table: pa.Table, mode: str) -> dict[str, float]:
-    """The mean reward of each problem over its answers of one mode."""
-    answers = table.filter(pc.field("mode") == mode)
-    means = answers.group_by("problem_id").aggregate([("reward", "mean")])
-    return dict(zip(means["problem_id"].to_pylist(), means["reward_mean"].to_pylist(), strict=True))
-
-
 def _settings(
     run: RunDirectory, manifest: Document, scores: Mapping[str, Document]
 ) -> dict[str, dict[str, str]]:
@@ -179,8 +139,11 @@ def _settings(
     evaluated = next((found for found in scores.values() if found), {})
     results = ("scores", "statuses", "seconds", "truncated_share", "mean_tokens", "model")
     stage1 = {k: v for k, v in manifest.items() if k not in ("fingerprint", "seconds", "format")}
+    config = run.config
+    environment = environment_of(run)
     parts = {
-        "Training": run.config,
+        "Training": {name: v for name, v in config.items() if name != "environment"},
+        "Environment": environment,
         "Data": data,
         "Stage 1": stage1,
         "Fingerprint of the value table": manifest.get("fingerprint", {}),

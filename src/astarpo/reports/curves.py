@@ -15,7 +15,10 @@ from matplotlib.lines import Line2D
 from astarpo.reports.style import GUIDE, LINE, finish, legend_below, look, single_panel
 
 Columns = Mapping[str, Sequence[float | None]]
-"""A run: `step`, running totals `seconds` and `tokens`, and measures; None or nan if unknown."""
+"""A run: `step`, running totals `seconds` and `tokens`, and measures; None or nan if unknown.
+
+A measure may have an interval in columns of its name with `_low` and `_high`.
+"""
 Curve = tuple[np.ndarray, np.ndarray]
 """Rising x values, and y values."""
 
@@ -24,6 +27,7 @@ SMOOTH = 10
 PANEL = (3.8, 2.5)
 """Width and height of a panel in inches."""
 _MAX_MARKERS = 8
+_MIN_SHARE = 0.05
 _LEGEND_ROW = 0.22  # inches
 _RAW_LOOK: dict[str, Any] = {"linewidth": 0.8, "alpha": 0.35}
 _COLLAPSED_LOOK: dict[str, Any] = {"linewidth": 0.9, "linestyle": (0, (3, 2))}
@@ -51,12 +55,14 @@ class Panel(NamedTuple):
         y: Column of the measure.
         x_label: The axis's name; `{unit}` becomes the unit that tokens are counted in.
         y_label: The measure's name.
+        min_span: The y axis spans at least this much, so that noise does not fill the picture.
     """
 
     x: str
     y: str
     x_label: str
     y_label: str = ""
+    min_span: float = 0.0
 
 
 def curves_figure(
@@ -87,17 +93,21 @@ def curves_figure(
             _draw_panel(axis, panel, lines, smooth)
             if target is not None:
                 axis.axhline(target, **GUIDE)
-        for axis in axes:
-            _fit_scales(axis)
+        for axis, panel in zip(axes, row, strict=True):
+            _fit_scales(axis, panel.min_span)
     legend_below(figure, handles)
     return figure
 
 
-def panel_figure(panel: Panel, lines: Sequence[Line], smooth: int = 1) -> Figure:
+def panel_figure(
+    panel: Panel, lines: Sequence[Line], smooth: int = 1, target: float | None = None
+) -> Figure:
     """One panel of `curves_figure` without a legend."""
     figure, axis = single_panel(PANEL)
     _draw_panel(axis, panel, lines, smooth)
-    _fit_scales(axis)
+    if target is not None:
+        axis.axhline(target, **GUIDE)
+    _fit_scales(axis, panel.min_span)
     return figure
 
 
@@ -161,6 +171,8 @@ def _draw_panel(axis: Axes, panel: Panel, lines: Sequence[Line], smooth: int) ->
             # Markers of different lines stand at different points, so that none hides another.
             axis.plot(x, mean, markevery=(number % every, every), **LINE, **style)
             axis.fill_between(x, low, high, color=style["color"], alpha=0.15, linewidth=0)
+        if len(line.runs) == 1 and f"{panel.y}_low" in line.runs[0]:
+            _draw_interval(axis, line.runs[0], panel, scale, style["color"])
         for run in line.collapsed:
             x, y = curve(run)
             axis.plot(x, y, color=style["color"], **_COLLAPSED_LOOK)
@@ -168,15 +180,36 @@ def _draw_panel(axis: Axes, panel: Panel, lines: Sequence[Line], smooth: int) ->
     finish(axis, panel.x_label.format(unit=unit), panel.y_label)
 
 
-def _fit_scales(axis: Axes) -> None:
-    """Starts the x axis at zero, and the y axis too wherever zero is near."""
+def _draw_interval(axis: Axes, run: Columns, panel: Panel, scale: float, color: str) -> None:
+    """Draws a measure's own interval as a band."""
+    ends = [points(run, panel.x, f"{panel.y}_{end}") for end in ("low", "high")]
+    x = np.intersect1d(ends[0][0], ends[1][0])
+    low, high = (np.interp(x, *curve) for curve in ends)
+    axis.fill_between(x / scale, low, high, color=color, alpha=0.15, linewidth=0)
+
+
+def _fit_scales(axis: Axes, min_span: float) -> None:
+    """Starts the x axis at zero, and the y axis too wherever zero is near, and widens flat ones."""
     axis.set_xlim(left=0)
+    _widen(axis, min_span)
     axis.locator_params(nbins=5)
     # Short numbers, with a power of ten above the axis where they are very small or large.
     axis.ticklabel_format(axis="y", useOffset=False, scilimits=(-3, 5))
     low, high = axis.get_ylim()
     if 0 < low < 0.5 * high:
         axis.set_ylim(bottom=0)
+
+
+def _widen(axis: Axes, min_span: float) -> None:
+    """Makes the y axis span at least that much and a share of its height, below zero if need be."""
+    low, high = axis.get_ylim()
+    span = max(min_span, _MIN_SHARE * max(abs(low), abs(high)))
+    if 0 < high - low < span:
+        below = (span - (high - low)) / 2
+        bottom = low - below
+        if bottom < 0 <= axis.dataLim.ymin:  # What is never negative keeps its zero.
+            bottom = 0.0
+        axis.set_ylim(bottom, bottom + span)
 
 
 def _legend(lines: Sequence[Line], smooth: int, target: float | None) -> list[Artist]:

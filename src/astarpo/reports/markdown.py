@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from astarpo.reports.headline import caution, headline
 from astarpo.reports.overview import Run, curves_by_run, fact_rows, score_rows
 from astarpo.reports.page import show
 from astarpo.reports.plots import plot_runs
@@ -15,6 +16,10 @@ from astarpo.values.summary import count_words
 def write_markdown(path: Path, runs: Sequence[Run]) -> None:
     """Writes the Markdown and, where there are training steps, `<name>-curves.png`."""
     lines = [f"# {_cell(' · '.join(run['name'] for run in runs))}", ""]
+    lines += [f"- {_cell(_told(run))}" for run in runs]
+    if words := caution(runs):
+        lines.append(f"- {_cell(words)}")
+    lines.append("")
     facts = [[label, *map(show, values)] for label, *values in fact_rows(runs)]
     lines += _table(["", *(run["name"] for run in runs)], facts)
     lines += [f"- {_cell(run['name'])}: {_cell(note)}" for run in runs for note in run["notes"]]
@@ -27,6 +32,15 @@ def write_markdown(path: Path, runs: Sequence[Run]) -> None:
     lines += ["", "## Verdicts", "", *_verdict_table(runs)]
     data = ("\n".join(lines) + "\n").encode("utf-8", "replace")
     write_atomic(path, lambda file: file.write_bytes(data))
+
+
+def _told(run: Run) -> str:
+    """The run's headline, with what is beyond chance."""
+    claims = [
+        f"{claim.words}, {claim.verdict} beyond chance" if claim.verdict else claim.words
+        for claim in headline(run)
+    ]
+    return f"{run['name']}: {'; '.join(claims)}"
 
 
 def _stage1(run: Run) -> str:

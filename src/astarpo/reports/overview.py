@@ -4,6 +4,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from astarpo.reports.changes import verdict_of
+
 ORIGINS = {
     "stage1": "Stage 1 (reference)",
     "training": "Training",
@@ -11,8 +13,18 @@ ORIGINS = {
     "trained": "Trained, evaluated",
 }
 """Names of the origins of answers."""
+SHORT_ORIGINS = {
+    "stage1": "stage 1",
+    "training": "training",
+    "reference": "before",
+    "trained": "after",
+}
+"""The same beside dots."""
 _SCORE_NAMES = {
     "pass_at_1": "pass@1, greedy",
+    "greedy_reward": "reward, greedy",
+    "acc": "accuracy",
+    "acc_norm": "accuracy, by length",
     "kl": "KL to reference (nats)",
     "kl_per_token": "KL per token (nats)",
 }
@@ -41,7 +53,12 @@ class ScoreRow(NamedTuple):
     @property
     def name(self) -> str:
         """The score's name for people."""
-        return _SCORE_NAMES.get(self.score) or self.score.replace("_at_", "@")
+        return score_name(self.score)
+
+    @property
+    def verdict(self) -> str:
+        """`better` or `worse` where the change is beyond chance, else nothing."""
+        return verdict_of(self.change)
 
     @property
     def is_share(self) -> bool:
@@ -50,6 +67,11 @@ class ScoreRow(NamedTuple):
         return not self.score.startswith("kl") and all(
             score["low"] >= 0 and score["high"] <= 1 for score in known
         )
+
+
+def score_name(score: str) -> str:
+    """A score's name for people, such as `avg@4`."""
+    return _SCORE_NAMES.get(score) or score.replace("_at_", "@")
 
 
 def fact_rows(runs: Sequence[Run]) -> list[list[Any]]:
@@ -67,7 +89,7 @@ def score_rows(runs: Sequence[Run]) -> list[ScoreRow]:
     return [
         ScoreRow(
             run["name"], name, before.get(name), after.get(name),
-            run["changes"].get("avg_at" if name.startswith("avg_at") else name),
+            run["changes"].get(name),
         )
         for name in names
         for run, before, after in found

@@ -32,12 +32,17 @@ MEASURES = {
     "grad_norm": ("gradient norm", ""),
 }
 """Measures of each training step that are drawn, each with its name and unit."""
+_MIN_SPANS = {
+    "reward": 0.1, "kl": 0.01, "length_mean": 5.0, "loss": 0.01, "entropy": 0.05, "grad_norm": 0.01
+}  # fmt: skip
 AXES = {
     "step": "training steps",
     "seconds": "seconds of training",
     "tokens": "generated tokens ({unit})",
 }
 """Columns that measures are drawn against, each with the axis's name."""
+HELD_OUT = "held-out reward"
+"""Name of the mean reward on problems that are not trained on."""
 _IN_FILES = ("reward", "kl", "length_mean", "loss")
 _MEAN_REWARD = "mean reward of the samples"
 
@@ -48,6 +53,17 @@ def columns_of(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
     for name in ("seconds", "tokens"):
         columns[name] = np.cumsum([row.get(name) or 0 for row in rows]).tolist()
     return columns
+
+
+def held_out_columns(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """Evaluations on held-out problems as columns; the reward's interval is `reward_low`, `_high`.
+
+    Seconds and tokens are those of training up to the evaluation.
+    """
+    names = {"step": "step", "seconds": "seconds", "tokens": "tokens", "reward": "reward",
+             "reward_low": "low", "reward_high": "high"}  # fmt: skip
+    whole = [row for row in rows if all(_is_number(row.get(name)) for name in names.values())]
+    return {name: [row[source] for row in whole] for name, source in names.items()}
 
 
 def plot_run(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
@@ -76,6 +92,15 @@ def curve_pictures(curves: Mapping[str, Columns]) -> dict[str, dict[str, str]]:
         for name in MEASURES
         if any(len(points(columns, "step", name)[0]) for columns in curves.values())
     }
+
+
+def held_out_pictures(held_out: Mapping[str, Columns]) -> dict[str, str]:
+    """The held-out reward with its interval against each axis, for a page; none without two."""
+    if not any(len(columns["step"]) > 1 for columns in held_out.values()):
+        return {}
+    lines = _lines(held_out)
+    panels = {x: Panel(x, "reward", AXES[x], HELD_OUT, _MIN_SPANS["reward"]) for x in AXES}
+    return {x: embed(panel_figure(panel, lines)) for x, panel in panels.items()}
 
 
 def key_picture(number: int) -> str:
@@ -118,17 +143,26 @@ def _lines(curves: Mapping[str, Columns]) -> list[Line]:
     return [Line(label(name), [columns]) for name, columns in curves.items()]
 
 
-def _panel(x: str, name: str, with_name: bool = False) -> Panel:
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and bool(np.isfinite(value))
+
+
+def _panel(x: str, name: str, with_name: bool = True) -> Panel:
     words, unit = MEASURES[name]
-    y_label = f"{words} ({unit})" if unit else words
-    return Panel(x, name, AXES[x], y_label if with_name else "")
+    y_label = f"{words}\n({unit})" if unit else words
+    return Panel(x, name, AXES[x], y_label if with_name else "", _MIN_SPANS[name])
 
 
 def _draw_estimates(axis: Axes, points_P3: np.ndarray) -> None:
     """Draws V* with its standard error against mean reward, a point for equal problems."""
     mean, value, error = points_P3.T
-    axis.errorbar(mean, value, yerr=error, fmt="o", markersize=5, capsize=3, color=look(0)["color"])
-    ends = [min(0.0, float(mean.min())), max(1.0, float(mean.max()))]
+    lowest, highest = min(0.0, float(mean.min())), max(1.0, float(mean.max()))
+    # V* lies within the rewards, and so do its errors.
+    errors = np.minimum(error, [value - lowest, highest - value]).clip(min=0)
+    axis.errorbar(
+        mean, value, yerr=errors, fmt="o", markersize=5, capsize=3, color=look(0)["color"]
+    )
+    ends = [lowest, highest]
     axis.plot(ends, ends, label="mean reward (β₁ = ∞)", **GUIDE)
     finish(axis, _MEAN_REWARD, "V*, ± one standard error")
     axis.legend(fontsize=8, frameon=False)

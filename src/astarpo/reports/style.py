@@ -56,7 +56,7 @@ def single_panel(size: tuple[float, float]) -> tuple[Figure, Axes]:
     """A picture with one panel and fixed margins, which is several times faster than a layout."""
     figure = Figure(figsize=size)
     axis = figure.subplots()
-    figure.subplots_adjust(left=0.15, right=0.97, bottom=0.19, top=0.91)
+    figure.subplots_adjust(left=0.19, right=0.97, bottom=0.19, top=0.91)
     return figure, axis
 
 

@@ -75,6 +75,10 @@ class RunDirectory:
         """The metrics of every step so far, without lines that are not whole."""
         return whole_rows(self.training / "metrics.jsonl")
 
+    def held_out(self) -> list[dict[str, Any]]:
+        """The evaluations on held-out problems while training, without lines that are not whole."""
+        return whole_rows(self.training / "evaluations.jsonl")
+
     def _input(self, setting: str, name: str) -> Path | None:
         given = Path(str(self.config.get(setting) or name))
         # A run may have been moved, or the working directory may differ: look beside the run too.

@@ -106,6 +106,12 @@ def _remarks(experiment: Experiment) -> list[str]:
     remarks = ["Numbers are mean ± standard deviation over seeds."]
     if experiment.equal:
         remarks.append(f"Equal for all: {experiment.equal} (see astarpo compare --equal).")
+    alone = [name for name, runs in experiment.variants.items() if len(runs) == 1]
+    if alone:
+        remarks.append(
+            f"One seed only of {', '.join(alone)}: a difference may be one between seeds. "
+            "Give more with --seeds."
+        )
     wanted = len(experiment.seeds) * len(experiment.variants)
     if len(experiment.rows) < wanted:
         remarks.append(f"Under way: {len(experiment.rows)} of at least {wanted} runs are finished.")

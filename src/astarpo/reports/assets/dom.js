@@ -25,6 +25,8 @@ function show(value, digits = 4) {
   return String(Number(value.toPrecision(digits))).replace("-", "−");
 }
 
+const signed = (value) => (value > 0 ? "+" : "") + show(value, 3);
+
 const plural = (count, noun) => `${show(count)} ${noun}${count === 1 ? "" : "s"}`;
 
 function note(text) {
