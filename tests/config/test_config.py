@@ -93,6 +93,14 @@ def test_every_shipped_recipe_is_complete(path):
     assert list(stages) == [name for name in STAGES if name not in warm]
 
 
+def test_a_recipe_that_says_how_often_is_scored_while_it_trains():
+    document = {"model": "given", "data": {"task": "arithmetic"}, "train": {"eval_every": 5}}
+    train = stage_configs(document, Path("out"), "x")["train"]
+    assert (train.eval_every, train.eval_problems) == (5, Path("out/test.parquet"))
+    train = stage_configs(document | {"train": {}}, Path("out"), "x")["train"]
+    assert train.eval_problems is None
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

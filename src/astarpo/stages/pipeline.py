@@ -63,9 +63,12 @@ def stage_configs(document: Mapping[str, Any], out: Path, origin: str) -> dict[s
     stages["estimate"] = build(
         EstimateConfig, settings("estimate", problems=train_file, out=out / "values") | model
     )
+    # A recipe that says how often is scored on its test problems while it trains.
+    watched = {"eval_problems": test_file} if "eval_every" in document.get("train", {}) else {}
     stages["train"] = train_config = build(
         TrainConfig,
         settings("train", problems=train_file, values=out / "values", out=out / "train")
+        | watched
         | model
         | {"resume": has_run(out / "train")},
     )
