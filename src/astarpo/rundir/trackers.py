@@ -119,7 +119,7 @@ def _import(module: str, extra: str) -> Any:
         return importlib.import_module(module)
     except ImportError as error:
         raise UserError(
-            f"log_to {extra}: it is not installed; pip install 'astarpo[{extra}]'"
+            f"log_to {extra}: it is not installed; pip install {extra}"
         ) from error
 
 
