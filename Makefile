@@ -71,7 +71,7 @@ test-release: dist
 	rm -rf $(RELEASE_VENV)
 	$(PYTHON) -m venv $(RELEASE_VENV)
 	$(RELEASE_VENV)/bin/python -m pip install --quiet --disable-pip-version-check "$(TORCH)" dist/*.whl
-	$(BIN)/python -m pytest tests/release --release-python $(RELEASE_VENV)/bin/python
+	ASTARPO_RELEASE_PYTHON=$(abspath $(RELEASE_VENV))/bin/python $(BIN)/python -m pytest tests/test_release.py
 
 lint: install
 	$(BIN)/ruff check .
