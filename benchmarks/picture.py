@@ -25,7 +25,7 @@ _STAGE_1, _STAGE_2, _VALUE = "#E6F1F8", "#FBEBE0", "#FFF6D6"
 
 def main() -> None:
     """Reads the command line and writes the picture."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("folder", nargs="?", type=Path, default=ROOT / "benchmarks/results/compare")
     parser.add_argument("--out", type=Path, default=ROOT / "docs/assets/picture.png")
     given = parser.parse_args()
@@ -53,7 +53,7 @@ def draw_method(axis: Axes) -> None:
     _box(axis, 2.5, 40, 19, "every\nprompt x")
     _box(axis, 28, 40, 22, "N answers of the\nreference policy")
     _box(axis, 56.5, 40, 16, "verifier:\nN rewards")
-    _box(axis, 79, 40, 19, "V*(x)\nkept in a table", _VALUE, bold=True)
+    _box(axis, 79, 40, 19, "V*(x)\nkept in a table", _VALUE)
     _box(axis, 2.5, 9, 19, "a batch of\nprompts x")
     _box(axis, 28, 9, 22, "one answer\nof the policy")
     _box(axis, 56.5, 9, 16, "verifier:\nreward r")
@@ -72,13 +72,11 @@ def _band(axis: Axes, y: float, height: float, color: str, title: str) -> None:
     axis.text(2.5, y + height - 2, title, va="top", fontsize=11, weight="bold", color="0.15")
 
 
-def _box(
-    axis: Axes, x: float, y: float, width: float, text: str, color: str = "white", *, bold: bool = False
-) -> None:
+def _box(axis: Axes, x: float, y: float, width: float, text: str, color: str = "white") -> None:
     style = "round,pad=0,rounding_size=1.5"
     patch = FancyBboxPatch((x, y), width, 16, style, facecolor=color, edgecolor="0.35", linewidth=1)
     axis.add_patch(patch)
-    weight = "bold" if bold else "normal"
+    weight = "normal" if color == "white" else "bold"
     axis.text(x + width / 2, y + 8, text, ha="center", va="center", fontsize=9.5, weight=weight)
 
 

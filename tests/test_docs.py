@@ -1,7 +1,8 @@
 """What README and docs name is there, and what they tell to type works.
 
-Every command of a page runs as it stands with `--dry-run` behind it, in a folder that holds what the
-pages speak of: models, problems, a value table, a run. Python that imports the package is executed.
+Every command of a page runs as it stands with `--dry-run` behind it, in a folder that holds what
+the pages speak of: models, problems, a value table, a run. Python that imports the package is
+executed.
 """
 
 import importlib.util
@@ -149,7 +150,6 @@ def _write_sources(folder: Path) -> None:
     compare = (ROOT / "src" / "astarpo" / "recipes" / "compare.toml").read_text()
     variant = '\n[variants.mean]\nalgorithm = "astar_po"\nbeta1 = "inf"\neval_every = 4\n'
     (folder / "mean.toml").write_text(compare + variant)
-    (folder / "rewards.py").write_text("def score(prompts, completions, **columns):\n    return [1.0]\n")
     rows = [{"question": f"What is {i} + 1?", "answer": str(i + 1)} for i in range(64)]
     (folder / "mine.jsonl").write_text("\n".join(map(json.dumps, rows)))
     gsm8k = [row | {"answer": f"So #### {row['answer']}"} for row in rows]
@@ -273,9 +273,8 @@ def test_every_algorithm_has_a_page():
     index = (ROOT / "docs" / "algorithms" / "index.md").read_text()
     site = (ROOT / "mkdocs.yml").read_text()
     for name in ALGORITHM_NAMES:
-        assert f"<!-- settings: {name} -->" in (
-            ROOT / "docs" / "algorithms" / f"{name}.md"
-        ).read_text()
+        page = (ROOT / "docs" / "algorithms" / f"{name}.md").read_text()
+        assert f"<!-- settings: {name} -->" in page
         assert f"({name}.md)" in index
         assert f"algorithms/{name}.md" in site
 
