@@ -60,12 +60,12 @@ def _rows(group: Group) -> Iterator[Row]:
 
 def table(rows: list[Row]) -> list[str]:
     """Markdown of some settings."""
-    lines = ["| setting | default | values | verbs | on resume |  |", "|-|-|-|-|-|-|"]
+    lines = ["| setting | meaning | default | values | verbs | on resume |", "|-|-|-|-|-|-|"]
     for name, field, setting, verbs in rows:
         read = "" if setting.readers == ALGORITHM_NAMES else f" ({', '.join(setting.readers)})"
         resume = setting.on_resume if "train" in verbs and setting.on_resume != "fixed" else ""
         text = " ".join(str(field.description).split()).replace("|", "\\|")
-        cells = [f"`{name}`", default(field), values(field), ", ".join(verbs) + read, resume, text]
+        cells = [f"`{name}`", text, default(field), values(field), ", ".join(verbs) + read, resume]
         lines.append(f"| {' | '.join(cells)} |")
     return lines
 
