@@ -112,6 +112,6 @@ def summary(markdown: str, path: str) -> tuple[str, str]:
     title = _TITLE.search(markdown)
     body = markdown[title.end() :] if title else markdown
     paragraphs = (" ".join(part.split()) for part in body.split("\n\n"))
-    text = next((part for part in paragraphs if re.match(r"[A-Za-z*`]", part)), "")
-    sentence = re.split(r"(?<=[.:])\s", text, maxsplit=1)[0]
+    text = next((part for part in paragraphs if re.match(r"[A-Za-z*]|`(?!`)", part)), "")
+    sentence = re.split(r"(?<=[.])\s", text, maxsplit=1)[0]
     return (title[1] if title else path), sentence
