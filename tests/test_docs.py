@@ -235,17 +235,29 @@ def test_commands_within_sentences_name_verbs_and_flags(page):
             _understand(command)
 
 
+@pytest.mark.parametrize("page", PAGES, ids=NAMES.get)
+def test_a_flag_that_stands_alone_is_there(page):
+    known = set().union(*map(_flags, VERBS))
+    for benchmark in (ROOT / "benchmarks").glob("*.py"):
+        known |= set(re.findall(r'"(--[a-z-]+)"', benchmark.read_text()))
+    for flag in re.findall(r"`(--[a-z][a-z0-9-]*)", page.read_text()):
+        assert flag in known or pending(flag), flag
+
+
+def _flags(verb: str) -> set[str]:
+    flags = {f"--{name.replace('_', '-')}" for name in VERBS[verb].model_fields}
+    flags |= {flag.replace("--", "--no-", 1) for flag in flags}
+    return flags | {"--config", "--dry-run", "--help"}
+
+
 def _understand(command: str) -> None:
     """Checks a command with placeholders: its verb, and the names of its flags."""
     verb = command.split()[1]
     if verb in ("VERB", "--version"):
         return
     assert verb in VERBS, command
-    flags = {f"--{name.replace('_', '-')}" for name in VERBS[verb].model_fields}
-    flags |= {flag.replace("--", "--no-", 1) for flag in flags}
-    flags |= {"--config", "--dry-run", "--help"}
     for flag in re.findall(r"(?<!\S)\[?(--[a-z][a-z0-9-]*)", command):
-        assert flag in flags, command
+        assert flag in _flags(verb), command
 
 
 @pytest.mark.parametrize("text", PYTHON, ids=lambda text: NAMES[PYTHON[text]])
