@@ -2,11 +2,13 @@
 PYTHON ?= python3
 VENV ?= .venv
 BENCH_VENV ?= .venv-bench
+RELEASE_VENV ?= .venv-release
+TORCH ?= torch
 OUT ?= runs/demo
 SEED ?= 0
 BIN := $(VENV)/bin
 
-.PHONY: help install demo compare bench test crash-test lint format clean
+.PHONY: help install demo compare bench test crash-test docs dist test-release lint format clean
 
 help:
 	@echo "make demo     install, then both stages on a small model: OUT=$(OUT) SEED=$(SEED)"
@@ -14,10 +16,13 @@ help:
 	@echo "make bench    losses and speed against TRL, in an environment of its own, $(BENCH_VENV)"
 	@echo "make test     install, then the test suite"
 	@echo "make crash-test  install, then kills, flips, failing disks: docs/reliability.md"
+	@echo "make docs     install, then the documentation as a site, its links checked: site/index.html"
+	@echo "make dist     install, then wheel and sdist: dist/"
+	@echo "make test-release  the wheel in an environment of its own with the newest versions of everything"
 	@echo "make lint     install, then ruff and the type checker"
 	@echo "make format   let ruff rewrite the code"
 	@echo "make install  the environment $(VENV) alone"
-	@echo "make clean    remove $(VENV) and caches"
+	@echo "make clean    remove $(VENV), what was built, and caches"
 
 install: $(VENV)/installed
 
@@ -49,6 +54,25 @@ test: install
 crash-test: install
 	$(BIN)/python -m tests.crash --publish
 
+docs: $(VENV)/docs-installed
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	$(BIN)/linkchecker --no-status --no-robots site/index.html
+
+$(VENV)/docs-installed: $(VENV)/installed constraints-docs.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -c constraints-docs.txt -e ".[docs]"
+	touch $@
+
+dist: install
+	rm -rf dist
+	$(BIN)/python -m hatchling build -d dist
+
+# What a user gets: the newest versions that pip finds, TORCH apart, and nothing of the clone.
+test-release: dist
+	rm -rf $(RELEASE_VENV)
+	$(PYTHON) -m venv $(RELEASE_VENV)
+	$(RELEASE_VENV)/bin/python -m pip install --quiet --disable-pip-version-check "$(TORCH)" dist/*.whl
+	ASTARPO_RELEASE_PYTHON=$(abspath $(RELEASE_VENV))/bin/python $(BIN)/python -m pytest tests/test_release.py
+
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -59,4 +83,4 @@ format: install
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) .pytest_cache .ruff_cache build dist src/*.egg-info
+	rm -rf $(VENV) $(RELEASE_VENV) .pytest_cache .ruff_cache build dist site src/*.egg-info

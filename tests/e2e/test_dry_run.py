@@ -54,6 +54,7 @@ def test_estimate_and_train_know_what_is_there(
     [
         "run gsm8k-small --source digits.jsonl",
         "run gsm8k --model {policy} --source digits.jsonl",
+        "run gsm8k-16gb --model {policy} --source digits.jsonl",
         "demo",
     ],
 )

@@ -99,4 +99,4 @@ def _peft() -> Any:
         with quiet_transformers():
             return importlib.import_module("peft")
     except ImportError as error:
-        raise UserError("lora_rank: peft is not installed; pip install 'astarpo[peft]'") from error
+        raise UserError("lora_rank: peft is not installed; pip install peft") from error

@@ -118,9 +118,7 @@ def _import(module: str, extra: str) -> Any:
     try:
         return importlib.import_module(module)
     except ImportError as error:
-        raise UserError(
-            f"log_to {extra}: it is not installed; pip install 'astarpo[{extra}]'"
-        ) from error
+        raise UserError(f"log_to {extra}: it is not installed; pip install {extra}") from error
 
 
 def _rows(answers: Sequence[Answer]) -> list[list[Any]]:

@@ -71,5 +71,5 @@ def _bitsandbytes() -> Any:
         return importlib.import_module("bitsandbytes")
     except ImportError as error:
         raise UserError(
-            "optimizer adamw_8bit: bitsandbytes is not installed; pip install 'astarpo[8bit]'"
+            "optimizer adamw_8bit: bitsandbytes is not installed; pip install bitsandbytes"
         ) from error
