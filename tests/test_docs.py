@@ -20,7 +20,7 @@ import pytest
 
 from astarpo.cli import main, parse
 from astarpo.config import VERBS
-from astarpo.config.documents import shipped_policy
+from astarpo.config.base import find_shipped
 from astarpo.tasks.made import MadeTask
 from astarpo.tasks.problem_set import write_problems
 from astarpo.types import Problem
@@ -126,7 +126,7 @@ def world(tmp_path_factory, policy_path, problems_path, table_path, train_words)
     (folder / "Qwen").mkdir()
     for name in ("Qwen/Qwen2.5-1.5B", "Qwen/Qwen3-0.6B-Base"):
         (folder / name).symlink_to(policy_path)
-    (folder / "policy").symlink_to(shipped_policy())
+    (folder / "policy").symlink_to(find_shipped("shipped:sums"))
     (folder / "train.parquet").symlink_to(problems_path)
     (folder / "values").symlink_to(table_path)
     write_problems(folder / "test.parquet", [_test_problem(i) for i in range(8)])

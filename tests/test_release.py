@@ -31,9 +31,9 @@ FIRST_STEPS = """
 import sys
 from pathlib import Path
 import astarpo
-from astarpo.config.documents import find_recipe, read_document, shipped_policy
+from astarpo.config.documents import find_recipe, read_document
 from astarpo.verbs.run import run_document
-document = read_document(find_recipe("demo")) | {"model": shipped_policy()}
+document = read_document(find_recipe("demo"))
 document["data"]["limit"], document["test"]["limit"] = 24, 8
 document["train"] |= {"steps": 2, "prompts_per_step": 8}
 summary = run_document(document, Path("demo"), "demo")
