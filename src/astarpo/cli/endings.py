@@ -9,6 +9,7 @@ from typing import Any
 
 from astarpo.config import Config
 from astarpo.config.documents import find_recipe, read_document
+from astarpo.config.setting import ALGORITHM_NAMES
 
 
 def ending(verb: str, config: Config) -> list[str]:
@@ -97,7 +98,8 @@ def _runs(config: Any) -> _Ending:
 
 
 def _recipes(config: Any) -> _Ending:
-    if config.name and "variants" in read_document(find_recipe(config.name)):
+    of_experiment = {"variants", *ALGORITHM_NAMES}
+    if config.name and of_experiment & read_document(find_recipe(config.name)).keys():
         return {}, [["compare", config.name, "--out", "runs/new", "--dry-run"]]
     return {}, [["run", config.name or "NAME", "--out", "runs/new", "--dry-run"]]
 
@@ -131,5 +133,6 @@ ENDINGS: dict[str, Callable[[Any], _Ending]] = {
     "recipes": _recipes,
     "export": _export,
     "push": _push,
+    "chat": lambda config: ({}, [["report", config.run]]),
 }
 """What each verb's config says of where things are and of the next steps."""

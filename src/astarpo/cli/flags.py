@@ -11,7 +11,7 @@ from typing import Any, Literal, NoReturn, get_args, get_origin
 
 from pydantic.fields import FieldInfo
 
-from astarpo.config import VERBS, Config
+from astarpo.config import VERBS
 from astarpo.config.setting import ALGORITHM_NAMES, Group, Setting, setting_of
 from astarpo.runtime.words import did_you_mean
 from astarpo.types import UserError
@@ -129,7 +129,7 @@ def _heading(setting: Setting) -> str:
 
 def _add_setting(group: argparse._ArgumentGroup, name: str, field: FieldInfo) -> None:
     options: dict[str, Any] = {"help": f"{field.description}{_default(field)}".replace("%", "%%")}
-    many = get_origin(field.annotation) is list
+    many = get_origin(field.annotation) in (list, tuple)
     if setting_of(field).positional:
         options["metavar"] = name.upper()
         group.add_argument(name, nargs="*" if many else "?", **options)
@@ -146,7 +146,7 @@ def _default(field: FieldInfo) -> str:
     """The default as a sentence after the help; empty where the help itself says it."""
     if field.is_required():
         return " Required."
-    if field.default in (None, []):
+    if field.default in (None, ()):
         return ""
     if isinstance(field.default, bool):
         return f" Default: {'on' if field.default else 'off'}."

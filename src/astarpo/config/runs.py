@@ -40,7 +40,7 @@ class RunConfig(Config):
     """Seed of the problems, the samples and the data order; else the recipe's, or 0."""
     device: Annotated[Literal["auto", "cpu", "cuda"] | None, declare(Group.BATCHES)] = None
     """Where models run; auto takes the GPU where there is one; else the recipe's, or auto."""
-    set: Annotated[list[str], declare(Group.FILES)] = []
+    set: Annotated[tuple[str, ...], declare(Group.FILES)] = ()
     """Change a setting of the recipe, as TABLE.SETTING=VALUE (train.lr=2e-6, data.limit=64); may be
     given several times."""
     trust_reward: RecipeReward = None

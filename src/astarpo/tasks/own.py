@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from astarpo.tasks.problem_set import VERL_COLUMNS, read_messages, read_row
 from astarpo.runtime.words import did_you_mean
+from astarpo.tasks.problem_set import VERL_COLUMNS, read_messages, read_row
 from astarpo.tasks.rows import Refuse, Row, stop
 from astarpo.tasks.sources import read_rows
 from astarpo.tasks.template import Template
@@ -52,6 +52,7 @@ class Left:
         self.first: UserError | None = None
 
     def __call__(self, error: UserError) -> None:
+        """Counts a row."""
         self.count += 1
         self.first = self.first or error
 

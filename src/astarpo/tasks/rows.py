@@ -1,4 +1,4 @@
-"""Rows of local files: JSON lines or a JSON array, CSV, Parquet. Every error names file and line."""
+"""Rows of local files: JSON lines, a JSON array, CSV, Parquet. Every error names file and line."""
 
 import csv
 import json

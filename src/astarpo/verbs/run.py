@@ -17,6 +17,7 @@ from typing import Any
 from astarpo.config import ReportConfig, RunConfig
 from astarpo.config.changes import apply_changes
 from astarpo.config.documents import find_recipe, permit_recipe, plain, read_document, upgrade
+from astarpo.reports.cards import write_model_card
 from astarpo.runtime.files import DamagedFileError, read_json_object, write_json
 from astarpo.runtime.locks import folder_lock
 from astarpo.runtime.outputs import check_folder
@@ -117,8 +118,7 @@ def _require_same_recipe(document: Mapping[str, Any], out: Path) -> None:
         raise UserError(f"{error}; give another --out") from error
     if _asked(before) != _asked(plain(document)):
         raise UserError(
-            f"{out}: holds a run of another recipe or seed, or with other --set; give another "
-            "--out"
+            f"{out}: holds a run of another recipe or seed, or with other --set; give another --out"
         )
 
 
@@ -171,6 +171,7 @@ def _summarize(
         "package_version": base["package_version"],
     }
     write_json(out / "summary.json", summary)
+    write_model_card(out)  # Once more, with the scores.
     logger.info(_render(summary, base["scores"], trained["scores"], out))
     return summary
 

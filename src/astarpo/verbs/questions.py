@@ -1,0 +1,104 @@
+"""What can be asked in a talk: a run's own problems, and what is typed, put as they are put."""
+
+import os
+import random
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from astarpo.runtime.words import closest
+from astarpo.types import Message, Problem, UserError
+
+_ENOUGH_PROBLEMS = 8
+"""Fewer problems may have words in common by chance."""
+_LOOKED_AT = 500
+"""Problems whose texts are compared; all of a large set would take long."""
+
+
+@dataclass(frozen=True)
+class Frame:
+    """What all prompts of a problem set have in common around their questions.
+
+    Attributes:
+        before: Text before each question.
+        after: Text after each, such as an instruction.
+        messages: Messages before the one that asks, such as a system message.
+    """
+
+    before: str = ""
+    after: str = ""
+    messages: tuple[Message, ...] = ()
+
+    def put(self, typed: str) -> str:
+        """A typed question as the problems' own are put; what was typed of the frame stays once.
+
+        Example:
+            >>> Frame("Compute ", ". Answer after ####.").put("Compute 3 + 4.")
+            'Compute 3 + 4. Answer after ####.'
+        """
+        before = self.before
+        for length in range(len(before), -1, -1):
+            if typed.startswith(before[len(before) - length :]):
+                typed = before[: len(before) - length] + typed
+                break
+        for length in range(len(self.after), -1, -1):
+            if typed.endswith(self.after[:length]):
+                return typed + self.after[length:]
+        return typed
+
+
+def frame_of(problems: Sequence[Problem]) -> Frame:
+    """The frame of a problem set; an empty one where its problems have nothing in common."""
+    looked_at = problems[:_LOOKED_AT]
+    messages = {problem.prompt[:-1] == problems[0].prompt[:-1] for problem in looked_at}
+    common = problems[0].prompt[:-1] if messages == {True} else ()
+    texts = [problem.prompt[-1]["content"] for problem in looked_at]
+    if len(texts) < _ENOUGH_PROBLEMS:
+        return Frame(messages=common)
+    before = os.path.commonprefix(texts)  # noqa: RUF071  of characters, not of paths
+    rests = [text[len(before) :][::-1] for text in texts]
+    after = os.path.commonprefix(rests)[::-1]  # noqa: RUF071
+    # Whole words only: all questions may begin with "Wh", or end in "es?".
+    return Frame(re.sub(r"\S+\Z", "", before), re.sub(r"\A\w+", "", after), common)
+
+
+class Questions:
+    """The problems of a run, to be found by id, by text or at random."""
+
+    def __init__(self, problems: Sequence[Problem], seed: int) -> None:
+        """Takes problems, of any number and splits; the seed decides what `pick` picks."""
+        self.problems = list(problems)
+        self.frame = frame_of(self.problems) if self.problems else Frame()
+        self._by_id = {problem.id: problem for problem in self.problems}
+        self._by_text = {p.prompt[-1]["content"].strip(): p for p in self.problems}
+        self._random = random.Random(seed)
+
+    def by_id(self, name: str) -> Problem:
+        """The problem of an id; raises UserError where there is none."""
+        self._require_some()
+        if name not in self._by_id:
+            near = closest(name, self._by_id) or self.problems[0].id
+            raise UserError(f"{name}: no problem of this run has that id; one that has: {near}")
+        return self._by_id[name]
+
+    def pick(self) -> Problem:
+        """One of the problems, another at each call; raises UserError where there are none."""
+        self._require_some()
+        return self._random.choice(self.problems)
+
+    def typed(self, text: str) -> Problem:
+        """The run's problem that a text asks, or a new one, which nothing can judge."""
+        asked = self.frame.put(text)
+        for known in (text.strip(), asked.strip()):
+            if known in self._by_text:
+                return self._by_text[known]
+        message = Message(role="user", content=asked)
+        return Problem("typed", "", (*self.frame.messages, message), ground_truth="")
+
+    def is_known(self, problem: Problem) -> bool:
+        """Whether a problem is one of the run's, and can be judged."""
+        return self._by_id.get(problem.id) is problem
+
+    def _require_some(self) -> None:
+        if not self.problems:
+            raise UserError("the run's problem files are gone: type a problem instead")
