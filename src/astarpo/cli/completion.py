@@ -13,6 +13,8 @@ from astarpo.types import UserError
 
 SHELLS = ("bash", "zsh", "tcsh")
 
+_RECIPES = "_astarpo_recipes"
+
 
 def completion(words: Sequence[str]) -> str:
     """The script for the shell that is named, to be put where that shell looks for such.
@@ -38,7 +40,13 @@ def completion(words: Sequence[str]) -> str:
         )
         fill_parser(parser, verb)
         _add_values(parser, verb)
-    return shtab.complete(root, words[0])
+    return shtab.complete(root, words[0], preamble={"bash": _recipes_in_bash()})
+
+
+def _recipes_in_bash() -> str:
+    """A function of bash that completes the name of a recipe, or a path."""
+    names = " ".join(shipped_recipes())
+    return f'{_RECIPES}() {{ compgen -W "{names}" -- "$1"; compgen -f -- "$1"; }}'
 
 
 def _add_values(parser: argparse.ArgumentParser, verb: str) -> None:
@@ -48,10 +56,8 @@ def _add_values(parser: argparse.ArgumentParser, verb: str) -> None:
     fields = VERBS[verb].model_fields
     for action in parser._actions:
         field = fields.get(action.dest)
-        if action.dest == "recipe" or (action.dest == "name" and verb == "recipes"):
-            action.choices = list(shipped_recipes())
-        elif action.dest == "config":
-            action.complete = shtab.FILE  # type: ignore[attr-defined]
+        if action.dest in ("recipe", "config") or (action.dest == "name" and verb == "recipes"):
+            action.complete = shtab.FILE | {"bash": _RECIPES}  # type: ignore[attr-defined]
         elif field is None:
             continue
         elif choices := choices_of(field.annotation):

@@ -11,7 +11,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from astarpo.config.train import TRAIN_SETTINGS, TrainConfig, readers
+from astarpo.config.train import TRAIN_SETTINGS, readers
 from astarpo.rundir.reader import RunDirectory, open_run, read_json, whole_rows
 from astarpo.runtime.files import write_atomic
 from astarpo.runtime.parquet import open_parquet
@@ -50,6 +50,7 @@ def model_card(run: RunDirectory, name: str | None = None) -> str:
     algorithm = str(config.get("algorithm"))
     title, paper = _PAPERS.get(algorithm, (algorithm, None))
     base = str(config.get("model"))
+    stage1 = read_json(run.values / "manifest.json") if run.values else {}
     where = run.environment
     header: dict[str, Any] = {
         "library_name": "transformers",
@@ -64,13 +65,13 @@ def model_card(run: RunDirectory, name: str | None = None) -> str:
         paper=paper,
         base=public_name(base),
         algorithm=algorithm,
-        settings=_settings(config),
+        settings=_settings(config, stage1.get("fingerprint", {})),
         first=rows[0] if rows else None,
         last=rows[-1] if rows else None,
         held_out=whole_rows(run.training / "evaluations.jsonl"),
         scores=_scores(run),
         problems=_problems(run.problems("train")),
-        stage1=read_json(run.values / "manifest.json") if run.values else {},
+        stage1=stage1,
         versions={n: where[n] for n in ("astarpo", "torch", "transformers") if where.get(n)},
         load_from=name or "MODEL",
     )
@@ -102,9 +103,7 @@ def table_card(table: ValueTable, name: str) -> str:
         num_problems=len(values),
         num_samples=table.num_samples,
         estimator=values["estimator"][0].as_py(),
-        means={
-            n: float(values[n].to_numpy().mean()) for n in ("mean_reward", "v_star", "v_star_se")
-        },
+        means={n: float(values[n].to_numpy().mean()) for n in values.column_names[:-1]},
         samples=summarize_samples(samples),
         version=table.manifest.get("package_version"),
     )
@@ -128,14 +127,15 @@ def _header(values: Mapping[str, Any]) -> str:
     return yaml.safe_dump(known, sort_keys=False).strip()
 
 
-def _settings(config: Mapping[str, Any]) -> dict[str, str]:
-    """The settings that the result depends on, without paths and names."""
+def _settings(config: Mapping[str, Any], table: Mapping[str, Any]) -> dict[str, str]:
+    """The settings that the result depends on, those that the value table gave among them."""
+    ignored = {"algorithm", "epochs" if config.get("steps") else "steps"}
+    ignored |= set() if config.get("eval_problems") else {"eval_every", "eval_samples"}
     chosen = {}
     for name, setting in TRAIN_SETTINGS.items():
-        value = config.get(name)
-        is_path = "Path" in str(TrainConfig.model_fields[name].annotation)
+        value = table.get(name) if config.get(name) is None else config[name]
         concerns = config.get("algorithm") in readers(name) and setting.on_resume != "free"
-        if value is not None and concerns and not is_path and name != "algorithm":
+        if value is not None and concerns and name not in ignored:
             chosen[name] = str(value)
     return chosen
 

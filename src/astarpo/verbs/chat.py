@@ -36,10 +36,11 @@ from astarpo.verbs.side_by_side import Exchange, Reply, show
 
 HELP = """\
 Type a problem, and both policies answer it. Or:
-  /random    one of the run's problems, with verdicts and V*
-  /id ID     the problem of that id
-  /help      this text
-  /quit      the end (so is Ctrl-D)"""
+  PROBLEM => ANSWER    say what is right too, and the answers are judged
+  /random              one of the run's problems, with verdicts and V*
+  /id ID               the problem of that id
+  /help                this text
+  /quit                the end (so is Ctrl-D)"""
 
 logger = logging.getLogger("astarpo")
 
@@ -152,17 +153,17 @@ def _exchange(
     # Alike for both sides, so that they draw by the same chances.
     seeds = [derive_seed(config.seed, "chat", str(number), k) for k in range(config.samples)]
     requests = [Request(prompt.token_ids, seed) for seed in seeds]
-    is_known = talk.questions.is_known(problem)
+    is_judged = bool(problem.data_source)
     replies = {}
     for name, engine in engines.items():
         completions = engine.generate(requests, talk.sampling)
         texts = [talk.vocabulary.decode(completion.token_ids) for completion in completions]
-        verdicts = grader.grade([problem] * len(texts), texts) if is_known else [None] * len(texts)
+        verdicts = grader.grade([problem] * len(texts), texts) if is_judged else [None] * len(texts)
         replies[name] = [
             Reply(text, completion.finish_reason == "length", verdict)
             for text, completion, verdict in zip(texts, completions, verdicts, strict=True)
         ]
-    return Exchange(problem, is_known, talk.values.get(problem.id), replies)
+    return Exchange(problem, talk.values.get(problem.id), replies)
 
 
 _Find = Callable[[], Problem]
@@ -203,7 +204,8 @@ def _lines() -> Iterator[str]:
     while True:
         try:
             yield input("problem> ").strip()
-        except EOFError:
+        except (EOFError, KeyboardInterrupt):
+            sys.stdout.write("\n")
             return
 
 

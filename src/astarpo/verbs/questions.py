@@ -6,8 +6,15 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from astarpo.grading.reward import REWARD_PREFIX
 from astarpo.runtime.words import closest
+from astarpo.tasks import get_task
 from astarpo.types import Message, Problem, UserError
+
+ANSWER_MARK = "=>"
+"""What parts a typed problem from the answer that is right."""
+TYPED = "typed"
+"""The id of a problem that is none of the run's."""
 
 _ENOUGH_PROBLEMS = 8
 """Fewer problems may have words in common by chance."""
@@ -87,17 +94,32 @@ class Questions:
         return self._random.choice(self.problems)
 
     def typed(self, text: str) -> Problem:
-        """The run's problem that a text asks, or a new one, which nothing can judge."""
-        asked = self.frame.put(text)
-        for known in (text.strip(), asked.strip()):
-            if known in self._by_text:
+        """The run's problem that a text asks, or a new one.
+
+        Args:
+            text: A question, or `QUESTION => ANSWER`, which the run's task can judge.
+
+        Raises:
+            UserError: An answer is given that the task cannot read.
+        """
+        question, arrow, gold = (part.strip() for part in text.rpartition(ANSWER_MARK))
+        asked = self.frame.put(question if arrow else gold)
+        for known in (gold, asked.strip()):
+            if known in self._by_text and not arrow:
                 return self._by_text[known]
         message = Message(role="user", content=asked)
-        return Problem("typed", "", (*self.frame.messages, message), ground_truth="")
+        source = self._require_judge(gold) if arrow else ""
+        return Problem(TYPED, source, (*self.frame.messages, message), gold if arrow else "")
 
-    def is_known(self, problem: Problem) -> bool:
-        """Whether a problem is one of the run's, and can be judged."""
-        return self._by_id.get(problem.id) is problem
+    def _require_judge(self, gold: str) -> str:
+        """The task of the run's problems, which is to judge against an answer that was typed."""
+        sources = {problem.data_source for problem in self.problems}
+        if len(sources) != 1 or next(iter(sources)).startswith(REWARD_PREFIX):
+            raise UserError(f"no one task judges the problems of this run: leave {ANSWER_MARK} out")
+        task = get_task(sources.pop())
+        if not task.can_judge(gold):
+            raise UserError(f"{task.name} cannot judge against {gold!r}: it wants {task.gold_form}")
+        return task.name
 
     def _require_some(self) -> None:
         if not self.problems:

@@ -10,6 +10,7 @@ from rich.text import Text
 
 from astarpo.runtime.words import shown
 from astarpo.types import Problem, Verdict
+from astarpo.verbs.questions import ANSWER_MARK, TYPED
 
 _PIPE_WIDTH = 100
 _LONGEST_ANSWER = 4000
@@ -36,13 +37,11 @@ class Exchange:
 
     Attributes:
         problem: What was asked.
-        is_known: Whether it is one of the run's, with an id and a reference answer.
         value: V* and its standard error; None where the value table does not have the problem.
         replies: Answers of each side, by its name.
     """
 
     problem: Problem
-    is_known: bool
     value: tuple[float, float] | None
     replies: Mapping[str, Sequence[Reply]]
 
@@ -62,15 +61,19 @@ def show(exchange: Exchange) -> None:
 
 def _facts(exchange: Exchange) -> str:
     """What is known of the problem beside its text."""
-    if not exchange.is_known:
-        return "not one of the run's problems: nothing here can judge the answers"
-    facts = [exchange.problem.id]
-    if exchange.problem.ground_truth:
-        facts.append(f"right: {exchange.problem.ground_truth}")
-    if exchange.value is None:
-        facts.append("V* not estimated (held out)")
-    else:
+    problem = exchange.problem
+    if not problem.data_source:
+        return (
+            f"not one of the run's problems: to have it judged, add {ANSWER_MARK} and the right "
+            "answer"
+        )
+    facts = [problem.id]
+    if problem.ground_truth:
+        facts.append(f"right: {problem.ground_truth}")
+    if exchange.value is not None:
         facts.append("V* {:.3f} ± {:.3f}".format(*exchange.value))
+    elif problem.id != TYPED:
+        facts.append("V* not estimated: held out, or set aside")
     return shown("   ".join(facts))
 
 
