@@ -105,7 +105,11 @@ def _recipes(config: Any) -> _Ending:
 
 
 def _push(config: Any) -> _Ending:
-    return {"repository": config.repo}, [["evaluate", "--model", config.repo, "--help"]]
+    if (config.source / "manifest.json").is_file():
+        get = ["hf", "download", config.repo, "--repo-type", "dataset", "--local-dir", "values"]
+        return {"repository": config.repo, "get it by": shlex.join(get)}, []
+    step = ["evaluate", "--model", config.repo, "--problems", "PROBLEMS", "--out", "scores.json"]
+    return {"repository": config.repo}, [step]
 
 
 def _chat(out: Any, config: Any) -> list[Any]:
