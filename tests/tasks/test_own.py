@@ -203,8 +203,8 @@ MIXED = {
 {"question": "Q5", "gold": "5"}
 """,
     "a.csv": b"question;gold\nQ1;1\nQ2\n\xe9;2\nQ3;;\n;4\nQ4;four\nQ5;5\n",
-    "a.json": b'[{"question": "Q1", "gold": "1"}, 7, {"question": null, "gold": "1"}, {"gold": "3"}, '
-    b'{"question": "Q4", "gold": null}, {"question": "Q4", "gold": "four"}, '
+    "a.json": b'[{"question": "Q1", "gold": "1"}, 7, {"question": null, "gold": "1"}, '
+    b'{"gold": "3"}, {"question": "Q4", "gold": null}, {"question": "Q4", "gold": "four"}, '
     b'{"question": "Q5", "gold": "5"}]',
 }
 

@@ -47,7 +47,7 @@ def test_a_problem_of_the_run_is_known_by_id_and_by_text():
     assert questions.by_id("sum/3") is problems[3]
     assert questions.typed("3") is problems[3]
     assert questions.typed("Compute 3 + 1. Answer after ####.") is problems[3]
-    with pytest.raises(UserError, match="sum/33: no problem of this run.*: sum/3$"):
+    with pytest.raises(UserError, match=r"sum/33: no problem of this run.*: sum/3$"):
         questions.by_id("sum/33")
 
 
@@ -62,7 +62,7 @@ def test_another_problem_is_judged_where_its_answer_is_given():
     with pytest.raises(UserError, match="gsm8k cannot judge against 'many'"):
         questions.typed("77 => many")
     own = Questions([problem("Q", "1", source="reward:r.py:f")], seed=0)
-    with pytest.raises(UserError, match="no one task judges.*leave => out"):
+    with pytest.raises(UserError, match=r"no one task judges.*leave => out"):
         own.typed("Q? => 3")
 
 
