@@ -40,7 +40,7 @@ def completion(words: Sequence[str]) -> str:
         )
         fill_parser(parser, verb)
         _add_values(parser, verb)
-    return shtab.complete(root, words[0], preamble={"bash": _recipes_in_bash()})
+    return shtab.complete(root, words[0], preamble=_recipes_in_bash() if words[0] == "bash" else "")
 
 
 def _recipes_in_bash() -> str:
