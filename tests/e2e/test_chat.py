@@ -2,6 +2,7 @@
 
 import os
 import pty
+import re
 import select
 import shutil
 import subprocess
@@ -101,6 +102,18 @@ def test_an_unfinished_run_is_asked_at_its_last_checkpoint(run, tmp_path, capsys
     shutil.rmtree(halted / "checkpoints")
     assert main(words) == 2
     assert "no trained model yet, nor a checkpoint" in capsys.readouterr().err
+
+
+def test_without_its_value_table_a_run_can_still_be_asked(run, tmp_path, capsys):
+    moved = shutil.copytree(run, tmp_path / "run")
+    config = (moved / "config.json").read_text()
+    name = re.search(r'"values": "(.+?)"', config)[1]
+    (moved / "config.json").write_text(config.replace(name, str(tmp_path / "gone")))
+    words = ["chat", str(moved), "--problem", "digits/train/4", "--max-new-tokens", "4"]
+    assert main([*words, "--device", "cpu"]) == 0
+    shown = capsys.readouterr()
+    assert "gone: not there any more: no V* is known" in shown.err
+    assert "digits/train/4   right: 1   V* not estimated" in shown.out
 
 
 def test_a_dry_run_says_what_there_is_to_ask(run, capsys):

@@ -105,6 +105,11 @@ def prepare(config: ChatConfig) -> Talk:
     pick_device(config.device)
     settings = build(TrainConfig, run.config)
     table = ValueTable(run.values) if run.values else None
+    if settings.values and table is None:
+        logger.warning(
+            f"{settings.values}: not there any more: no V* is known, and limits that training took "
+            "from it have their defaults"
+        )
     text = text_settings(settings, table)
     trained, trained_by = _trained(run)
     problems = _problems(run)
