@@ -14,7 +14,6 @@ from astarpo.config import TrainConfig
 from astarpo.models.folder import fingerprint
 from astarpo.reports.cards import model_card
 from astarpo.rundir.reader import open_run
-from tests.conftest import command
 from tests.support.hub import TOKEN, standin_hub
 
 
@@ -33,80 +32,97 @@ def run(settings, tmp_path_factory):
     return out
 
 
-@pytest.fixture
-def hub(tmp_path, monkeypatch):
+PUSHES = """
+import os, sys
+from astarpo.cli import main
+run, table, wrong = sys.argv[1:]
+assert main(["push", run, "me/digits"]) == 0
+assert main(["push", table, "me/values", "--private"]) == 0
+os.environ["HF_TOKEN"] = wrong
+sys.stderr.write("-- with another token\\n")
+assert main(["push", run, "me/others"]) == 2
+"""
+
+
+@pytest.fixture(scope="module")
+def hub():
     with standin_hub() as hub:
-        monkeypatch.setenv("HF_ENDPOINT", hub.address)
-        monkeypatch.setenv("HF_TOKEN", TOKEN)
-        monkeypatch.setenv("HF_HOME", str(tmp_path / "hf"))
-        monkeypatch.setenv("HF_HUB_DISABLE_XET", "1")  # The stand-in has no such store.
-        monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
         yield hub
 
 
-def process(*words):
-    return subprocess.run(words, capture_output=True, text=True, timeout=300, check=False)
+@pytest.fixture(scope="module")
+def ask(hub, tmp_path_factory):
+    """Runs Python with the stand-in for its hub."""
+    # The stand-in has no store of Xet's kind.
+    own = {"HF_ENDPOINT": hub.address, "HF_TOKEN": TOKEN, "HF_HUB_DISABLE_XET": "1"}
+    own |= {"HF_HOME": str(tmp_path_factory.mktemp("hf")), "HF_HUB_OFFLINE": "0"}
+
+    def run_python(*words):
+        words = [sys.executable, *map(str, words)]
+        return subprocess.run(
+            words, capture_output=True, text=True, timeout=300, check=False, env=os.environ | own
+        )
+
+    return run_python
 
 
-def test_a_model_goes_there_and_comes_back(run, hub, problems_path, tmp_path):
-    done = process(*command("push", run, "me/digits"))
+@pytest.fixture(scope="module")
+def pushed(ask, run, table_path):
+    done = ask("-c", PUSHES, run, table_path, "hf_wrong")
     assert done.returncode == 0, done.stderr
-    assert done.stdout == f"{hub.address}/me/digits\n"
+    return done
+
+
+def test_a_model_and_a_table_go_there(pushed, hub, run, table_path):
+    assert pushed.stdout.splitlines() == [
+        f"{hub.address}/me/digits", f"{hub.address}/datasets/me/values",
+    ]  # fmt: skip
     files = hub.repositories["model", "me/digits"]
     here = {path.name: path.read_bytes() for path in (run / "model").iterdir()}
     assert files.keys() == here.keys()
     assert {name for name in files if files[name] != here[name]} == {"README.md"}
-    assert hub.calls[-1] == "POST /api/models/me/digits/commit/main"
-    assert any(call.startswith("PUT /objects/") for call in hub.calls)  # the weights
-    assert not hub.private
-
-    code = re.search(r"```python\n(.+?)```", files["README.md"].decode(), re.DOTALL)[1]
-    check = "\nassert sum(p.numel() for p in model.parameters()) > 1000"
-    done = process(sys.executable, "-c", code + check)
-    assert done.returncode == 0, done.stderr
-
-
-def test_a_table_goes_there_and_comes_back(table_path, run, hub, settings, tmp_path):
-    done = process(*command("push", table_path, "me/values", "--private"))
-    assert done.returncode == 0, done.stderr
-    assert hub.private == {"me/values"}
-    files = hub.repositories["dataset", "me/values"]
+    table = hub.repositories["dataset", "me/values"]
     sent = {p.name for p in table_path.iterdir() if p.suffix in (".parquet", ".json", ".png")}
-    assert files.keys() == {*sent, "README.md"}
-    card = files["README.md"].decode()
-    code = re.search(r"```python\n(.+?)```", card, re.DOTALL)[1]
-    check = "\nassert len(values) == 24 and len(samples) == 24 * 8, (values, samples)"
-    done = process(sys.executable, "-c", code + check)
+    assert table.keys() == {*sent, "README.md"}
+    assert hub.private == {"me/values"}
+    assert any(call.startswith("PUT /objects/") for call in hub.calls)  # the weights
+    assert sum("/commit/" in call for call in hub.calls) == 2
+
+
+def test_who_may_not_write_is_told_so_in_one_line(pushed, hub):
+    told = pushed.stderr.partition("-- with another token\n")[2].splitlines()
+    assert len(told) == 2  # what is sent, and the refusal
+    assert told[1].startswith("astarpo: me/others: the hub did not take it")
+    assert "401" in told[1]
+    assert "hf auth login" in told[1]
+    assert not hub.repositories.get(("model", "me/others"))
+
+
+def test_both_come_back_by_what_their_cards_say(pushed, ask, hub, settings, tmp_path):
+    model = hub.repositories["model", "me/digits"]["README.md"].decode()
+    table = hub.repositories["dataset", "me/values"]["README.md"].decode()
+    codes = [re.search(r"```python\n(.+?)```", card, re.DOTALL)[1] for card in (model, table)]
+    checks = [
+        "assert sum(p.numel() for p in model.parameters()) > 1000",
+        "assert len(values) == 24 and len(samples) == 24 * 8, (values, samples)",
+    ]
+    done = ask("-c", "\n".join([*codes, *checks]))
     assert done.returncode == 0, done.stderr
 
-    fetch = re.search(r"^hf (download .+)$", card, re.MULTILINE)[1]
-    local = ["--local-dir", str(tmp_path / "values")]
-    words = fetch.replace("--local-dir values", "").split()
-    done = process(sys.executable, "-m", "huggingface_hub.cli.hf", *words, *local)
+    words = re.search(r"^hf (download .+) --local-dir values$", table, re.MULTILINE)[1].split()
+    done = ask("-m", "huggingface_hub.cli.hf", *words, "--local-dir", tmp_path / "values")
     assert done.returncode == 0, done.stderr
     again = TrainConfig(**settings | {"values": tmp_path / "values"}, out=tmp_path / "run")
     assert astarpo.train(again)["completed"]
 
 
-@pytest.mark.parametrize("token", ["hf_wrong", ""])
-def test_who_may_not_write_is_told_so_in_one_line(token, run, hub, monkeypatch):
-    monkeypatch.setenv("HF_TOKEN", token)
-    done = process(*command("push", run, "me/digits"))
-    assert done.returncode == 2
-    assert "401" in done.stderr
-    assert "hf auth login" in done.stderr
-    assert done.stderr.count("\n") == 2  # what is sent, and the refusal
-    assert ("model", "me/digits") not in hub.repositories or not hub.repositories[
-        "model", "me/digits"
-    ]
-
-
-def test_a_hub_that_is_not_there_is_one_line(run, monkeypatch):
-    monkeypatch.setenv("HF_ENDPOINT", "http://127.0.0.1:9")
-    done = process(*command("push", run, "me/digits"))
-    assert done.returncode == 2
-    assert "the hub did not take it" in done.stderr
-    assert "Traceback" not in done.stderr
+def test_a_hub_that_is_not_there_is_one_line(run, monkeypatch, capsys):
+    monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    assert main(["push", str(run), "me/digits"]) == 2
+    told = capsys.readouterr().err.splitlines()
+    assert told[-1].startswith("astarpo: me/digits: the hub did not take it")
+    assert len(told) == 2
 
 
 def test_a_dry_run_prints_the_card_and_sends_nothing(run, table_path, capsys):
