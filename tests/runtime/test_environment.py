@@ -34,14 +34,14 @@ def test_the_commit_is_that_of_the_checkout_the_code_is_in(tmp_path, monkeypatch
     package.mkdir(parents=True)
     shutil.copy(astarpo.runtime.__file__, package)
     monkeypatch.setattr(module.astarpo.runtime, "__file__", str(package / "__init__.py"))
-    assert commit() is None
+    assert commit.__wrapped__() is None
     git(tmp_path, "init", "-q")
     (tmp_path / "notes.txt").write_text("mine")
     git(tmp_path, "add", "notes.txt")
     git(tmp_path, "commit", "-q", "-m", "another project")
-    assert commit() is None  # The code is not part of it.
+    assert commit.__wrapped__() is None  # The code is not part of it.
     git(tmp_path, "add", ".")
     git(tmp_path, "commit", "-q", "-m", "the package")
-    assert commit() == git(tmp_path, "rev-parse", "HEAD")
+    assert commit.__wrapped__() == git(tmp_path, "rev-parse", "HEAD")
     Path(package / "__init__.py").write_text("changed = True\n")
-    assert commit() == f"{git(tmp_path, 'rev-parse', 'HEAD')}-dirty"
+    assert commit.__wrapped__() == f"{git(tmp_path, 'rev-parse', 'HEAD')}-dirty"

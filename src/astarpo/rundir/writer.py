@@ -2,7 +2,7 @@
 
 config.json          resolved settings; `astarpo train --config config.json` repeats the run;
                      `environment`, which is no setting, says where it ran
-record.json          settings again and digests of the inputs, which resuming checks
+record.json          settings and environment again, digests of the inputs, which resuming checks
 metrics.jsonl        one line a step
 evaluations.jsonl    one line for each evaluation on held-out problems, if there are any
 samples/step-*.parquet   every answer of a step with its verdict
@@ -65,7 +65,6 @@ class RunLog:
         self._asked = config.model_dump(exclude_defaults=True).keys()
         self._record: dict[str, Any] = {"inputs": {}, "has_checkpoint": False, "changes": []}
         self._changed: dict[str, Any] = {}
-        self._environment: dict[str, Any] = {}  # where the run was so far
         exists = (path / "config.json").exists()
         if resume and not exists:
             raise UserError(
@@ -127,8 +126,9 @@ class RunLog:
     def begin(self, step: int) -> list[dict[str, Any]]:
         """Writes the config and forgets everything after a step; returns the metrics up to it."""
         here = environment(self.settings["device"])
-        was = {name: self._environment.get(name, here[name]) for name in here}
+        was = here | self._record.get(ENVIRONMENT, {})
         self._changed |= {n: [was[n], here[n]] for n in here if was[n] != here[n]}
+        self._record[ENVIRONMENT] = here
         self._note_changes(step)
         write_json(self.path / "config.json", self.settings | {ENVIRONMENT: here})
         self._write_record()
@@ -188,14 +188,14 @@ class RunLog:
             config = read_json_object(self.path / "config.json")
         except DamagedFileError:
             config = None
-        was = (config or {}).pop(ENVIRONMENT, None)
-        self._environment = was if isinstance(was, dict) else {}
+        environment = (config or {}).pop(ENVIRONMENT, None)
         if config is None and settings is None:
             raise UserError(
                 f"{self.path}: config.json and record.json are damaged; begin anew with another "
                 "--out"
             )
-        if settings not in (None, config):
+        is_same = config == settings and environment in (None, self._record.get(ENVIRONMENT))
+        if settings is not None and not is_same:
             logger.warning(
                 f"{self.path / 'config.json'}: is not as the run wrote it; its settings are those "
                 "of record.json, by which it is written anew"

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 from collections.abc import Mapping
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 
 import astarpo.runtime
@@ -65,11 +66,13 @@ def processor_name() -> str:
     return platform.processor() or platform.machine()
 
 
+@cache
 def commit() -> str | None:
     """The commit of the package's code, with `-dirty` where files differ from it.
 
-    None where the code is not in a git checkout of its own, as in an environment's site-packages,
-    whatever repository that environment lies in.
+    Asked once a process, which runs the code that it found at its start. None where the code is not
+    in a git checkout of its own, as in an environment's site-packages, whatever repository that
+    environment lies in.
     """
     folder = Path(astarpo.runtime.__file__).parent
     if _git(folder, "ls-files", "--error-unmatch", "__init__.py") is None:
