@@ -16,10 +16,14 @@ if TYPE_CHECKING:
     from astarpo.stages.warm_start import warm_start
     from astarpo.values.estimators import optimal_values
     from astarpo.values.table import ValueTable
+    from astarpo.verbs.chat import chat
     from astarpo.verbs.compare import compare
     from astarpo.verbs.demo import demo
+    from astarpo.verbs.env import env
     from astarpo.verbs.export import export
     from astarpo.verbs.import_values import import_values
+    from astarpo.verbs.push import push
+    from astarpo.verbs.recipes import recipes
     from astarpo.verbs.report import report
     from astarpo.verbs.run import run
     from astarpo.verbs.runs import runs
@@ -29,15 +33,19 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "ValueTable": "values.table",
+    "chat": "verbs.chat",
     "compare": "verbs.compare",
     "data": "stages.data",
     "demo": "verbs.demo",
+    "env": "verbs.env",
     "estimate": "stages.estimate",
     "evaluate": "stages.evaluate",
     "export": "verbs.export",
     "grade": "grading.grade",
     "import_values": "verbs.import_values",
     "optimal_values": "values.estimators",
+    "push": "verbs.push",
+    "recipes": "verbs.recipes",
     "report": "verbs.report",
     "run": "verbs.run",
     "runs": "verbs.runs",
@@ -49,15 +57,19 @@ _HOMES = {
 __all__ = [
     "ValueTable",
     "__version__",
+    "chat",
     "compare",
     "data",
     "demo",
+    "env",
     "estimate",
     "evaluate",
     "export",
     "grade",
     "import_values",
     "optimal_values",
+    "push",
+    "recipes",
     "report",
     "run",
     "runs",

@@ -2,6 +2,7 @@
 
 import json
 import os
+import platform
 import shutil
 import signal
 import sys
@@ -10,6 +11,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 
 import astarpo
 from astarpo.cli import main
@@ -414,6 +416,32 @@ def test_a_run_of_version_0_1_0_is_gone_on_with(reward, settings, whole_run, hal
     write_sealed_json(halted / "record.json", record)
     with pytest.raises(UserError, match=r"config.json: center was measured, did not help"):
         resume(settings, halted)
+
+
+def test_a_run_may_go_on_elsewhere_and_says_so(settings, whole_run, halted, caplog):
+    """Versions and devices are recorded; resuming with others is told, and not refused."""
+    path = halted / "config.json"
+    config = json.loads(path.read_text())
+    here = config["environment"]
+    assert here["torch"] == torch.__version__
+    assert here["python"] == platform.python_version()
+    assert {"astarpo", "transformers", "platform", "device", "commit"} <= here.keys()
+    there = here | {"torch": "2.1", "device": "A"}
+    path.write_text(json.dumps(config | {"environment": there}))
+    record = json.loads((halted / "record.json").read_text())
+    del record["digest"]
+    write_sealed_json(halted / "record.json", record | {"environment": there})
+    resume(settings, halted)
+    assert f"torch was 2.1 and is {torch.__version__} from step 5 on" in caplog.text
+    assert "is not as the run wrote it" not in caplog.text
+    assert json.loads(path.read_text())["environment"] == here
+    changes = json.loads((halted / "record.json").read_text())["changes"]
+    assert changes == [
+        {"after_step": 4, "torch": ["2.1", here["torch"]], "device": ["A", here["device"]]}
+    ]
+    assert_same(halted, whole_run)
+    card = "model/README.md"
+    assert (halted / card).read_bytes() == (whole_run / card).read_bytes()
 
 
 def test_stray_files_and_links_do_no_harm(settings, whole_run, halted):

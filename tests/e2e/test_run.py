@@ -106,6 +106,10 @@ def test_the_mean_as_value_and_no_samples_at_the_end(digits, tmp_path, caplog):
     assert asked[1]
     assert not asked[0] & asked[1]
     assert run_document(digits, tmp_path / "out", "recipe") == summary
+    # Where it runs is no part of what was asked for.
+    assert run_document(digits | {"device": "auto"}, tmp_path / "out", "recipe") == summary
+    card = (tmp_path / "out" / "train" / "model" / "README.md").read_text()
+    assert "| pass_at_1 |" in card
 
 
 def test_damaged_records_of_a_run_are_named(digits, tmp_path, caplog):

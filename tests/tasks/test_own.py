@@ -136,6 +136,7 @@ def test_mistakes_are_one_line_and_write_nothing(tmp_path, rows, settings, messa
     ("text", "message"),
     [
         ("question,gold\nq,1\nq\n", "line 3: has another number of cells"),
+        ("question;gold\nq;1\nq\n", "line 3: has another number of cells"),
         ("question,gold\nq,1,2\n", "line 2: has another number of cells"),
         ('question,gold\n"q,1\n', "not CSV"),
     ],
@@ -144,6 +145,89 @@ def test_broken_csv_is_named_by_line(tmp_path, text, message):
     (tmp_path / "a.csv").write_text(text)
     with pytest.raises(UserError, match=message):
         imported(tmp_path / "a.csv", reward="gsm8k", **MAPPED)
+
+
+def test_a_prompt_is_made_of_columns(tmp_path):
+    rows = [{"Body": "Al has 2 pens.", "Question": "How many?", "Answer": 2.0}]
+    source = write(tmp_path / "svamp.jsonl", rows)
+    columns = {"prompt_template": "{Body} {Question}", "answer_column": "Answer"}
+    (problem,) = imported(source, reward="gsm8k", **columns)
+    assert problem.prompt[-1]["content"] == "Al has 2 pens. How many?"
+    assert problem.ground_truth == "2"
+    assert problem.extra["Body"] == "Al has 2 pens."
+    with pytest.raises(UserError, match="both make the prompt"):
+        imported(source, reward="gsm8k", prompt_column="Body", **columns)
+    with pytest.raises(UserError, match=r"no column 'body'.*did you mean Body\?"):
+        imported(source, reward="gsm8k", prompt_template="{body}", answer_column="Answer")
+
+
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+def test_a_json_array_is_read(tmp_path, mark):
+    (tmp_path / "a.json").write_bytes(mark + json.dumps(ROWS, indent=2).encode())
+    problems = imported(tmp_path / "a.json", reward="gsm8k", **MAPPED)
+    assert [p.ground_truth for p in problems] == ["2", "4"]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("a.csv", 'question;gold\n"1;1, both?";2\nb;4\n'),
+        ("a.csv", '\ufeffquestion;gold\n"1;1, both?";2\nb;4\n'),
+        ("a.tsv", "question\tgold\n1;1, both?\t2\nb\t4\n"),
+        ("a.csv", 'question,gold\n"1;1, both?",2\nb,4\n'),
+    ],
+)
+def test_cells_are_parted_as_the_first_line_is(tmp_path, name, text):
+    (tmp_path / name).write_text(text, encoding="utf-8")
+    problems = imported(tmp_path / name, reward="gsm8k", **MAPPED)
+    assert problems[0].prompt[-1]["content"] == "1;1, both?"
+    assert [p.ground_truth for p in problems] == ["2", "4"]
+
+
+def test_a_cell_of_five_megabytes_is_read_and_cut_on_the_screen(tmp_path, caplog):
+    (tmp_path / "a.csv").write_text("prompt,answer\n" + "word " * 1_000_000 + ",2\n")
+    with caplog.at_level("INFO", logger="astarpo"):
+        (problem,) = imported(tmp_path / "a.csv", reward="gsm8k")
+    assert len(problem.prompt[-1]["content"]) == 5_000_000
+    assert "more characters]" in caplog.text
+    assert len(caplog.text) < 1000
+
+
+MIXED = {
+    "a.jsonl": b"""{"question": "Q1", "gold": "1"}
+{"question": "Q2", "gold":
+7
+{"question": "Q3"}
+{"question": " ", "gold": "1"}
+{"question": "Q4", "gold": "four"}
+{"question": "Q5", "gold": "5"}
+""",
+    "a.csv": b"question;gold\nQ1;1\nQ2\n\xe9;2\nQ3;;\n;4\nQ4;four\nQ5;5\n",
+    "a.json": b'[{"question": "Q1", "gold": "1"}, 7, {"question": null, "gold": "1"}, '
+    b'{"gold": "3"}, {"question": "Q4", "gold": null}, {"question": "Q4", "gold": "four"}, '
+    b'{"question": "Q5", "gold": "5"}]',
+}
+
+
+@pytest.mark.parametrize("name", MIXED)
+def test_rows_that_cannot_be_read_are_left_out_and_counted(tmp_path, name, caplog):
+    (tmp_path / name).write_bytes(MIXED[name])
+    with pytest.raises(UserError):
+        imported(tmp_path / name, reward="gsm8k", **MAPPED)
+    problems = imported(tmp_path / name, reward="gsm8k", skip_unreadable=True, **MAPPED)
+    assert [p.prompt[-1]["content"] for p in problems] == ["Q1", "Q5"]
+    assert "left out: 5 rows that cannot be read or judged; the first: " in caplog.text
+    assert f"{name}, " in caplog.text
+
+
+def test_answers_that_no_verifier_accepts_are_left_out_too(tmp_path, caplog):
+    rows = [{"prompt": f"Q{i}", "answer": gold} for i, gold in enumerate(["1", "\\frac{", "2"])]
+    source = write(tmp_path / "a.jsonl", rows)
+    problems = imported(source, reward="math", skip_unreadable=True)
+    assert [p.ground_truth for p in problems] == ["1", "2"]
+    assert "left out: 1 rows" in caplog.text
+    with pytest.raises(UserError, match="no problem of split 'train' is left"):
+        imported(write(tmp_path / "b.jsonl", rows[1:2]), reward="gsm8k", skip_unreadable=True)
 
 
 def test_a_tasks_problems_can_have_another_reward(tmp_path):

@@ -18,6 +18,7 @@ from astarpo.config.stages import (
     ImportValuesConfig,
     WarmStartConfig,
 )
+from astarpo.config.tools import ChatConfig, EnvConfig, PushConfig, RecipesConfig
 from astarpo.config.train import AlgorithmConfig, TrainConfig
 
 VERBS: dict[str, type[Config]] = {
@@ -34,22 +35,30 @@ VERBS: dict[str, type[Config]] = {
     "export": ExportConfig,
     "report": ReportConfig,
     "runs": RunsConfig,
+    "recipes": RecipesConfig,
+    "chat": ChatConfig,
+    "push": PushConfig,
+    "env": EnvConfig,
 }
-"""The verbs, in the order of `--help`, and the settings of each."""
+"""The verbs and the settings of each."""
 
 __all__ = [
     "VERBS",
     "AlgorithmConfig",
+    "ChatConfig",
     "CompareConfig",
     "ComputeConfig",
     "Config",
     "DataConfig",
     "DemoConfig",
+    "EnvConfig",
     "EstimateConfig",
     "EvaluateConfig",
     "ExperimentConfig",
     "ExportConfig",
     "ImportValuesConfig",
+    "PushConfig",
+    "RecipesConfig",
     "ReportConfig",
     "RunConfig",
     "RunsConfig",

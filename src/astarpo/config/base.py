@@ -23,6 +23,7 @@ class Config(BaseModel):
         allow_inf_nan=False,
         ser_json_inf_nan="strings",
         use_attribute_docstrings=True,
+        defer_build=True,  # `--help` needs no validators, and a verb only its own
     )
 
     takes_file: ClassVar[bool] = True

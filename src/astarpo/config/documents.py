@@ -7,8 +7,9 @@ the `config.json` that a run leaves behind repeats it.
 
 import json
 import math
+import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from importlib import resources
 from pathlib import Path
 from typing import Any, TypeVar
@@ -19,6 +20,7 @@ from astarpo.config import VERBS, Config, EvaluateConfig
 from astarpo.config.base import is_function
 from astarpo.config.setting import ALGORITHM_NAMES
 from astarpo.config.train import readers
+from astarpo.runtime.words import did_you_mean
 from astarpo.types import UserError
 
 C = TypeVar("C", bound=Config)
@@ -36,21 +38,51 @@ _REMOVED = {"center": False, "policy_scale": False, "residual_clip": None}
 """Settings of version 0.1.0 that are gone, with their defaults."""
 
 
-def build(config_class: type[C], settings: Mapping[str, Any]) -> C:
-    """Makes a config of settings; raises UserError with all that is wrong with them in one line."""
+ENVIRONMENT = "environment"
+"""The table of a run's `config.json` that says where it ran. It holds no settings."""
+
+_MOST_SHOWN = 200
+"""Characters of a wrong value that a message repeats."""
+
+
+def build(
+    config_class: type[C], settings: Mapping[str, Any], named: Callable[[str], str] = str
+) -> C:
+    """Makes a config of settings; raises UserError with all that is wrong with them in one line.
+
+    Args:
+        config_class: What is made.
+        settings: By the names of its fields.
+        named: What a message calls a setting: the command line says `--max-new-tokens`.
+    """
     try:
         return config_class.model_validate(dict(settings))
     except ValidationError as error:
-        complaints = []
-        for problem in error.errors():
-            name = ".".join(map(str, problem["loc"]))
-            if problem["type"] == "value_error":  # ours, and says all
-                said = str(problem["ctx"]["error"])
-            else:
-                given = "" if problem["type"] == "missing" else f" (got {problem['input']!r})"
-                said = f"{problem['msg']}{given}"
-            complaints.append(f"{name}: {said}" if name else said)
+        wrong = [p for p in error.errors() if p["type"] != "missing"]
+        complaints = [_complaint(config_class, problem, named) for problem in wrong]
+        missing = [named(str(p["loc"][0])) for p in error.errors() if p["type"] == "missing"]
+        if missing:
+            complaints.append(f"missing: {', '.join(missing)}")
         raise UserError("; ".join(complaints)) from error
+
+
+def _complaint(
+    config_class: type[Config], problem: Mapping[str, Any], named: Callable[[str], str]
+) -> str:
+    first, *rest = map(str, problem["loc"]) if problem["loc"] else ("",)
+    name = ".".join([named(first), *rest]) if first else ""
+    given = f"{problem['input']!r:.{_MOST_SHOWN}}"
+    if problem["type"] == "value_error":  # ours, and says all
+        said = str(problem["ctx"]["error"])
+    elif problem["type"] == "extra_forbidden":
+        said = f"no such setting{did_you_mean(first, config_class.model_fields)}"
+    elif problem["type"] == "literal_error":
+        choices = [word.strip("'") for word in re.split(", | or ", problem["ctx"]["expected"])]
+        hint = did_you_mean(str(problem["input"]), choices)
+        said = f"{given} is none of {', '.join(choices)}{hint}"
+    else:
+        said = f"{problem['msg']} (got {given})"
+    return f"{name}: {said}" if name else said
 
 
 def settings_for(
@@ -73,8 +105,9 @@ def settings_for(
     shared = {k: v for k, v in document.items() if not isinstance(v, dict)}
     known = {name for config_class in VERBS.values() for name in config_class.model_fields}
     tables = document.keys() - shared.keys()
-    if unknown := (shared.keys() - known) | (tables - TABLES.keys()):
-        raise UserError(f"{origin}: no such setting: {', '.join(sorted(unknown))}")
+    if unknown := sorted((shared.keys() - known) | (tables - TABLES.keys())):
+        hints = [did_you_mean(n, TABLES if n in tables else known) for n in unknown]
+        raise UserError(f"{origin}: no such setting: {', '.join(unknown)}{''.join(hints)}")
     fields = VERBS[verb].model_fields
     own = document.get(verb, {})
     settings = {k: v for k, v in shared.items() if k in fields}
@@ -146,6 +179,8 @@ def upgrade(document: Mapping[str, Any], origin: str, verb: str | None = None) -
     """
     upgraded: dict[str, Any] = {}
     for name, value in document.items():
+        if name == ENVIRONMENT:
+            continue  # It says where a run was made, and asks for nothing.
         if isinstance(value, Mapping):
             upgraded[name] = upgrade(value, origin, verb or TABLES.get(name))
         elif name in _REMOVED:
@@ -163,24 +198,31 @@ def upgrade(document: Mapping[str, Any], origin: str, verb: str | None = None) -
     return upgraded
 
 
-def read_recipe_file(path: Path, trust_reward: str | None) -> dict[str, Any]:
-    """Parses a recipe, whose files all go below `--out` and whose code runs only if it is named.
+def permit_recipe(
+    document: Mapping[str, Any], path: Path | str, trust_reward: str | None
+) -> dict[str, Any]:
+    """A recipe whose files all go below `--out`, and whose code runs only if it is named.
 
     Args:
-        path: The recipe.
+        document: The recipe, parsed.
+        path: Its file, for messages.
         trust_reward: The function that the user named, which then may run in every stage.
 
     Raises:
-        UserError: It cannot be read, names a place to write to, or asks to run a function that the
-            user did not name.
+        UserError: It names a place to write to, or asks to run a function that the user did not
+            name.
     """
-    document = read_document(path)
     refuse_unasked(document, {"trust_reward": trust_reward}, str(path))
     for name, table in {"": document, **document}.items():
         if isinstance(table, Mapping) and "out" in table:
             where = f"[{name}] out" if name else "out"
             raise UserError(f"{path}: {where}: all files of a recipe go below --out: leave it out")
-    return document | ({"trust_reward": trust_reward} if trust_reward else {})
+    return {**document} | ({"trust_reward": trust_reward} if trust_reward else {})
+
+
+def read_recipe_file(path: Path, trust_reward: str | None) -> dict[str, Any]:
+    """Parses a recipe; raises what `read_document` and `permit_recipe` raise."""
+    return permit_recipe(read_document(path), path, trust_reward)
 
 
 def measures_kl(config: EvaluateConfig, reference: str) -> dict[str, Any]:
@@ -203,8 +245,16 @@ def find_recipe(name: str) -> Path:
     """The file of a recipe given by path or by the name of a shipped one."""
     if (path := Path(name)).is_file():
         return path
-    shipped = Path(str(resources.files("astarpo"))) / "recipes"
-    if (path := shipped / f"{name}.toml").is_file():
-        return path
-    names = ", ".join(sorted(p.stem for p in shipped.glob("*.toml")))
-    raise UserError(f"{name}: no such recipe file; shipped recipes: {names}")
+    shipped = shipped_recipes()
+    if name in shipped:
+        return shipped[name]
+    if path.suffix or len(path.parts) > 1:  # It was meant for a path.
+        raise UserError(f"{name}: no such file; shipped recipes: {', '.join(shipped)}")
+    hint = did_you_mean(name, shipped)
+    raise UserError(f"{name}: no such recipe file; shipped recipes: {', '.join(shipped)}{hint}")
+
+
+def shipped_recipes() -> dict[str, Path]:
+    """The recipes that come with the package, by name."""
+    folder = Path(str(resources.files("astarpo"))) / "recipes"
+    return {path.stem: path for path in sorted(folder.glob("*.toml"))}

@@ -38,6 +38,11 @@ class RunConfig(Config):
     """Test problems, a file or a hub name; else the recipe's."""
     seed: Annotated[int | None, declare(Group.FILES, ge=0)] = None
     """Seed of the problems, the samples and the data order; else the recipe's, or 0."""
+    device: Annotated[Literal["auto", "cpu", "cuda"] | None, declare(Group.BATCHES)] = None
+    """Where models run; auto takes the GPU where there is one; else the recipe's, or auto."""
+    set: Annotated[tuple[str, ...], declare(Group.FILES)] = ()
+    """Change a setting of the recipe, as TABLE.SETTING=VALUE (train.lr=2e-6, data.limit=64); may be
+    given several times."""
     trust_reward: RecipeReward = None
     """Reward function of yours, as FILE.py:NAME or MODULE:NAME, that the recipe names as its
     judge: it runs only if you name it here."""

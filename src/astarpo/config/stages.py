@@ -37,17 +37,22 @@ class DataConfig(Config):
     out: Annotated[Path, declare(Group.FILES)]
     """Parquet file to write."""
     source: Annotated[str | None, declare(Group.FILES)] = None
-    """Where published or own problems come from: a JSON lines, CSV or Parquet file, or a data set's
-    name on the Hugging Face hub."""
+    """Where published or own problems come from: a file (JSON lines, a JSON array, CSV or Parquet),
+    or a data set's name on the Hugging Face hub."""
     reward: Annotated[RewardReference, declare(Group.GRADING)] = None
     """What judges the responses to these problems: a task's name, or a function of yours as
     FILE.py:NAME or MODULE:NAME; else the task itself."""
     prompt_column: Annotated[str | None, declare(Group.OWN)] = None
     """Column that holds the prompt, as text or as a list of messages; else the column prompt."""
+    prompt_template: Annotated[str | None, declare(Group.OWN)] = None
+    """The prompt, made of several columns: '{Body} {Question}'; instead of --prompt-column."""
     answer_column: Annotated[str | None, declare(Group.OWN)] = None
     """Column that holds the reference answer; else the column answer."""
     instruction: Annotated[str | None, declare(Group.OWN)] = None
     """Text to put after each question."""
+    skip_unreadable: Annotated[bool, declare(Group.OWN)] = False
+    """Leave out rows that cannot be read or judged, and say how many and why, instead of refusing
+    the source."""
     split: Annotated[str, declare(Group.PROBLEMS)] = "train"
     """Which part of the problems: train or test."""
     test_share: Annotated[float | None, declare(Group.PROBLEMS, gt=0, lt=1)] = None

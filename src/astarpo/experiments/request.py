@@ -17,6 +17,7 @@ from astarpo.experiments.plan import Experiment, Variant
 from astarpo.reports.collect import flatten
 from astarpo.runtime.files import DamagedFileError, read_json_object, write_json
 from astarpo.runtime.outputs import check_folder
+from astarpo.runtime.words import did_you_mean
 from astarpo.stages.estimate import prepare as prepare_estimate
 from astarpo.stages.evaluate import prepare as prepare_evaluate
 from astarpo.training.opening import require_parts
@@ -92,6 +93,7 @@ def parse_algorithms(text: str, document: Mapping[str, Any], origin: str) -> lis
         raise UserError(
             f"algorithms: no such algorithm: {', '.join(unknown)}; there are "
             f"{', '.join((*ALGORITHM_NAMES, *tables))}"
+            f"{did_you_mean(unknown[0], (*ALGORITHM_NAMES, *tables))}"
         )
     _refuse_repeated(names, "algorithms")
     variants = []
@@ -128,7 +130,10 @@ def swept_variants(setting: str, over: str | None, variants: Sequence[Variant]) 
     known |= {"samples": setting_of(EstimateConfig.model_fields["samples"])}
     known |= {"size": setting_of(DataConfig.model_fields["size"])}
     if setting not in known:
-        raise UserError(f"setting: cannot sweep {setting!r}; there are {', '.join(sorted(known))}")
+        hint = did_you_mean(setting, known)
+        raise UserError(
+            f"setting: cannot sweep {setting!r}; there are {', '.join(sorted(known))}{hint}"
+        )
     text = over or known[setting].sweep_values
     if text is None:
         raise UserError(f"over: give the values of {setting} to go over, as a,b,c")

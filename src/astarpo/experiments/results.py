@@ -12,7 +12,7 @@ from astarpo.config.documents import build
 from astarpo.experiments import records
 from astarpo.experiments.plan import TEST, Cost, Experiment, Variant, algorithm_of
 from astarpo.experiments.records import Curves, Run, ToTarget
-from astarpo.rundir.reader import read_json, whole_rows
+from astarpo.rundir.reader import read_json, read_settings, whole_rows
 from astarpo.runtime.version import package_version
 from astarpo.tasks.problem_set import read_problems
 from astarpo.values.deviations import value_deviations
@@ -107,7 +107,7 @@ def _read_row(experiment: Experiment, variant: Variant, seed: int, cost: Any) ->
         if not all(config.out.exists() for config in evaluations.values()):
             return None
         scores = {name: read_json(config.out)["scores"] for name, config in evaluations.items()}
-    settings = read_json(path / "config.json")
+    settings = read_settings(path)
     stage1 = Cost()
     if settings["values"] is not None:
         table = experiment.estimate_config(variant, seed).out

@@ -1,5 +1,6 @@
 """A policy: a causal language model with its vocabulary."""
 
+import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from astarpo.models.batch import TokenBatch, collate
 from astarpo.models.folder import load_part, quiet_transformers
 from astarpo.models.vocabulary import Vocabulary, load_vocabulary
 from astarpo.types import UserError
+
+logger = logging.getLogger("astarpo")
 
 
 @dataclass(frozen=True)
@@ -70,6 +73,8 @@ def load_policy(
     """
     from transformers import AutoModelForCausalLM
 
+    if not trainable:  # A policy to train comes right after its reference, from the same place.
+        logger.info(f"loading {name}")
     vocabulary = vocabulary or load_vocabulary(name)
     load = AutoModelForCausalLM.from_pretrained
     model = load_part(name, "model", load, dtype=torch.float32, use_safetensors=True)

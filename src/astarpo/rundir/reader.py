@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from astarpo.config.documents import ENVIRONMENT
 from astarpo.rundir.rows import read_rows
 from astarpo.runtime.locks import Holder, read_holder
 from astarpo.types import UserError
@@ -48,7 +49,16 @@ class RunDirectory:
     @property
     def config(self) -> dict[str, Any]:
         """Settings of the training stage; empty where it has not begun."""
-        return _settings(self.training)
+        return read_settings(self.training)
+
+    @property
+    def environment(self) -> dict[str, Any]:
+        """Where it was trained: `python`, `torch`, `transformers`, `device`, `commit` and so on.
+
+        Empty where that is not known, as of version 0.1.0.
+        """
+        found = read_json(self.training / "config.json").get(ENVIRONMENT)
+        return found if isinstance(found, dict) else {}
 
     @property
     def recipe(self) -> dict[str, Any]:
@@ -111,7 +121,7 @@ def open_run(path: Path) -> RunDirectory:
     """The run at a path; `UserError` if there is none."""
     if (path / "recipe.json").is_file():
         return RunDirectory(path, path / "train", is_recipe=True)
-    config = _settings(path)
+    config = read_settings(path)
     if {"algorithm", "values"} <= config.keys():
         return RunDirectory(path, path, is_recipe=False)
     if not path.exists():
@@ -133,6 +143,13 @@ def read_json(path: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return value if isinstance(value, dict) else {}
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """Settings of a training run, from record.json where its config.json is damaged."""
+    config = read_json(path / "config.json")
+    config.pop(ENVIRONMENT, None)
+    return config or read_json(path / "record.json").get("settings", {})
 
 
 def state_of(run: RunDirectory, rows: Sequence[Mapping[str, Any]]) -> State:
@@ -166,11 +183,6 @@ def format_duration(seconds: float) -> str:
     if seconds >= 3600:
         return f"{seconds / 3600:.1f} h"
     return f"{seconds / 60:.0f} min" if seconds >= 120 else f"{seconds:.0f} s"
-
-
-def _settings(path: Path) -> dict[str, Any]:
-    """Settings of a training run, from record.json where its config.json is damaged."""
-    return read_json(path / "config.json") or read_json(path / "record.json").get("settings", {})
 
 
 def _training_state(run: RunDirectory, rows: Sequence[Mapping[str, Any]]) -> State | None:

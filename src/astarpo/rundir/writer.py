@@ -1,7 +1,8 @@
 """A run's directory: what was asked, what happened at each step, what the policy wrote.
 
-config.json          resolved settings; `astarpo train --config config.json` repeats the run
-record.json          settings again and digests of the inputs, which resuming checks
+config.json          resolved settings; `astarpo train --config config.json` repeats the run;
+                     `environment`, which is no setting, says where it ran
+record.json          settings and environment again, digests of the inputs, which resuming checks
 metrics.jsonl        one line a step
 evaluations.jsonl    one line for each evaluation on held-out problems, if there are any
 samples/step-*.parquet   every answer of a step with its verdict
@@ -21,10 +22,11 @@ from typing import Any
 import pyarrow as pa
 
 from astarpo.config import TrainConfig
-from astarpo.config.documents import upgrade
+from astarpo.config.documents import ENVIRONMENT, upgrade
 from astarpo.config.train import TRAIN_SETTINGS
 from astarpo.grading.columns import answer_row, answer_schema
 from astarpo.rundir.rows import append_row, read_rows, write_rows
+from astarpo.runtime.environment import environment
 from astarpo.runtime.files import (
     DamagedFileError,
     disk_errors,
@@ -124,8 +126,12 @@ class RunLog:
 
     def begin(self, step: int) -> list[dict[str, Any]]:
         """Writes the config and forgets everything after a step; returns the metrics up to it."""
+        here = environment(self.settings["device"])
+        was = here | self._record.get(ENVIRONMENT, {})
+        self._changed |= {n: [was[n], here[n]] for n in here if was[n] != here[n]}
+        self._record[ENVIRONMENT] = here
         self._note_changes(step)
-        write_json(self.path / "config.json", self.settings)
+        write_json(self.path / "config.json", self.settings | {ENVIRONMENT: here})
         self._write_record()
         self._warn_of_damage(step)
         for name in ("metrics.jsonl", "evaluations.jsonl"):
@@ -183,12 +189,14 @@ class RunLog:
             config = read_json_object(self.path / "config.json")
         except DamagedFileError:
             config = None
+        environment = (config or {}).pop(ENVIRONMENT, None)
         if config is None and settings is None:
             raise UserError(
                 f"{self.path}: config.json and record.json are damaged; begin anew with another "
                 "--out"
             )
-        if settings not in (None, config):
+        is_same = config == settings and environment in (None, self._record.get(ENVIRONMENT))
+        if settings is not None and not is_same:
             logger.warning(
                 f"{self.path / 'config.json'}: is not as the run wrote it; its settings are those "
                 "of record.json, by which it is written anew"
@@ -222,7 +230,7 @@ class RunLog:
         """Logs and records which settings take another value after a step."""
         for name, (before, now) in self._changed.items():
             effect = f", which changes every later learning rate ({self.settings['schedule']})"
-            effect *= TRAIN_SETTINGS[name].on_resume == "length"
+            effect *= name in TRAIN_SETTINGS and TRAIN_SETTINGS[name].on_resume == "length"
             logger.warning(f"{name} was {before} and is {now} from step {step + 1} on{effect}")
         if self._changed:
             self._record["changes"].append({"after_step": step, **self._changed})

@@ -13,12 +13,15 @@ from astarpo.grading.grade import GRADE_TIMEOUT_S
 from astarpo.grading.grader import Grader
 from astarpo.grading.reward import REWARD_PREFIX, reward_file
 from astarpo.runtime.outputs import check_file
+from astarpo.runtime.words import shown
 from astarpo.tasks import get_task
 from astarpo.tasks.gym import GYM_PREFIX, ReasoningGym, right_response
 from astarpo.tasks.made import MadeTask
 from astarpo.tasks.overlap import is_held_out, question, refuse_overlap, without
-from astarpo.tasks.own import PROMPT_IS_TEXT, Columns, own_problems
+from astarpo.tasks.own import PROMPT_IS_TEXT, Columns, Left, own_problems
 from astarpo.tasks.problem_set import read_problems, write_problems
+from astarpo.tasks.rows import Refuse, stop
+from astarpo.tasks.template import Template
 from astarpo.types import Problem, UserError
 
 OWN = "own"
@@ -43,7 +46,7 @@ def data(config: DataConfig) -> Path:
     write_problems(config.out, problems)
     first = problems[0].prompt[-1]["content"].strip()
     found = f"{len(problems)} problems of {config.task}, split {config.split}"
-    logger.info(f"{config.out}: {found}; the first: {first}")
+    logger.info(f"{config.out}: {found}; the first: {shown(first, 300)}")
     return config.out
 
 
@@ -60,7 +63,7 @@ def preview(config: DataConfig) -> list[str]:
     first = problems[0]
     return [
         f"{len(problems)} problems; the first, {first.id}:",
-        *(f"{message['role']}: {message['content']}" for message in first.prompt),
+        *(f"{message['role']}: {shown(message['content'])}" for message in first.prompt),
     ]
 
 
@@ -70,18 +73,37 @@ def gather_problems(config: DataConfig, held_out: Sequence[Problem] | None = Non
     `held_out` is what is left out, where the file `config.without` is not written yet.
     """
     judge = _data_source(config.reward) if config.reward else None
-    columns = Columns(config.prompt_column, config.answer_column, config.instruction)
+    columns = Columns(
+        config.prompt_column,
+        config.answer_column,
+        config.instruction,
+        Template.of(config.prompt_template) if config.prompt_template else None,
+    )
+    left = Left()
+    refuse = left if config.skip_unreadable else stop
     if config.task == OWN:
-        own = _own_problems(config, columns, judge)
+        own = _own_problems(config, columns, judge, refuse)
         problems = list(islice(_of_share(own, config), config.limit))
     else:
-        if columns.are_given:
-            raise UserError(f"prompt_column, answer_column and instruction are for {OWN} problems")
+        if columns.are_given or config.skip_unreadable:
+            raise UserError(
+                "prompt_column, prompt_template, answer_column, instruction and skip_unreadable "
+                f"are for {OWN} problems"
+            )
         problems = _task_problems(config)
         if judge:
             problems = [replace(problem, data_source=judge) for problem in problems]
+    if config.skip_unreadable:
+        problems = _judgeable(problems, left)
     verifier_fingerprint(problems, config.reward, flag="--reward")
-    _refuse_unjudgeable(problems)
+    wrong = _unjudgeable(problems)
+    for error in wrong.values():
+        refuse(error)
+    problems = [problem for problem in problems if problem.id not in wrong]
+    if left.first:
+        logger.warning(
+            f"left out: {left.count} rows that cannot be read or judged; the first: {left.first}"
+        )
     if held_out is None and config.without is not None:
         held_out = read_problems(config.without)
     kept = without(problems, held_out or [])
@@ -160,14 +182,20 @@ def _data_source(reward: str) -> str:
         return f"{REWARD_PREFIX}{reward}"
 
 
-def _own_problems(config: DataConfig, columns: Columns, judge: str | None) -> Iterator[Problem]:
+def _own_problems(
+    config: DataConfig, columns: Columns, judge: str | None, refuse: Refuse
+) -> Iterator[Problem]:
     if config.source is None:
         raise UserError(f"{OWN} problems need --source: a file or a hub data set's name")
     if config.size is not None:
         raise UserError(f"{OWN} problems have no sizes: they belong to made problems")
+    if config.prompt_column and config.prompt_template:
+        raise UserError("prompt_column and prompt_template both make the prompt: give one of them")
     needs_answer = judge is not None and not judge.startswith(REWARD_PREFIX)
     split = _source_split(config)
-    problems = own_problems(config.source, split, columns, judge, needs_answer=needs_answer)
+    problems = own_problems(
+        config.source, split, columns, judge, needs_answer=needs_answer, refuse=refuse
+    )
     return (replace(p, data_source=judge) if judge else p for p in problems)
 
 
@@ -182,8 +210,21 @@ def _task_problems(config: DataConfig) -> list[Problem]:
     return list(islice(_of_share(problems, config), limit))
 
 
-def _refuse_unjudgeable(problems: Sequence[Problem]) -> None:
-    """Refuses reference answers that would be judged wrong, where their task has not made sure.
+def _judgeable(problems: Sequence[Problem], left: Left) -> list[Problem]:
+    """The problems whose reference answers their tasks can read; the others are counted."""
+    kept = []
+    for problem in problems:
+        of_task = not problem.data_source.startswith(REWARD_PREFIX)
+        if of_task and not get_task(problem.data_source).can_judge(problem.ground_truth):
+            gold = f"{problem.ground_truth!r:.80}"
+            left(UserError(f"{problem.data_source} cannot judge against {gold} of {problem.id}"))
+        else:
+            kept.append(problem)
+    return kept
+
+
+def _unjudgeable(problems: Sequence[Problem]) -> dict[str, UserError]:
+    """What is wrong with reference answers that would be judged wrong, by the problems' ids.
 
     Those are of a user's own rows that a task judges, and of the problems of reasoning-gym, since
     some of its scorers run answers as code, which is refused here (see `grading/worker.py`).
@@ -193,13 +234,14 @@ def _refuse_unjudgeable(problems: Sequence[Problem]) -> None:
     with Grader(num_workers=1, timeout_s=GRADE_TIMEOUT_S) as grader:
         verdicts = grader.grade([p for p, _ in checked], [response for _, response in checked])
     wrong = [(p, v) for (p, _), v in zip(checked, verdicts, strict=True) if v.reward < 1]
-    if wrong:
-        problem, verdict = wrong[0]
-        raise UserError(
+    return {
+        problem.id: UserError(
             f"{problem.data_source} cannot judge {len(wrong)} of {len(checked)} reference answers, "
             f"such as {problem.ground_truth!r:.80} of {problem.id} (status {verdict.status}, "
             f"reward {verdict.reward:g})"
         )
+        for problem, verdict in wrong
+    }
 
 
 def _right_response(problem: Problem) -> str | None:

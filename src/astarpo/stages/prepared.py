@@ -10,6 +10,7 @@ from astarpo.grading.fingerprint import verifier_fingerprint
 from astarpo.models.policy import pick_device
 from astarpo.models.prompts import open_prompts
 from astarpo.models.vocabulary import Vocabulary, load_vocabulary
+from astarpo.runtime.words import shown
 from astarpo.types import Problem, Prompt
 
 
@@ -62,6 +63,6 @@ def preview_prompts(
         f"{len(prompts)} of {num_problems} problems are used ({min(lengths)} to {max(lengths)} "
         "tokens each)",
         f"the first prompt, {first.problem.id}, {len(first.token_ids)} tokens:",
-        vocabulary.tokenizer.decode(first.token_ids),
-        f"token ids: {list(first.token_ids)}",
+        shown(vocabulary.tokenizer.decode(first.token_ids)),
+        f"token ids: {shown(str(list(first.token_ids)))}",
     ]

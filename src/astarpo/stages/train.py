@@ -18,6 +18,7 @@ from astarpo.grading.verdicts import tell_verdicts
 from astarpo.models.lora import save_trained
 from astarpo.models.policy import pick_device
 from astarpo.models.ways import latest_way
+from astarpo.reports.cards import write_model_card
 from astarpo.reports.plots import plot_run
 from astarpo.rollout import roll_out
 from astarpo.rundir.trackers import open_tracker
@@ -194,6 +195,7 @@ class Training:
             plot_run(self._run.path / "curves.png", rows)
             tell_verdicts("training", *run_verdicts(rows))
         save_trained(self._run.path, self.policy, self._config.model)
+        write_model_card(self._run.path)
         return self.summarize(engine, completed=True)
 
     def summarize(self, engine: Engine, *, completed: bool, **more: str) -> dict[str, Any]:

@@ -1,5 +1,6 @@
 """The tasks by name."""
 
+from astarpo.runtime.words import did_you_mean
 from astarpo.tasks.arithmetic import Arithmetic
 from astarpo.tasks.base import Task
 from astarpo.tasks.benchmarks import (
@@ -45,4 +46,5 @@ def get_task(data_source: str) -> Task | ReasoningGym:
         known = ", ".join(_BY_DATA_SOURCE)
         raise UserError(
             f"unknown task or data source {data_source!r}; known: {known}, {GYM_PREFIX}NAME"
+            f"{did_you_mean(data_source, _BY_DATA_SOURCE)}"
         ) from None

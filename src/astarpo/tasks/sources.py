@@ -1,51 +1,26 @@
-"""Rows of data sets: JSON lines, CSV, Parquet or the hub. Every error names file and line."""
+"""Rows of data sets, from a file (see `rows.py`) or the hub. Every error names where it is."""
 
-import csv
-import json
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from astarpo.runtime.parquet import open_parquet
 from astarpo.tasks.base import Task
 from astarpo.tasks.problem_set import read_problems
+from astarpo.tasks.rows import (
+    CSV_ENDINGS,
+    Refuse,
+    Row,
+    column_names,
+    csv_rows,
+    json_rows,
+    numbered,
+    parquet_rows,
+    stop,
+)
 from astarpo.types import Problem, UserError
 
-_FILE_ENDINGS = {".jsonl", ".json", ".parquet", ".csv", ".txt", ".gz", ".zst", ".arrow"}
-
-
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One row of a source.
-
-    Attributes:
-        where: For messages: `train.jsonl, line 3`.
-        index: Its number, from 0.
-        fields: Its columns.
-    """
-
-    where: str
-    index: int
-    fields: Mapping[str, Any]
-
-    @property
-    def columns(self) -> str:
-        """The names of its columns, for messages."""
-        return ", ".join(map(str, self.fields)) or "nothing"
-
-    def text(self, column: str) -> str:
-        """Returns a column that must be text; raises UserError where it is not."""
-        value = self.fields.get(column)
-        if not isinstance(value, str):
-            raise UserError(
-                f"{self.where}: expected a text column {column!r}, found {self.columns}"
-            )
-        return value
+_FILE_ENDINGS = {".jsonl", ".json", ".parquet", ".txt", ".gz", ".zst", ".arrow", *CSV_ENDINGS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,14 +63,14 @@ def published_problems(
     if size is not None:
         raise UserError(f"{task.name} has no sizes: they belong to made problems")
     path = None if source is None else _local_file(source)
-    if path is not None and path.suffix == ".parquet" and "reward_model" in _column_names(path):
+    if path is not None and path.suffix == ".parquet" and "reward_model" in column_names(path):
         yield from _verl_problems(task, path, {split, copy.split}, split)
         return
     if path is None:
         name = source or copy.name
         rows = _hub_rows(name, copy.config if name == copy.name else None, copy.split or split)
     else:
-        rows = _parquet_rows(path) if path.suffix == ".parquet" else _json_rows(path)
+        rows = parquet_rows(path) if path.suffix == ".parquet" else json_rows(path)
     yield from (convert(row, split) for row in rows)
 
 
@@ -122,13 +97,15 @@ def _verl_problems(
         yield problem
 
 
-def read_rows(source: str, split: str) -> Iterator[Row]:
+def read_rows(source: str, split: str, refuse: Refuse = stop) -> Iterator[Row]:
     """Yields the rows of any source.
 
     Args:
-        source: A file (JSON lines, CSV, Parquet), a folder that `Dataset.save_to_disk` wrote, or a
-            hub data set's name, with its configuration after a colon where it has several.
+        source: A file (JSON lines or a JSON array, CSV, Parquet), a folder that
+            `Dataset.save_to_disk` wrote, or a hub data set's name, with its configuration after a
+            colon where it has several.
         split: Of a hub data set.
+        refuse: Called with what is wrong with a row; it goes on after the row if this returns.
 
     Raises:
         UserError: It cannot be read.
@@ -139,9 +116,9 @@ def read_rows(source: str, split: str) -> Iterator[Row]:
         name, _, config = source.partition(":")
         return _hub_rows(name, config or None, split)
     if path.suffix == ".parquet":
-        _column_names(path)
-        return _parquet_rows(path)
-    return _csv_rows(path) if path.suffix == ".csv" else _json_rows(path)
+        column_names(path)
+        return parquet_rows(path)
+    return csv_rows(path, refuse) if path.suffix in CSV_ENDINGS else json_rows(path, refuse)
 
 
 def _hub_rows(name: str, config: str | None, split: str) -> Iterator[Row]:
@@ -162,7 +139,7 @@ def _hub_rows(name: str, config: str | None, split: str) -> Iterator[Row]:
             "--source FILE (a copy in the cache is used with HF_HUB_OFFLINE=1)"
         ) from error
     assert isinstance(rows, datasets.Dataset)
-    yield from _numbered(f"{name}, {split}", map(dict, rows))
+    yield from numbered(f"{name}, {split}", map(dict, rows))
 
 
 def _saved_rows(folder: Path, split: str) -> Iterator[Row]:
@@ -175,7 +152,7 @@ def _saved_rows(folder: Path, split: str) -> Iterator[Row]:
         raise UserError(
             f"{folder}: no data set that save_to_disk wrote, or it has no split {split!r}"
         ) from error
-    yield from _numbered(f"{folder},", map(dict, rows))
+    yield from numbered(f"{folder},", map(dict, rows))
 
 
 def _local_file(source: str) -> Path | None:
@@ -188,63 +165,3 @@ def _local_file(source: str) -> Path | None:
     if path.suffix in _FILE_ENDINGS or source.startswith(("/", "./", "../", "~")):
         raise UserError(f"no such file: {source}")
     return None
-
-
-def _json_rows(path: Path) -> Iterator[Row]:
-    """Rows of JSON lines, or of one JSON array."""
-    with path.open("rb") as file:
-        is_array = file.read(4096).lstrip()[:1] == b"["
-    if is_array:
-        try:
-            rows = json.loads(path.read_bytes())
-        except (ValueError, RecursionError) as error:
-            raise UserError(f"{path}: not JSON ({error})") from error
-        yield from _numbered(f"{path},", rows)
-        return
-    index = 0
-    with path.open("rb") as lines:
-        for number, line in enumerate(lines, start=1):
-            if not line.strip():
-                continue
-            where = f"{path}, line {number}"
-            try:
-                fields = json.loads(line)
-            except (ValueError, RecursionError) as error:
-                raise UserError(f"{where}: not JSON ({error})") from error
-            if not isinstance(fields, dict):
-                raise UserError(f"{where}: expected one JSON object a line")
-            yield Row(where, index, fields)
-            index += 1
-
-
-def _csv_rows(path: Path) -> Iterator[Row]:
-    with path.open(encoding="utf-8-sig", newline="") as lines:
-        reader = csv.DictReader(lines, strict=True)
-        try:
-            for index, fields in enumerate(reader):
-                where = f"{path}, line {reader.line_num}"
-                if None in fields or None in fields.values():
-                    raise UserError(f"{where}: has another number of cells than the first line")
-                yield Row(where, index, fields)
-        except (csv.Error, UnicodeDecodeError) as error:
-            raise UserError(f"{path}, line {reader.line_num}: not CSV ({error})") from error
-
-
-def _column_names(path: Path) -> list[str]:
-    try:
-        return pq.read_schema(path).names
-    except pa.ArrowInvalid as error:
-        raise UserError(f"{path}: not a Parquet file") from error
-
-
-def _parquet_rows(path: Path) -> Iterator[Row]:
-    with open_parquet(path) as file:
-        rows = (fields for batch in file.iter_batches() for fields in batch.to_pylist())
-        yield from _numbered(f"{path},", rows)
-
-
-def _numbered(where: str, rows: Iterable[Any]) -> Iterator[Row]:
-    for index, fields in enumerate(rows):
-        if not isinstance(fields, dict):
-            raise UserError(f"{where} row {index}: expected a JSON object")
-        yield Row(f"{where} row {index}", index, fields)

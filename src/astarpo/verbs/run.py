@@ -15,7 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from astarpo.config import ReportConfig, RunConfig
-from astarpo.config.documents import find_recipe, plain, read_recipe_file, upgrade
+from astarpo.config.changes import apply_changes
+from astarpo.config.documents import find_recipe, permit_recipe, plain, read_document, upgrade
+from astarpo.reports.cards import write_model_card
 from astarpo.runtime.files import DamagedFileError, read_json_object, write_json
 from astarpo.runtime.locks import folder_lock
 from astarpo.runtime.outputs import check_folder
@@ -88,12 +90,15 @@ def prepare_document(document: Mapping[str, Any], out: Path, origin: str) -> dic
 def read_recipe(config: RunConfig) -> tuple[dict[str, Any], str]:
     """The recipe with the config's own settings over it, and where it came from."""
     path = find_recipe(config.recipe)
-    document = read_recipe_file(path, config.trust_reward)
-    if config.seed is not None:  # It holds for every stage, whatever their tables say.
-        for table in document.values():
-            if isinstance(table, dict):
-                table.pop("seed", None)
-    document["seed"] = document.get("seed", 0) if config.seed is None else config.seed
+    document = apply_changes(read_document(path), config.set)
+    document = permit_recipe(document, path, config.trust_reward)
+    for name in ("seed", "device"):
+        if getattr(config, name) is not None:  # For every stage, whatever their tables say.
+            for table in document.values():
+                if isinstance(table, dict):
+                    table.pop(name, None)
+            document[name] = getattr(config, name)
+    document.setdefault("seed", 0)
     if config.model:
         document["model"] = config.model
         document.pop("warm-start", None)
@@ -111,8 +116,19 @@ def _require_same_recipe(document: Mapping[str, Any], out: Path) -> None:
         before = upgrade(read_json_object(path), str(path))
     except DamagedFileError as error:
         raise UserError(f"{error}; give another --out") from error
-    if before != plain(document):
-        raise UserError(f"{out}: holds a run of another recipe or seed; give another --out")
+    if _asked(before) != _asked(plain(document)):
+        raise UserError(
+            f"{out}: holds a run of another recipe or seed, or with other --set; give another --out"
+        )
+
+
+def _asked(document: Mapping[str, Any]) -> dict[str, Any]:
+    """What a recipe computes, wherever it is done."""
+    return {
+        name: _asked(value) if isinstance(value, Mapping) else value
+        for name, value in document.items()
+        if name != "device"
+    }
 
 
 def _finished_stages(out: Path) -> dict[str, float]:
@@ -155,6 +171,7 @@ def _summarize(
         "package_version": base["package_version"],
     }
     write_json(out / "summary.json", summary)
+    write_model_card(out)  # Once more, with the scores.
     logger.info(_render(summary, base["scores"], trained["scores"], out))
     return summary
 

@@ -1,0 +1,74 @@
+"""What verbs say at their end: the commands are ones that the command line takes."""
+
+import shlex
+from pathlib import Path
+
+import pytest
+
+from astarpo.cli import parse
+from astarpo.cli.endings import ENDINGS, ending
+from astarpo.config import VERBS
+
+AFTER = {
+    "demo": "demo",
+    "run": "run demo --out o --trust-reward r.py:f",
+    "data": "data gsm8k --out 'a b.parquet' --reward r.py:f",
+    "warm-start": "warm-start --problems p --out o",
+    "estimate": "estimate --model m --problems p --out o --trust-reward r.py:f",
+    "import-values": "import-values --source s --model m --out o",
+    "train": "train --model m --problems p --out o --algorithm grpo",
+    "evaluate": "evaluate --model m --problems p --out o.json",
+    "compare": "compare",
+    "sweep": "sweep beta1",
+    "report": "report r",
+    "runs": "runs",
+    "recipes": "recipes",
+    "export": "export t --problems p --out o",
+    "push": "push r me/mine",
+    "chat": "chat r",
+}
+
+
+def test_every_verb_with_a_next_step_is_tried_here():
+    assert ENDINGS.keys() == AFTER.keys() <= VERBS.keys()
+
+
+@pytest.mark.parametrize("verb", AFTER)
+def test_what_comes_next_is_a_command(verb):
+    config, _ = parse(shlex.split(AFTER[verb]))
+    lines = ending(verb, config)
+    trusting = "r.py:f" in AFTER[verb]
+    commands = [line.partition(":")[2] for line in lines if line.startswith(("next:", "or:"))]
+    assert commands
+    for command in commands:
+        program, *words = shlex.split(command)
+        assert program == "astarpo"
+        parse(words)
+    assert ("--trust-reward r.py:f" in " ".join(commands)) == trusting
+
+
+@pytest.mark.parametrize(
+    ("words", "command"),
+    [
+        ("data gsm8k --split test --out t.parquet", "evaluate --model MODEL --problems t.parquet"),
+        ("recipes compare", "compare compare --out"),
+        ("recipes gsm8k", "run gsm8k --out"),
+        ("evaluate --model m --suite paper --out o.json", "--suite paper --out reference-o.json"),
+    ],
+)
+def test_it_fits_what_was_done(words, command):
+    config, _ = parse(words.split())
+    assert command in " ".join(ending(words.split()[0], config))
+
+
+def test_a_table_that_was_pushed_is_fetched_by_the_hubs_own_command(tmp_path):
+    (tmp_path / "manifest.json").touch()
+    config, _ = parse(["push", str(tmp_path), "me/mine"])
+    assert "hf download me/mine --repo-type dataset" in " ".join(ending("push", config))
+    assert ending("env", parse(["env"])[0]) == []
+
+
+def test_places_are_named():
+    config, _ = parse(["train", "--model", "m", "--problems", "p", "--out", "o"])
+    lines = ending("train", config)
+    assert f"model:  {Path('o') / 'model'}" in lines
