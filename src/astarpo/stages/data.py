@@ -1,11 +1,11 @@
 """The verb `data`: problems of a task, or a user's own, as a Parquet file."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from astarpo.config import DataConfig
 from astarpo.grading.fingerprint import verifier_fingerprint
@@ -64,15 +64,22 @@ def preview(config: DataConfig) -> list[str]:
     ]
 
 
-def gather_problems(config: DataConfig, held_out: Sequence[Problem] | None = None) -> list[Problem]:
+def gather_problems(
+    config: DataConfig,
+    held_out: Sequence[Problem] | None = None,
+    rows: Iterable[Mapping[str, Any]] | None = None,
+) -> list[Problem]:
     """The problems that a config asks for, checked; see `data`.
 
-    `held_out` is what is left out, where the file `config.without` is not written yet.
+    Args:
+        config: Its settings.
+        held_out: What is left out, where the file `config.without` is not written yet.
+        rows: Own problems, in the place of `config.source`.
     """
     judge = _data_source(config.reward) if config.reward else None
     columns = Columns(config.prompt_column, config.answer_column, config.instruction)
     if config.task == OWN:
-        own = _own_problems(config, columns, judge)
+        own = _own_problems(config, columns, judge, rows)
         problems = list(islice(_of_share(own, config), config.limit))
     else:
         if columns.are_given:
@@ -160,14 +167,20 @@ def _data_source(reward: str) -> str:
         return f"{REWARD_PREFIX}{reward}"
 
 
-def _own_problems(config: DataConfig, columns: Columns, judge: str | None) -> Iterator[Problem]:
-    if config.source is None:
+def _own_problems(
+    config: DataConfig,
+    columns: Columns,
+    judge: str | None,
+    rows: Iterable[Mapping[str, Any]] | None,
+) -> Iterator[Problem]:
+    source = config.source if rows is None else rows
+    if source is None:
         raise UserError(f"{OWN} problems need --source: a file or a hub data set's name")
     if config.size is not None:
         raise UserError(f"{OWN} problems have no sizes: they belong to made problems")
     needs_answer = judge is not None and not judge.startswith(REWARD_PREFIX)
     split = _source_split(config)
-    problems = own_problems(config.source, split, columns, judge, needs_answer=needs_answer)
+    problems = own_problems(source, split, columns, judge, needs_answer=needs_answer)
     return (replace(p, data_source=judge) if judge else p for p in problems)
 
 

@@ -1,7 +1,7 @@
 """A user's own rows as problems: columns are mapped, all others kept for reward functions."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,12 @@ class Columns:
 
 
 def own_problems(
-    source: str, split: str, columns: Columns, data_source: str | None, *, needs_answer: bool
+    source: str | Iterable[Mapping[str, Any]],
+    split: str,
+    columns: Columns,
+    data_source: str | None,
+    *,
+    needs_answer: bool,
 ) -> Iterator[Problem]:
     """Yields a problem for every row, in the source's order.
 
@@ -60,7 +65,7 @@ def own_problems(
                 "math, or a function of yours as FILE.py:NAME"
             )
         else:
-            group = f"{Path(source).stem}/{split}"
+            group = f"{Path(source).stem if isinstance(source, str) else 'rows'}/{split}"
             yield _to_problem(row, group, split, columns, data_source, needs_answer)
 
 

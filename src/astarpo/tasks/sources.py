@@ -122,17 +122,21 @@ def _verl_problems(
         yield problem
 
 
-def read_rows(source: str, split: str) -> Iterator[Row]:
+def read_rows(source: str | Iterable[Mapping[str, Any]], split: str) -> Iterator[Row]:
     """Yields the rows of any source.
 
     Args:
         source: A file (JSON lines, CSV, Parquet), a folder that `Dataset.save_to_disk` wrote, or a
-            hub data set's name, with its configuration after a colon where it has several.
+            hub data set's name, with its configuration after a colon where it has several; or rows
+            in memory.
         split: Of a hub data set.
 
     Raises:
         UserError: It cannot be read.
     """
+    if not isinstance(source, str):
+        rows = (dict(row) if isinstance(row, Mapping) else row for row in source)
+        return _numbered("problems,", rows)
     if (folder := Path(source).expanduser()).is_dir():
         return _saved_rows(folder, split)
     if (path := _local_file(source)) is None:
@@ -246,5 +250,5 @@ def _parquet_rows(path: Path) -> Iterator[Row]:
 def _numbered(where: str, rows: Iterable[Any]) -> Iterator[Row]:
     for index, fields in enumerate(rows):
         if not isinstance(fields, dict):
-            raise UserError(f"{where} row {index}: expected a JSON object")
+            raise UserError(f"{where} row {index}: expected columns by their names")
         yield Row(f"{where} row {index}", index, fields)

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from astarpo.types import Problem
+from astarpo.values.known import Sampled
 
 
 def reward_matrix(
@@ -41,7 +41,7 @@ def reward_matrix(
     return rewards_PN
 
 
-def find_changed(samples: pa.Table, problems: Sequence[Problem]) -> Problem | None:
+def find_changed(samples: pa.Table, problems: Sequence[Sampled]) -> Sampled | None:
     """The first problem, if any, whose samples are of another problem of the same id.
 
     Args:

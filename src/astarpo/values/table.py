@@ -13,7 +13,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -23,7 +23,9 @@ from numpy.typing import NDArray
 from astarpo.runtime.files import DamagedFileError, disk_errors, write_sealed_json
 from astarpo.runtime.parquet import write_parquet
 from astarpo.types import Problem, UserError
+from astarpo.values.choice import estimator_named
 from astarpo.values.estimators import Estimator, ProblemValues, problem_values
+from astarpo.values.known import Sampled, known_problems, written_values
 from astarpo.values.manifest import (
     FORMAT,
     MANIFEST,
@@ -34,6 +36,9 @@ from astarpo.values.manifest import (
 )
 from astarpo.values.rewards import find_changed, reward_matrix
 from astarpo.values.shards import SCHEMA, Sample, check_shard, read_shard, shard_paths, write_shard
+
+if TYPE_CHECKING:
+    import pandas
 
 _AGAIN = "run the same astarpo estimate again"
 
@@ -49,8 +54,8 @@ class ValueTable:
 
     Example:
         >>> table = ValueTable("values")
-        >>> found = table.values(read_problems("train.parquet"), Plugin(beta1=0.5))
-        >>> found.v_star_P, found.standard_error_P
+        >>> table.to_pandas()[["problem_id", "v_star", "v_star_se", "n"]]
+        >>> table.values(estimator=Plugin(beta1=0.25)).v_star_P  # without sampling again
     """
 
     def __init__(self, path: Path | str) -> None:
@@ -107,6 +112,15 @@ class ValueTable:
         table._fingerprint = fingerprint
         table._set_damaged_aside()
         return table
+
+    def __repr__(self) -> str:
+        """What is in it, in a line; of a table that is not finished, that it is not."""
+        if "samples" not in self.manifest:
+            return f"<value table {self.path}: unfinished>"
+        return (
+            f"<value table {self.path}: {self.num_samples} samples each of "
+            f"{self.manifest.get('model', 'a model')}; {str(self.values()).strip('<>')}>"
+        )
 
     def setting(self, name: str) -> Any:
         """What the samples were made with, such as `temperature`."""
@@ -192,7 +206,7 @@ class ValueTable:
         return [problem for problem in problems if problem.id in known]
 
     def rewards(
-        self, problems: Sequence[Problem], num_samples: int | None = None
+        self, problems: Sequence[Sampled], num_samples: int | None = None
     ) -> NDArray[np.float64]:
         """Rewards of the first samples of each problem.
 
@@ -217,19 +231,33 @@ class ValueTable:
         return rewards_PN
 
     def values(
-        self, problems: Sequence[Problem], estimator: Estimator, num_samples: int | None = None
+        self,
+        problems: Sequence[Sampled] | None = None,
+        estimator: Estimator | None = None,
+        num_samples: int | None = None,
     ) -> ProblemValues:
         """V* of each problem: what training, exports, reports and pictures use.
 
         Args:
-            problems: In the order wanted.
-            estimator: How V* is estimated.
+            problems: In the order wanted; None for all that the table was last finished with.
+            estimator: How V* is estimated; None for what the table was last finished with.
             num_samples: As in `rewards`.
 
         Raises:
-            UserError: As in `rewards`.
+            UserError: As in `rewards`; or the table is not finished, where it is to say what for.
         """
-        return problem_values(self.rewards(problems, num_samples), estimator)
+        if problems is None or estimator is None:
+            self._finished("samples")
+            ids, written_by = written_values(self.path)
+            if problems is None:
+                problems = known_problems(self.samples(["problem_id", "problem_digest"]), ids)
+            estimator = estimator or estimator_named(written_by)
+        found = problem_values(self.rewards(problems, num_samples), estimator)
+        return found._replace(problem_ids=tuple(problem.id for problem in problems))
+
+    def to_pandas(self) -> "pandas.DataFrame":
+        """V* of each problem as a data frame; see `values`."""
+        return self.values().to_pandas()
 
     def write_values(self, problems: Sequence[Problem], found: ProblemValues, **facts: Any) -> None:
         """Writes values.parquet and marks the table as finished.
@@ -250,7 +278,7 @@ class ValueTable:
         write_parquet(self.path / "values.parquet", pa.table(columns))
         self.set_facts(samples=int(found.num_samples_P.min()), **facts)
 
-    def _rewards(self, problems: Sequence[Problem], num_samples: int) -> NDArray[np.float64]:
+    def _rewards(self, problems: Sequence[Sampled], num_samples: int) -> NDArray[np.float64]:
         """[P, N] rewards, NaN where there is no sample yet."""
         rows = self.samples(["problem_id", "problem_digest", "sample", "reward"])
         rows = rows.filter(pc.field("sample") < num_samples)
