@@ -18,8 +18,10 @@ import astarpo
 from astarpo.config import VERBS, Config
 from astarpo.config.documents import build, read_document, refuse_unasked, settings_for
 from astarpo.config.setting import ALGORITHM_NAMES, Group, Setting, setting_of
+from astarpo.runtime.log import LOGGER, LogHandler
 from astarpo.runtime.stopping import STOPPED_STATUS
 from astarpo.types import TrainingStopped, UserError
+from astarpo.verbs import verb_home
 
 USER_ERROR, STOPPED, INTERRUPTED = 2, 1, 130
 
@@ -78,26 +80,19 @@ def parse(arguments: Sequence[str]) -> tuple[Config, bool]:
     return build(config_class, settings | flags), dry
 
 
-class _LogHandler(logging.Handler):
-    """Writes to what `sys.stderr` is at that time: a progress bar replaces it while it is shown."""
-
-    def emit(self, record: logging.LogRecord) -> None:
-        print(self.format(record), file=sys.stderr)
-
-
 def _show_log() -> None:
     """Sends the log of this package, and of no other, to standard error."""
-    logger = logging.getLogger("astarpo")
-    if not logger.handlers:
-        logger.addHandler(_LogHandler())
-    logger.setLevel(logging.INFO)
+    if not LOGGER.handlers:
+        LOGGER.addHandler(LogHandler())
+    LOGGER.setLevel(logging.INFO)
 
 
 def _run(verb: str, config: Config, *, dry: bool) -> int:
-    function = getattr(astarpo, verb.replace("-", "_"))
+    home = verb_home(verb)
+    function = getattr(home, verb.replace("-", "_"))
     if dry:
         # Every verb has a `preview` beside it, which reads the same `prepare` as the verb itself.
-        details = sys.modules[function.__module__].preview(config)
+        details = home.preview(config)
         print(f"astarpo {verb} would run with", config.model_dump_json(indent=2), sep="\n")
         print(*details, sep="\n")
         return 0
@@ -163,6 +158,8 @@ def _add_setting(group: argparse._ArgumentGroup, name: str, field: FieldInfo) ->
     choices = _choices(field.annotation)
     if field.annotation is bool:
         options["action"] = argparse.BooleanOptionalAction
+    elif choices and str in get_args(field.annotation):  # installed packages may add others
+        options["metavar"] = f"{{{','.join(choices)}}}"
     elif choices:
         options["choices"] = choices
     else:

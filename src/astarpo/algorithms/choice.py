@@ -5,8 +5,8 @@ A package of its own adds one by an entry point, whose name is then the algorith
     [project.entry-points."astarpo.algorithms"]
     reinforce = "my_package.losses:Reinforce"
 
-A class whose `__init__` takes a setting of `astarpo train` by its name, such as `kl_coef`, gets that
-setting's value. Settings of other algorithms that it does not take are refused.
+A class whose `__init__` takes a setting of `astarpo train` by its name, such as `kl_coef`, gets
+that setting's value. Settings of other algorithms that it does not take are refused.
 """
 
 import inspect

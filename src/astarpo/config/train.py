@@ -94,9 +94,9 @@ class TrainConfig(ComputeConfig, AlgorithmConfig):
     """Go on with the run in --out, from its last checkpoint."""
     limit: FirstProblems = None
     """Use this many problems, the first of the file; else all."""
-    algorithm: Annotated[
-        AlgorithmName | str, declare(Group.ALGORITHM, in_experiment="variant")
-    ] = "astar_po"
+    algorithm: Annotated[AlgorithmName | str, declare(Group.ALGORITHM, in_experiment="variant")] = (
+        "astar_po"
+    )
     """The loss to train by; installed packages may add others."""
     values_samples: Annotated[
         int | None, declare(Group.VALUES, on_resume="free", in_experiment="shared", ge=1)

@@ -21,8 +21,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from astarpo.algorithms.choice import make_algorithm
 from astarpo.algorithms.base import Algorithm
+from astarpo.algorithms.choice import make_algorithm
 from astarpo.config import DataConfig, EstimateConfig, EvaluateConfig, TrainConfig
 from astarpo.config.documents import build, measures_kl, settings_for
 from astarpo.config.train import readers

@@ -3,9 +3,9 @@
     def score(prompts, completions, **columns) -> list[float]
 
 It is named `FILE.py:NAME` or `MODULE:NAME`; a problem whose `data_source` is `reward:` and that
-name is judged by it in every stage. A function that a call in Python was given, and no import finds,
-has such a name too (`__main__:score`) as long as the call lasts. It gets one response a call. Where the problem's prompt is a
-list of messages, the prompt is passed as that list and the completion as
+name is judged by it in every stage. A function that a call in Python was given has such a name too
+(`__main__:score`) as long as the call lasts. It gets one response a call. Where the problem's
+prompt is a list of messages, the prompt is passed as that list and the completion as
 `[{"role": "assistant", "content": ...}]`; where it came as text, both are text.
 """
 

@@ -147,7 +147,7 @@ def _is_own(verifier: Verifier) -> bool:
 
 
 def _loads_own(request: dict[str, Any]) -> bool:
-    is_own = request["is_given"] or request["load"].startswith(REWARD_PREFIX)
+    is_own = request.get("is_given") or request["load"].startswith(REWARD_PREFIX)
     return request["own_rewards"] and is_own
 
 

@@ -50,6 +50,8 @@ def evaluate(config: EvaluateConfig, problems: list[Problem] | None = None) -> d
     if config.suite:
         return evaluate_suite(config)
     given = problems
+    if given is not None and config.problems is not None:
+        check_file(config.problems, overwrite=config.overwrite)
     problems, prompts, verifiers, vocabulary, device = prepare(config, given)
     policy = load_policy(config.model, device, vocabulary)
     reference = None

@@ -30,6 +30,7 @@ from astarpo.runtime.progress import Progress
 from astarpo.runtime.stopping import StopRequested, StopSignal, stop_requested
 from astarpo.runtime.stopwatch import Stopwatch
 from astarpo.stages.prepared import preview_prompts
+from astarpo.tasks.problem_set import write_problems
 from astarpo.training.checkpoint import Checkpoints
 from astarpo.training.health import HealthWatch
 from astarpo.training.held_out import HeldOut
@@ -39,18 +40,9 @@ from astarpo.training.metrics import answer_metrics, cost_metrics, run_summary, 
 from astarpo.training.opening import open_learner, require_parts
 from astarpo.training.schedule import lr_scale, step_prompts
 from astarpo.training.sharding import OneProcess
-from astarpo.tasks.problem_set import write_problems
-from astarpo.types import Answer, Problem, TrainingStopped
+from astarpo.types import Answer, Problem, StopTraining, TrainingStopped
 
 logger = logging.getLogger("astarpo")
-
-
-class StopTraining(Exception):
-    """Raised by a callback to end training after the step it was called for.
-
-    The run then ends as one whose time is up: with its last checkpoint, its model and its summary,
-    `completed`. The same call with `resume=True` goes on from there.
-    """
 
 
 OnStep = Callable[[dict[str, Any]], object]

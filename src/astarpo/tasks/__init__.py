@@ -79,7 +79,8 @@ def task_of(task: Any) -> Task:
     try:
         task = task() if isinstance(task, type) else task
     except Exception as error:  # whatever the user's class raises
-        raise UserError(f"{task.__qualname__}: cannot be made without arguments ({error})") from None
+        name = getattr(task, "__qualname__", task)
+        raise UserError(f"{name}: cannot be made without arguments ({error})") from error
     if lacking := [name for name in _PARTS if not hasattr(task, name)]:
         raise UserError(
             f"{type(task).__qualname__}: is no task, for it has no {', '.join(lacking)}; see "

@@ -114,13 +114,10 @@ class ValueTable:
         return table
 
     def __repr__(self) -> str:
-        """What is in it, in a line; of a table that is not finished, that it is not."""
-        if "samples" not in self.manifest:
-            return f"<value table {self.path}: unfinished>"
-        return (
-            f"<value table {self.path}: {self.num_samples} samples each of "
-            f"{self.manifest.get('model', 'a model')}; {str(self.values()).strip('<>')}>"
-        )
+        held = self.manifest
+        what = f"{held.get('num_problems')} problems, {held.get('samples')} samples of each"
+        what = f"{what} by {held.get('model')}" if "samples" in held else "unfinished"
+        return f"<value table {self.path}: {what}; values() for V*, to_pandas() for the rows>"
 
     def setting(self, name: str) -> Any:
         """What the samples were made with, such as `temperature`."""
@@ -244,13 +241,13 @@ class ValueTable:
             num_samples: As in `rewards`.
 
         Raises:
-            UserError: As in `rewards`; or the table is not finished, where it is to say what for.
+            UserError: As in `rewards`.
         """
         if problems is None or estimator is None:
             self._finished("samples")
             ids, written_by = written_values(self.path)
-            if problems is None:
-                problems = known_problems(self.samples(["problem_id", "problem_digest"]), ids)
+            rows = self.samples(["problem_id", "problem_digest"])
+            problems = known_problems(rows, ids) if problems is None else problems
             estimator = estimator or estimator_named(written_by)
         found = problem_values(self.rewards(problems, num_samples), estimator)
         return found._replace(problem_ids=tuple(problem.id for problem in problems))
