@@ -16,7 +16,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from astarpo.api.problems import ProblemSet, load_problems
+    from astarpo.api.problems import ProblemSet
     from astarpo.api.results import Run, Scores
     from astarpo.api.verbs import (
         compare,
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         evaluate,
         export,
         import_values,
+        load_problems,
         report,
         run,
         runs,
@@ -54,7 +55,7 @@ _HOMES = {
     "export": "api.verbs",
     "grade": "grading.grade",
     "import_values": "api.verbs",
-    "load_problems": "api.problems",
+    "load_problems": "api.verbs",
     "optimal_values": "values.estimators",
     "report": "api.verbs",
     "run": "api.verbs",

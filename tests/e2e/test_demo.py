@@ -20,8 +20,8 @@ def test_shipped_policy_is_small_and_right_about_half_of_the_time(tmp_path):
             samples=4, max_new_tokens=64, device="cpu",
         )
     )  # fmt: skip
-    assert 0.4 < result["scores"]["avg_at_4"]["value"] < 0.65
-    assert result["truncated_share"] < 0.02
+    assert 0.4 < result["avg_at_4"].value < 0.65
+    assert result.details["truncated_share"] < 0.02
 
 
 def test_demo_runs_the_shipped_recipe(tmp_path, monkeypatch):

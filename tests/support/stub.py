@@ -13,7 +13,7 @@ PATH = Path(verbs.__file__).with_suffix(".pyi")
 
 def stub() -> str:
     """Its text, formatted as all code is."""
-    names = sorted(name.replace("-", "_") for name in VERBS)
+    names = sorted(["load_problems", *(name.replace("-", "_") for name in VERBS)])
     text = stub_of({name: getattr(verbs, name) for name in names})
     words = [sys.executable, "-m", "ruff", "format", "--stdin-filename", str(PATH), "-"]
     return subprocess.run(words, input=text, capture_output=True, text=True, check=True).stdout

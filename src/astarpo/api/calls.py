@@ -9,10 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from astarpo.api.keywords import ON_OBJECTS, refuse_unknown
+from astarpo.api.keywords import ON_OBJECTS, config_of, refuse_unknown
 from astarpo.api.problems import ProblemSet, problems_of
 from astarpo.api.results import Run
-from astarpo.config import VERBS, Config
+from astarpo.config import Config
 from astarpo.config.documents import build
 from astarpo.runtime.given import hand_over, reference_of
 from astarpo.runtime.log import shown_log
@@ -49,7 +49,7 @@ def call_of(verb: str, config: Config | None, settings: Mapping[str, Any]) -> It
     Raises:
         UserError: A name or a value is wrong; the line says which.
     """
-    config_class = VERBS[verb.replace("_", "-")]
+    config_class = config_of(verb)
     refuse_unknown(verb, settings)
     given = dict(settings)
     on_step = given.pop("on_step", None)

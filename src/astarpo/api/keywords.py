@@ -17,7 +17,7 @@ from typing import Any, Literal
 
 from pydantic.fields import FieldInfo
 
-from astarpo.config import VERBS
+from astarpo.config import VERBS, Config
 from astarpo.types import UserError
 
 ON_OBJECTS = ("estimate", "train", "evaluate")
@@ -32,6 +32,7 @@ _TYPES = {
     "table": "ValueTable | Path | str",
     "runs": "Sequence[Run | Path | str]",
     "reward": "Reward",
+    "without": "ProblemsLike",
 }
 """Types of what may be an object where a setting is text."""
 
@@ -47,6 +48,8 @@ _HELP = {
     "task's name, or 'FILE.py:NAME'. Else what the problems say. Completions are text where the "
     "prompts came as text, else lists of one message. It runs in processes that can be killed.",
     "out": "{} Else a new one in runs/, which the log names.",
+    "without": "Held-out problems, given like those of `estimate`: problems that ask the same are "
+    "left out.",
     "algorithm": "{} Or a class or instance of yours, derived from "
     "`astarpo.algorithms.base.Algorithm`.",
     "on_step": "Called with each step's metrics, once they are on disk. It may raise "
@@ -55,6 +58,13 @@ _HELP = {
 }
 
 _CONFIG_LINE = "    config: All settings as one object, in the place of the others.\n"
+_TASK_LINE = """\
+    task: A task's name, such as `gsm8k`, or `own` for rows in a file; a task of your own; or
+        rows: a list of dicts or a `datasets.Dataset`.
+"""
+
+_LIKE = {"load_problems": "data"}
+"""What takes the settings of a verb, beside a first argument of its own."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +90,8 @@ def keywords_of(verb: str) -> dict[str, Keyword]:
     shared = _shared(verb)
     for field_name, field in sorted(_fields(verb).items(), key=lambda item: item[0] in shared):
         name = "reward" if verb in ON_OBJECTS and field_name == "trust_reward" else field_name
-        kind = _TYPES.get(name) or _source(field.annotation)
+        is_object = name in _TYPES and (verb != "data" or name == "without")
+        kind = _TYPES[name] if is_object else _source(field.annotation)
         kind = _ALGORITHM if name == "algorithm" and verb == "train" else kind
         default = inspect.Parameter.empty if field.is_required() else field.default
         default = None if name == "out" and verb in ON_OBJECTS else default
@@ -91,26 +102,33 @@ def keywords_of(verb: str) -> dict[str, Keyword]:
         kind = "Callable[[dict[str, Any]], object] | None"
         found.append(Keyword("on_step", kind, _HELP["on_step"], None))
     is_free = {each.name: each.default is not inspect.Parameter.empty for each in found}
-    found.sort(key=lambda each: (is_free[each.name], each.name not in _FIRST))
+    place = {name: number for number, name in enumerate(_FIRST)}
+    found.sort(key=lambda each: (is_free[each.name], place.get(each.name, len(place))))
     return {each.name: each for each in found}
 
 
-_FIRST = ("reward", "values", "out", "samples")
+_FIRST = ("problems", "values", "source", "split", "limit", "samples", "reward", "out")
+
+
+def config_of(verb: str) -> type[Config]:
+    """The config of a verb by the name of its function."""
+    return VERBS[_LIKE.get(verb, verb.replace("_", "-"))]
 
 
 def _fields(verb: str) -> dict[str, FieldInfo]:
-    return VERBS[verb.replace("_", "-")].model_fields
+    left_out = ("task", "out", "overwrite") if verb in _LIKE else ()
+    return {n: f for n, f in config_of(verb).model_fields.items() if n not in left_out}
 
 
 def _shared(verb: str) -> set[str]:
     """The settings that a verb has in common with others; they come last."""
-    return _fields(verb).keys() - vars(VERBS[verb.replace("_", "-")])["__annotations__"].keys()
+    return _fields(verb).keys() - vars(config_of(verb))["__annotations__"].keys()
 
 
 def _help(verb: str, name: str, said: str) -> str:
     said = re.sub(r"--([a-z][a-z0-9-]*)", lambda flag: flag[1].replace("-", "_"), said)
     said = " ".join(said.split())
-    ours = _HELP.get(name) if verb in ON_OBJECTS else None
+    ours = _HELP.get(name) if verb in (*ON_OBJECTS, *_LIKE) else None
     return ours.format(said) if ours else said
 
 
@@ -138,29 +156,20 @@ def _quoted(value: Any) -> str:
 def described(verb: Callable[..., Any]) -> Callable[..., Any]:
     """Puts the settings of a verb into its signature and docstring, for `help` and notebooks."""
     keywords = keywords_of(verb.__name__).values()
-    empty, annotation = inspect.Parameter.empty, _Source
-    config = VERBS[verb.__name__.replace("_", "-")].__name__
-    parameters = [
-        inspect.Parameter(
-            "config",
-            inspect.Parameter.POSITIONAL_ONLY,
-            default=None,
-            annotation=annotation(f"{config} | None"),
-        ),
-        *(
-            inspect.Parameter(
-                each.name,
-                inspect.Parameter.KEYWORD_ONLY,
-                default=each.default if each.default is not empty else empty,
-                annotation=annotation(each.type),
-            )
-            for each in keywords
-        ),
-    ]
     signature = inspect.signature(verb)
+    (first, *_) = signature.parameters.values()
+    kind = f"{config_of(verb.__name__).__name__} | None" if first.name == "config" else _TASK
+    parameters = [first.replace(annotation=_Source(kind))]
+    for each in keywords:
+        shown = {"default": each.default, "annotation": _Source(each.type)}
+        parameters.append(inspect.Parameter(each.name, inspect.Parameter.KEYWORD_ONLY, **shown))
     vars(verb)["__signature__"] = signature.replace(parameters=parameters)
-    verb.__doc__ = _document(inspect.cleandoc(verb.__doc__ or ""), keywords)
+    first_line = _CONFIG_LINE if first.name == "config" else _TASK_LINE
+    verb.__doc__ = _document(inspect.cleandoc(verb.__doc__ or ""), first_line, keywords)
     return verb
+
+
+_TASK = "str | Task | type[Task] | Rows"
 
 
 class _Source(str):
@@ -172,7 +181,7 @@ class _Source(str):
         return str(self)
 
 
-def _document(text: str, keywords: Iterable[Keyword]) -> str:
+def _document(text: str, first_line: str, keywords: Iterable[Keyword]) -> str:
     """A docstring with a line for each argument, before its first other section."""
     arguments = [
         textwrap.fill(
@@ -182,21 +191,26 @@ def _document(text: str, keywords: Iterable[Keyword]) -> str:
     ]
     head, _, rest = text.partition("\n\nReturns:")
     rest = f"\n\nReturns:{rest}" if rest else ""
-    return f"{head}\n\nArgs:\n{_CONFIG_LINE}" + "\n".join(arguments) + rest
+    return f"{head}\n\nArgs:\n{first_line}" + "\n".join(arguments) + rest
 
 
 def stub_of(verbs: Mapping[str, Callable[..., Any]]) -> str:
     """`verbs.pyi`: for each verb one signature that takes a config, and one that takes names."""
-    configs = sorted({VERBS[verb.replace("_", "-")].__name__ for verb in verbs})
+    configs = sorted({config_of(verb).__name__ for verb in verbs})
     parts = [_HEAD.format(configs="".join(f"    {name},\n" for name in configs))]
     for name, verb in verbs.items():
-        config = VERBS[name.replace("_", "-")].__name__
         returned = _source(inspect.signature(verb).return_annotation)
         more = ", *, on_step: Callable[[dict[str, Any]], object] | None = None"
+        more *= name == "train"
+        first = f"    task: {_TASK},\n    /,\n"
+        if name not in _LIKE:
+            first = ""
+            parts.append(
+                f"@overload\ndef {name}(config: {config_of(name).__name__}, /{more}) -> "
+                f"{returned}: ...\n@overload"
+            )
         parts.append(
-            f"@overload\ndef {name}(config: {config}, /{more * (name == 'train')}) -> {returned}: "
-            "...\n@overload\n"
-            f"def {name}(\n    *,\n"
+            f"def {name}(\n{first}    *,\n"
             + "".join(f"    {_parameter(each)},\n" for each in keywords_of(name).values())
             + f') -> {returned}:\n    """'
             + textwrap.indent(str(verb.__doc__).replace(_CONFIG_LINE, ""), "    ").strip()
@@ -221,10 +235,11 @@ from pathlib import Path
 from typing import Any, Literal, overload
 
 from astarpo.algorithms.base import Algorithm
-from astarpo.api.problems import ProblemsLike, Reward
+from astarpo.api.problems import ProblemSet, ProblemsLike, Reward, Rows
 from astarpo.api.results import Run, Scores
 from astarpo.config import (
 {configs})
+from astarpo.tasks.base import Task
 from astarpo.values.table import ValueTable
 '''
 

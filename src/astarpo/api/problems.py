@@ -13,7 +13,6 @@ from astarpo.grading.reward import REWARD_PREFIX
 from astarpo.runtime.given import hand_over, reference_of
 from astarpo.stages.data import gather_problems
 from astarpo.tasks import TASKS, get_task, task_of
-from astarpo.tasks.base import Task
 from astarpo.tasks.problem_set import read_problems, write_problems
 from astarpo.types import Problem, UserError
 
@@ -98,39 +97,18 @@ class ProblemSet(Sequence[Problem]):
         return ProblemSet(changed, {} if judge is None else {source: judge})
 
 
-def load_problems(
-    task: "str | Task | type[Task] | Rows",
-    *,
-    source: str | Path | None = None,
-    split: str = "train",
-    limit: int | None = None,
-    reward: Reward | None = None,
-    without: "ProblemsLike | None" = None,
-    **settings: Any,
-) -> ProblemSet:
-    """The problems of a task, or of a user's own rows.
+def gathered(task: Any, settings: Mapping[str, Any]) -> ProblemSet:
+    """The problems of a task or of rows; see `load_problems`.
 
     Args:
-        task: The name of a task (`gsm8k`, `arithmetic`, `own` for rows in a file), a task of your
-            own, or rows: a list of dicts or a `datasets.Dataset`.
-        source: Where the rows of a published task, or own ones, come from: a JSON lines, CSV or
-            Parquet file, or a data set's name on the hub.
-        split: Which part of the problems: train or test.
-        limit: At most this many problems; else all, or 1000 of a task that makes its own.
-        reward: What judges the responses to these problems: a function of yours, also one of a
-            notebook, or a task's name; else the task itself.
-        without: Held-out problems: those that ask the same are left out.
-        settings: Others of `astarpo.data`, such as `prompt_column`, `answer_column`, `size` and
-            `seed`.
+        task: A task's name, a task, or rows.
+        settings: Of `astarpo.data`; `reward` and `without` may be objects.
 
     Raises:
         UserError: The task, source, split or reward is unknown, or a row cannot be read or judged.
-
-    Example:
-        >>> rows = [{"question": "What is half of 8?", "answer": "4"}]
-        >>> astarpo.load_problems(rows, prompt_column="question", reward="math")
-        <1 problems judged by math; the first: 'What is half of 8?'>
     """
+    settings = dict(settings)
+    reward, without = settings.pop("reward", None), settings.pop("without", None)
     judges: dict[str, Any] = {}
     rows = None
     if not isinstance(task, str):
@@ -148,8 +126,9 @@ def load_problems(
         settings["reward"] = judge_source.removeprefix(REWARD_PREFIX)
     held_out = None if without is None else list(problems_of(without))
     # Nothing is written here; the config wants a name.
-    settings |= {"task": task, "split": split, "limit": limit, "out": Path("problems.parquet")}
-    settings["source"] = None if source is None else str(source)
+    settings |= {"task": task, "out": Path("problems.parquet")}
+    if settings.get("source") is not None:
+        settings["source"] = str(settings["source"])
     config = build(DataConfig, settings)
     with ProblemSet((), judges).in_use():
         found = ProblemSet(tuple(gather_problems(config, held_out, rows)), judges)
@@ -187,7 +166,7 @@ def problems_of(given: Any, reward: Reward | None = None) -> ProblemSet:
     if not isinstance(given, ProblemSet | str | Path):
         rows = rows_of(given)
         if not all(isinstance(row, Problem) for row in rows):
-            return load_problems(rows, reward=reward)
+            return gathered(rows, {"reward": reward})
         given = ProblemSet(tuple(rows))
     found = given if isinstance(given, ProblemSet) else _read(given)
     return found if reward is None else found.judged_by(reward)

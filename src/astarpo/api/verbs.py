@@ -6,9 +6,11 @@ Editors show `verbs.pyi` in the place of this file.
 from typing import Any
 
 from astarpo.api.calls import Call, call_of
-from astarpo.api.keywords import described
+from astarpo.api.keywords import described, refuse_unknown
+from astarpo.api.problems import ProblemSet, gathered
 from astarpo.api.results import Run, Scores
 from astarpo.config import VERBS
+from astarpo.runtime.log import shown_log
 from astarpo.values.table import ValueTable
 from astarpo.verbs import verb_home
 
@@ -16,6 +18,27 @@ from astarpo.verbs import verb_home
 def _done(verb: str, call: Call, *more: Any) -> Any:
     """Calls a verb's own function, which takes its config."""
     return getattr(verb_home(verb), verb)(call.config, *more)
+
+
+@described
+def load_problems(task: Any, /, **settings: Any) -> ProblemSet:
+    """The problems of a task, or of rows of your own, for every verb's `problems`.
+
+    Returns:
+        The problems; with them goes what judges them.
+
+    Raises:
+        UserError: The task, source, split or reward is unknown, or a row cannot be read or judged.
+
+    Example:
+        >>> problems = astarpo.load_problems("gsm8k", limit=512)
+        >>> rows = [{"question": "What is half of 8?", "answer": "4"}]
+        >>> astarpo.load_problems(rows, prompt_column="question", reward="math")
+        <1 problems judged by math; the first: 'What is half of 8?'>
+    """
+    refuse_unknown("load_problems", settings)
+    with shown_log():
+        return gathered(task, settings)
 
 
 @described

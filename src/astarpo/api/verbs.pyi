@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, Literal, overload
 
 from astarpo.algorithms.base import Algorithm
-from astarpo.api.problems import ProblemsLike, Reward
+from astarpo.api.problems import ProblemSet, ProblemsLike, Reward, Rows
 from astarpo.api.results import Run, Scores
 from astarpo.config import (
     CompareConfig,
@@ -22,6 +22,7 @@ from astarpo.config import (
     TrainConfig,
     WarmStartConfig,
 )
+from astarpo.tasks.base import Task
 from astarpo.values.table import ValueTable
 
 @overload
@@ -66,15 +67,15 @@ def data(
     *,
     out: Path | str,
     task: str,
-    reward: Reward | None = None,
     source: str | None = None,
+    split: str = "train",
+    limit: int | None = None,
+    reward: str | None = None,
     prompt_column: str | None = None,
     answer_column: str | None = None,
     instruction: str | None = None,
-    split: str = "train",
     test_share: float | None = None,
-    without: Path | str | None = None,
-    limit: int | None = None,
+    without: ProblemsLike | None = None,
     size: int | None = None,
     seed: int = 0,
     overwrite: bool = False,
@@ -85,19 +86,19 @@ def data(
         out: Parquet file to write.
         task: A task: arithmetic, multiply, countdown, gsm8k, math, the name of a benchmark,
             reasoning_gym:NAME, or own for the problems in your own source.
-        reward: What judges the responses to these problems: a task's name, or a function of yours
-            as FILE.py:NAME or MODULE:NAME; else the task itself.
         source: Where published or own problems come from: a JSON lines, CSV or Parquet file, or a
             data set's name on the Hugging Face hub.
+        split: Which part of the problems: train or test.
+        limit: At most this many problems; else all, or 1000 of a task that makes its own.
+        reward: What judges the responses to these problems: a task's name, or a function of yours
+            as FILE.py:NAME or MODULE:NAME; else the task itself.
         prompt_column: Column that holds the prompt, as text or as a list of messages; else the
             column prompt.
         answer_column: Column that holds the reference answer; else the column answer.
         instruction: Text to put after each question.
-        split: Which part of the problems: train or test.
         test_share: For a source without a test split: the share of its problems, between 0 and 1,
             that is split off as test; a hash of the question decides.
         without: Parquet file of held-out problems: problems that ask the same are left out.
-        limit: At most this many problems; else all, or 1000 of a task that makes its own.
         size: Difficulty of made problems: how many digits, terms or numbers they have.
         seed: Decides which made problems come, and the order.
         overwrite: Replace the file at out if there is one.
@@ -125,13 +126,13 @@ def estimate(config: EstimateConfig, /) -> ValueTable: ...
 @overload
 def estimate(
     *,
-    model: str | Path | Run,
     problems: ProblemsLike,
-    out: Path | str | None = None,
+    model: str | Path | Run,
+    limit: int | None = None,
     samples: int = 8,
     reward: Reward | None = None,
+    out: Path | str | None = None,
     temperature: float = 1.0,
-    limit: int | None = None,
     shard_problems: int = 256,
     allow_truncated: bool = False,
     rejudge: bool = False,
@@ -154,19 +155,19 @@ def estimate(
     there.
 
     Args:
-        model: Reference policy: a folder or a hub name.
         problems: Problems: of `load_problems`, a list of dicts, a `datasets.Dataset`, or the
             Parquet file that `astarpo data` wrote.
-        out: Folder for the value table; what is there is continued. Else a new one in runs/, which
-            the log names.
+        model: Reference policy: a folder or a hub name.
+        limit: Use this many problems, the first of the file; else all.
         samples: Number N of responses sampled for each problem.
         reward: What judges: a function of yours, `score(prompts, completions, **columns)`, which
             returns one number a completion, also one of a notebook or inside another function; or a
             task's name, or 'FILE.py:NAME'. Else what the problems say. Completions are text where
             the prompts came as text, else lists of one message. It runs in processes that can be
             killed.
+        out: Folder for the value table; what is there is continued. Else a new one in runs/, which
+            the log names.
         temperature: Sampling temperature.
-        limit: Use this many problems, the first of the file; else all.
         shard_problems: Problems whose samples are written at a time, so that a kill loses no more.
         allow_truncated: Go on though over half of the responses are cut at max_new_tokens.
         rejudge: Judge the responses in the table again, as after a change of the reward function.
@@ -207,10 +208,11 @@ def evaluate(config: EvaluateConfig, /) -> Scores: ...
 def evaluate(
     *,
     model: str | Path | Run,
-    out: Path | str | None = None,
+    problems: ProblemsLike | None = None,
+    limit: int | None = None,
     samples: int = 4,
     reward: Reward | None = None,
-    problems: ProblemsLike | None = None,
+    out: Path | str | None = None,
     suite: Literal["paper"] | None = None,
     benchmarks: str | None = None,
     suite_sources: Path | str | None = None,
@@ -218,7 +220,6 @@ def evaluate(
     top_p: float = 1.0,
     reference: str | Path | Run | None = None,
     overwrite: bool = False,
-    limit: int | None = None,
     seed: int = 0,
     device: Literal["auto", "cpu", "cuda"] = "auto",
     engine: Literal["hf", "generate"] = "hf",
@@ -233,8 +234,9 @@ def evaluate(
 
     Args:
         model: Policy to score: a folder or a hub name.
-        out: JSON file to write; the answers go beside it as Parquet. Else a new one in runs/, which
-            the log names.
+        problems: Problems: of `load_problems`, a list of dicts, a `datasets.Dataset`, or the
+            Parquet file that `astarpo data` wrote.
+        limit: Use this many problems, the first of the file; else all.
         samples: Number k of responses sampled for each problem, beside the greedy one; 0 samples
             none.
         reward: What judges: a function of yours, `score(prompts, completions, **columns)`, which
@@ -242,8 +244,8 @@ def evaluate(
             task's name, or 'FILE.py:NAME'. Else what the problems say. Completions are text where
             the prompts came as text, else lists of one message. It runs in processes that can be
             killed.
-        problems: Problems: of `load_problems`, a list of dicts, a `datasets.Dataset`, or the
-            Parquet file that `astarpo data` wrote.
+        out: JSON file to write; the answers go beside it as Parquet. Else a new one in runs/, which
+            the log names.
         suite: Score on a suite of benchmarks instead of problems, each by its own protocol.
         benchmarks: Only these benchmarks of the suite, such as math500,aime24.
         suite_sources: Folder with the benchmarks' files, named after them (aime24.jsonl); else the
@@ -252,7 +254,6 @@ def evaluate(
         top_p: The k samples are drawn from the likeliest tokens of this total probability.
         reference: Policy to measure the KL divergence to: a folder or a hub name.
         overwrite: Replace the file at out if there is one.
-        limit: Use this many problems, the first of the file; else all.
         seed: Seed of the sampled responses.
         device: Where models run; auto takes the GPU where there is one.
         engine: What samples responses: hf is this package's own loop; generate is that of
@@ -283,9 +284,9 @@ def export(config: ExportConfig, /) -> Any: ...
 @overload
 def export(
     *,
+    problems: ProblemsLike,
     out: Path | str,
     table: ValueTable | Path | str,
-    problems: ProblemsLike,
     format: Literal["verl", "trl", "compose-rl", "apo"] = "verl",
     overwrite: bool = False,
     beta1: float = 0.5,
@@ -294,9 +295,9 @@ def export(
     """Write a value table's V* (and samples) as one Parquet file for another trainer.
 
     Args:
+        problems: Parquet file of the problems that the table was made from.
         out: Parquet file to write.
         table: Value table (made by astarpo estimate).
-        problems: Parquet file of the problems that the table was made from.
         format: The trainer whose columns are written.
         overwrite: Replace the file at out if there is one.
         beta1: Temperature of V*, in units of reward: inf makes V* the mean reward of a problem's
@@ -312,12 +313,12 @@ def import_values(config: ImportValuesConfig, /) -> Any: ...
 @overload
 def import_values(
     *,
-    out: Path | str,
     source: str,
+    out: Path | str,
     model: str | Path | Run,
     split: str = "train",
-    temperature: float = 1.0,
     limit: int | None = None,
+    temperature: float = 1.0,
     grade_workers: int = 2,
     grade_timeout: float = 5.0,
     trust_reward: str | None = None,
@@ -330,12 +331,12 @@ def import_values(
     """Make a value table of published stage-1 samples (A-PO's layout), judged again.
 
     Args:
-        out: Folder for the value table; what is there is continued.
         source: Parquet file or hub data set with the columns response_0, response_1 and so on.
+        out: Folder for the value table; what is there is continued.
         model: The model that wrote the responses: a folder or a hub name.
         split: Split of a hub data set.
-        temperature: Temperature at which the responses were sampled.
         limit: Use this many problems, the first of the file; else all.
+        temperature: Temperature at which the responses were sampled.
         grade_workers: Processes that judge responses.
         grade_timeout: Seconds of CPU time to judge one response; after them its verdict is timeout.
         trust_reward: Reward function of yours, as FILE.py:NAME or MODULE:NAME, that the problem
@@ -349,6 +350,61 @@ def import_values(
         estimator: How V* is estimated: plugin is the paper's, from a problem's own samples; shrunk
             draws each problem towards the others, as far as its samples leave open, and does with
             fewer of them.
+    """
+    ...
+
+def load_problems(
+    task: str | Task | type[Task] | Rows,
+    /,
+    *,
+    source: str | None = None,
+    split: str = "train",
+    limit: int | None = None,
+    reward: Reward | None = None,
+    prompt_column: str | None = None,
+    answer_column: str | None = None,
+    instruction: str | None = None,
+    test_share: float | None = None,
+    without: ProblemsLike | None = None,
+    size: int | None = None,
+    seed: int = 0,
+) -> ProblemSet:
+    """The problems of a task, or of rows of your own, for every verb's `problems`.
+
+    Args:
+        task: A task's name, such as `gsm8k`, or `own` for rows in a file; a task of your own; or
+            rows: a list of dicts or a `datasets.Dataset`.
+        source: Where published or own problems come from: a JSON lines, CSV or Parquet file, or a
+            data set's name on the Hugging Face hub.
+        split: Which part of the problems: train or test.
+        limit: At most this many problems; else all, or 1000 of a task that makes its own.
+        reward: What judges: a function of yours, `score(prompts, completions, **columns)`, which
+            returns one number a completion, also one of a notebook or inside another function; or a
+            task's name, or 'FILE.py:NAME'. Else what the problems say. Completions are text where
+            the prompts came as text, else lists of one message. It runs in processes that can be
+            killed.
+        prompt_column: Column that holds the prompt, as text or as a list of messages; else the
+            column prompt.
+        answer_column: Column that holds the reference answer; else the column answer.
+        instruction: Text to put after each question.
+        test_share: For a source without a test split: the share of its problems, between 0 and 1,
+            that is split off as test; a hash of the question decides.
+        without: Held-out problems, given like those of `estimate`: problems that ask the same are
+            left out.
+        size: Difficulty of made problems: how many digits, terms or numbers they have.
+        seed: Decides which made problems come, and the order.
+
+    Returns:
+        The problems; with them goes what judges them.
+
+    Raises:
+        UserError: The task, source, split or reward is unknown, or a row cannot be read or judged.
+
+    Example:
+        >>> problems = astarpo.load_problems("gsm8k", limit=512)
+        >>> rows = [{"question": "What is half of 8?", "answer": "4"}]
+        >>> astarpo.load_problems(rows, prompt_column="question", reward="math")
+        <1 problems judged by math; the first: 'What is half of 8?'>
     """
     ...
 
@@ -382,8 +438,8 @@ def run(
     *,
     out: Path | str,
     recipe: str,
-    model: str | Path | Run | None = None,
     source: str | None = None,
+    model: str | Path | Run | None = None,
     test_source: str | None = None,
     seed: int | None = None,
     trust_reward: str | None = None,
@@ -393,8 +449,8 @@ def run(
     Args:
         out: Folder for everything; run again to go on where it stopped.
         recipe: A TOML file, or the name of a shipped recipe.
-        model: Policy to train, a folder or a hub name; else the recipe's.
         source: Training problems, a file or a hub name; else the recipe's.
+        model: Policy to train, a folder or a hub name; else the recipe's.
         test_source: Test problems, a file or a hub name; else the recipe's.
         seed: Seed of the problems, the samples and the data order; else the recipe's, or 0.
         trust_reward: Reward function of yours, as FILE.py:NAME or MODULE:NAME, that the recipe
@@ -460,13 +516,13 @@ def train(
 @overload
 def train(
     *,
-    model: str | Path | Run,
     problems: ProblemsLike,
+    model: str | Path | Run,
     values: ValueTable | Path | str | None = None,
-    out: Path | str | None = None,
-    reward: Reward | None = None,
-    resume: bool = False,
     limit: int | None = None,
+    reward: Reward | None = None,
+    out: Path | str | None = None,
+    resume: bool = False,
     algorithm: type[Algorithm] | Algorithm | str = "astar_po",
     values_samples: int | None = None,
     filter: Literal["none", "all_wrong", "all_wrong_and_right"] = "none",
@@ -527,20 +583,20 @@ def train(
     `resume=True` goes on as if it had never stopped.
 
     Args:
-        model: Policy to train, and its reference: a folder or a hub name.
         problems: Problems: of `load_problems`, a list of dicts, a `datasets.Dataset`, or the
             Parquet file that `astarpo data` wrote.
+        model: Policy to train, and its reference: a folder or a hub name.
         values: Value table of the same model (made by astarpo estimate); astar_po and filter need
             one.
-        out: Folder for the run: metrics, samples, checkpoints and the trained model. Else a new one
-            in runs/, which the log names.
+        limit: Use this many problems, the first of the file; else all.
         reward: What judges: a function of yours, `score(prompts, completions, **columns)`, which
             returns one number a completion, also one of a notebook or inside another function; or a
             task's name, or 'FILE.py:NAME'. Else what the problems say. Completions are text where
             the prompts came as text, else lists of one message. It runs in processes that can be
             killed.
+        out: Folder for the run: metrics, samples, checkpoints and the trained model. Else a new one
+            in runs/, which the log names.
         resume: Go on with the run in out, from its last checkpoint.
-        limit: Use this many problems, the first of the file; else all.
         algorithm: The loss to train by; installed packages may add others. Or a class or instance
             of yours, derived from `astarpo.algorithms.base.Algorithm`.
         values_samples: Use the first so many samples of each problem in the value table; else all.
@@ -635,8 +691,8 @@ def warm_start(config: WarmStartConfig, /) -> Any: ...
 @overload
 def warm_start(
     *,
-    out: Path | str,
     problems: ProblemsLike,
+    out: Path | str,
     hidden_size: int = 128,
     layers: int = 4,
     heads: int = 4,
@@ -649,8 +705,8 @@ def warm_start(
     """Train a small policy from scratch on the worked solutions of problems.
 
     Args:
-        out: Folder for the policy (Hugging Face layout).
         problems: Parquet file of problems that have worked solutions.
+        out: Folder for the policy (Hugging Face layout).
         hidden_size: Width of the hidden states.
         layers: Layers of the model.
         heads: Attention heads of a layer.

@@ -25,7 +25,7 @@ from contextlib import contextmanager, nullcontext, suppress
 from types import CodeType
 from typing import Any, NamedTuple
 
-from astarpo.grading.reward import REWARD_PREFIX, RewardFunction, search_also
+from astarpo.grading.reward import REWARD_PREFIX, search_also
 from astarpo.grading.verifiers import Verifier, get_verifier
 from astarpo.runtime.given import accept, given
 from astarpo.tasks import get_task
@@ -125,7 +125,7 @@ def _serve(connection: socket.socket, verifiers: dict[str, Any], limits: _Limits
     for line in connection.makefile("rb"):
         request = json.loads(line)
         loads = "load" in request
-        is_own = loads or _is_own(verifiers[request["verifier"]])
+        is_own = loads or _is_own(request["verifier"])
         cpu_s = limits.cpu_s if is_own else min(limits.cpu_s, SHIPPED_CPU_LIMIT_S)
         # Nobody handles these signals, so they end the process even inside a C call.
         signal.setitimer(signal.ITIMER_PROF, 0 if loads else cpu_s)
@@ -141,9 +141,9 @@ def _serve(connection: socket.socket, verifiers: dict[str, Any], limits: _Limits
         _send(connection, reply)
 
 
-def _is_own(verifier: Verifier) -> bool:
-    """Whether it is the user's own code, named or given by the user's own call."""
-    return isinstance(verifier, RewardFunction) or given(verifier.name) is not None
+def _is_own(name: str) -> bool:
+    """Whether a verifier is the user's own code, named or given by the user's own call."""
+    return name.startswith(REWARD_PREFIX) or given(name) is not None
 
 
 def _loads_own(request: dict[str, Any]) -> bool:
@@ -184,7 +184,7 @@ def _judge(verifiers: dict[str, Any], request: dict[str, Any]) -> dict[str, Any]
     global _refused
     _refused = False
     verifier = verifiers[request["verifier"]]
-    with _code_from_text_allowed() if _is_own(verifier) else nullcontext():
+    with _code_from_text_allowed() if _is_own(request["verifier"]) else nullcontext():
         verdict = verifier.grade(request["response"], request["ground_truth"])
     if _refused:
         return _failed(REFUSAL)
