@@ -134,4 +134,4 @@ def test_a_run_older_than_a_setting_is_resumed(settings, tmp_path):
     more = settings | {"steps": 3}
     with pytest.raises(UserError, match="lora_rank was None and is 4"):
         astarpo.train(TrainConfig(**more, resume=True, lora_rank=4))
-    assert astarpo.train(TrainConfig(**more, resume=True))["steps"] == 3
+    assert astarpo.train(TrainConfig(**more, resume=True)).summary["steps"] == 3
