@@ -30,12 +30,12 @@ def compare(config: CompareConfig, /) -> Any: ...
 @overload
 def compare(
     *,
+    model: str | Path | Run | None = None,
     out: Path | str = Path("runs/compare"),
     algorithms: str = "astar_po,grpo,ppo,rebel,rloo",
     equal: Literal["prompts", "samples", "seconds"] = "prompts",
     seconds: float | None = None,
     recipe: str = "compare",
-    model: str | Path | Run | None = None,
     trust_reward: str | None = None,
     seeds: str = "0,1,2",
     steps: int | None = None,
@@ -44,13 +44,13 @@ def compare(
     """Compare algorithms over seeds, on equal terms; run again, it goes on where it stopped.
 
     Args:
+        model: Policy to train, a folder or a hub name; else the recipe's, or the demo's.
         out: Folder for everything.
         algorithms: Algorithms, or variants of the recipe, in the order of the table.
         equal: What every algorithm gets the same amount of: prompts in a step, samples in a step,
             or seconds in all, stage 1 included.
         seconds: Length of each run with equal seconds, stage 1 included.
         recipe: A TOML file, or the name of a shipped recipe.
-        model: Policy to train, a folder or a hub name; else the recipe's, or the demo's.
         trust_reward: Reward function of yours, as FILE.py:NAME or MODULE:NAME, that the recipe
             names as its judge: it runs only if you name it here.
         seeds: Seeds of stage 1, data order and samples; each variant is trained once with each.
@@ -126,8 +126,8 @@ def estimate(config: EstimateConfig, /) -> ValueTable: ...
 @overload
 def estimate(
     *,
-    problems: ProblemsLike,
     model: str | Path | Run,
+    problems: ProblemsLike,
     limit: int | None = None,
     samples: int = 8,
     reward: Reward | None = None,
@@ -155,9 +155,9 @@ def estimate(
     there.
 
     Args:
+        model: Reference policy: a folder or a hub name.
         problems: Problems: of `load_problems`, a list of dicts, a `datasets.Dataset`, or the
             Parquet file that `astarpo data` wrote.
-        model: Reference policy: a folder or a hub name.
         limit: Use this many problems, the first of the file; else all.
         samples: Number N of responses sampled for each problem.
         reward: What judges: a function of yours, `score(prompts, completions, **columns)`, which
@@ -313,9 +313,9 @@ def import_values(config: ImportValuesConfig, /) -> Any: ...
 @overload
 def import_values(
     *,
+    model: str | Path | Run,
     source: str,
     out: Path | str,
-    model: str | Path | Run,
     split: str = "train",
     limit: int | None = None,
     temperature: float = 1.0,
@@ -331,9 +331,9 @@ def import_values(
     """Make a value table of published stage-1 samples (A-PO's layout), judged again.
 
     Args:
+        model: The model that wrote the responses: a folder or a hub name.
         source: Parquet file or hub data set with the columns response_0, response_1 and so on.
         out: Folder for the value table; what is there is continued.
-        model: The model that wrote the responses: a folder or a hub name.
         split: Split of a hub data set.
         limit: Use this many problems, the first of the file; else all.
         temperature: Temperature at which the responses were sampled.
@@ -438,8 +438,8 @@ def run(
     *,
     out: Path | str,
     recipe: str,
-    source: str | None = None,
     model: str | Path | Run | None = None,
+    source: str | None = None,
     test_source: str | None = None,
     seed: int | None = None,
     trust_reward: str | None = None,
@@ -449,8 +449,8 @@ def run(
     Args:
         out: Folder for everything; run again to go on where it stopped.
         recipe: A TOML file, or the name of a shipped recipe.
-        source: Training problems, a file or a hub name; else the recipe's.
         model: Policy to train, a folder or a hub name; else the recipe's.
+        source: Training problems, a file or a hub name; else the recipe's.
         test_source: Test problems, a file or a hub name; else the recipe's.
         seed: Seed of the problems, the samples and the data order; else the recipe's, or 0.
         trust_reward: Reward function of yours, as FILE.py:NAME or MODULE:NAME, that the recipe
@@ -478,12 +478,12 @@ def sweep(config: SweepConfig, /) -> Any: ...
 def sweep(
     *,
     setting: str,
+    model: str | Path | Run | None = None,
     out: Path | str | None = None,
     over: str | None = None,
     algorithms: str = "astar_po",
     equal: Literal["prompts", "samples"] = "prompts",
     recipe: str = "compare",
-    model: str | Path | Run | None = None,
     trust_reward: str | None = None,
     seeds: str = "0,1,2",
     steps: int | None = None,
@@ -494,12 +494,12 @@ def sweep(
     Args:
         setting: What is varied: samples (N, all from one value table), beta1, beta2, filter,
             another setting of train, or size (difficulty of made problems).
+        model: Policy to train, a folder or a hub name; else the recipe's, or the demo's.
         out: Folder for everything; else runs/sweep-SETTING.
         over: Its values, such as 1,2,4; samples, beta1, beta2 and filter have values of their own.
         algorithms: Algorithms, or variants of the recipe, one or several.
         equal: What several algorithms get the same number of in a step.
         recipe: A TOML file, or the name of a shipped recipe.
-        model: Policy to train, a folder or a hub name; else the recipe's, or the demo's.
         trust_reward: Reward function of yours, as FILE.py:NAME or MODULE:NAME, that the recipe
             names as its judge: it runs only if you name it here.
         seeds: Seeds of stage 1, data order and samples; each variant is trained once with each.
@@ -516,8 +516,8 @@ def train(
 @overload
 def train(
     *,
-    problems: ProblemsLike,
     model: str | Path | Run,
+    problems: ProblemsLike,
     values: ValueTable | Path | str | None = None,
     limit: int | None = None,
     reward: Reward | None = None,
@@ -583,9 +583,9 @@ def train(
     `resume=True` goes on as if it had never stopped.
 
     Args:
+        model: Policy to train, and its reference: a folder or a hub name.
         problems: Problems: of `load_problems`, a list of dicts, a `datasets.Dataset`, or the
             Parquet file that `astarpo data` wrote.
-        model: Policy to train, and its reference: a folder or a hub name.
         values: Value table of the same model (made by astarpo estimate); astar_po and filter need
             one.
         limit: Use this many problems, the first of the file; else all.

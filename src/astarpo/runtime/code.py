@@ -111,7 +111,7 @@ _OF_THE_PLACE = {
     "__module__", "__dict__", "__weakref__", "__doc__", "__firstlineno__", "__static_attributes__",
     "__annotations__", "__annotate__", "__annotate_func__", "__annotations_cache__",
     "__dataclass_params__", "__dataclass_fields__", "__match_args__", "__abstractmethods__",
-    "_abc_impl", "__parameters__", "__orig_bases__",
+    "_abc_impl", "__parameters__", "__orig_bases__", "__slotnames__",
 }  # fmt: skip
 _MADE_FOR_EVERY_CLASS = {types.GetSetDescriptorType, types.MemberDescriptorType}
 
