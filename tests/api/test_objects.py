@@ -81,7 +81,7 @@ def test_the_same_call_finds_nothing_to_do(model, table):
     more = {"samples": 4, "reward": first_digit(0.5, -1.0), "out": table.path}
     astarpo.estimate(model=model, problems=ROWS, **more, **LIMITS)
     assert sorted(table.path.glob("samples-*")) == shards
-    with pytest.raises(UserError, match="is 'code .*' in the table and 'code .*' here"):
+    with pytest.raises(UserError, match=r"is 'code .*' in the table and 'code .*' here"):
         astarpo.estimate(model=model, problems=ROWS, **more | {"reward": first_digit()}, **LIMITS)
 
 
@@ -117,7 +117,7 @@ def test_a_run_without_a_table_is_not_resumed_with_another_function(model, tmp_p
     with pytest.raises(ZeroDivisionError):  # what a callback raises passes through
         astarpo.train(**words, reward=first_digit(), on_step=lambda row: 1 // (2 - row["step"]))
     left = astarpo.Run(tmp_path / "run")
-    with pytest.raises(UserError, match="has no trained model yet .* and resume=True"):
+    with pytest.raises(UserError, match=r"has no trained model yet .* and resume=True"):
         _ = left.model_path
     more = words | {"resume": True}
     with pytest.raises(UserError, match="not what the run began with: verifier of reward:tests"):
@@ -173,7 +173,7 @@ def test_a_function_that_hangs_is_killed(model, tmp_path):
 def test_no_file_brings_a_function(model, table, tmp_path, capsys):
     """Neither a problem file nor a config that names one, nor the table that it judged."""
     problems = table.path / "problems.parquet"
-    with pytest.raises(UserError, match="asks to run the function 'tests.support.objects:first"):
+    with pytest.raises(UserError, match=r"asks to run the function 'tests.support.objects:first"):
         astarpo.estimate(model=model, problems=problems, out=tmp_path / "v", **LIMITS)
     name = "tests.support.objects:first_digit.<locals>.score"
     words = ["--model", model, "--problems", str(problems), "--out", str(tmp_path / "v")]
@@ -233,12 +233,12 @@ def test_wrong_objects_are_told(policy, tmp_path, problems_path):
         astarpo.estimate(**shared, reward=5)
     with pytest.raises(UserError, match="on_step: a function"):
         astarpo.train(**shared, on_step=5)
-    with pytest.raises(UserError, match="no reward='gsm9k'|unknown task or data source 'gsm9k'"):
+    with pytest.raises(UserError, match="unknown task or data source 'gsm9k'"):
         astarpo.estimate(**shared, reward="gsm9k")
-    with pytest.raises(UserError, match="each data row|problems and eval_problems are judged by"):
+    with pytest.raises(UserError, match=r"problems and eval_problems are judged by .*: give"):
         astarpo.train(
             **shared | {"problems": astarpo.load_problems(ROWS, reward=first_digit())},
-            eval_problems=astarpo.load_problems(ROWS, reward=Echo().grade),
+            eval_problems=astarpo.load_problems(ROWS, reward=lambda completions, **columns: [1.0]),
         )
 
 
@@ -248,8 +248,6 @@ def test_a_config_does_as_well(model, problems_path, tmp_path):
         EstimateConfig(model=model, problems=problems_path, samples=1, out=out, **LIMITS)
     )
     assert table.path == out
-    problems = [p for p in astarpo.load_problems("arithmetic", limit=4)]
-    assert len(problems) == 4
     exported = astarpo.export(
         table=table, problems=read_problems(problems_path), out=tmp_path / "x.parquet"
     )

@@ -107,7 +107,7 @@ def keywords_of(verb: str) -> dict[str, Keyword]:
     return {each.name: each for each in found}
 
 
-_FIRST = ("model", "problems", "values", "source", "split", "limit", "samples", "reward", "out")
+_FIRST = ("model", "problems", "values", "samples", "source", "split", "limit", "reward", "out")
 
 
 def config_of(verb: str) -> type[Config]:

@@ -128,8 +128,8 @@ def estimate(
     *,
     model: str | Path | Run,
     problems: ProblemsLike,
-    limit: int | None = None,
     samples: int = 8,
+    limit: int | None = None,
     reward: Reward | None = None,
     out: Path | str | None = None,
     temperature: float = 1.0,
@@ -158,8 +158,8 @@ def estimate(
         model: Reference policy: a folder or a hub name.
         problems: Problems: of `load_problems`, a list of dicts, a `datasets.Dataset`, or the
             Parquet file that `astarpo data` wrote.
-        limit: Use this many problems, the first of the file; else all.
         samples: Number N of responses sampled for each problem.
+        limit: Use this many problems, the first of the file; else all.
         reward: What judges: a function of yours, `score(prompts, completions, **columns)`, which
             returns one number a completion, also one of a notebook or inside another function; or a
             task's name, or 'FILE.py:NAME'. Else what the problems say. Completions are text where
@@ -209,8 +209,8 @@ def evaluate(
     *,
     model: str | Path | Run,
     problems: ProblemsLike | None = None,
-    limit: int | None = None,
     samples: int = 4,
+    limit: int | None = None,
     reward: Reward | None = None,
     out: Path | str | None = None,
     suite: Literal["paper"] | None = None,
@@ -236,9 +236,9 @@ def evaluate(
         model: Policy to score: a folder or a hub name.
         problems: Problems: of `load_problems`, a list of dicts, a `datasets.Dataset`, or the
             Parquet file that `astarpo data` wrote.
-        limit: Use this many problems, the first of the file; else all.
         samples: Number k of responses sampled for each problem, beside the greedy one; 0 samples
             none.
+        limit: Use this many problems, the first of the file; else all.
         reward: What judges: a function of yours, `score(prompts, completions, **columns)`, which
             returns one number a completion, also one of a notebook or inside another function; or a
             task's name, or 'FILE.py:NAME'. Else what the problems say. Completions are text where
