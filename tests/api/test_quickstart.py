@@ -32,5 +32,5 @@ def test_quickstart_runs_and_shows_progress(tmp_path, monkeypatch):
     assert "<run runs/train-" in pages[-1]["text/plain"]
     own = notebook.cells[-1]
     assert "length_mean" in own.outputs[-1].data["text/html"]
-    runs = sorted(path.name.rpartition("-2")[0] for path in (tmp_path / "runs").iterdir())
+    runs = sorted(path.name.partition("-")[0] for path in (tmp_path / "runs").iterdir())
     assert runs.count("train") == runs.count("estimate") == runs.count("evaluate") == 2

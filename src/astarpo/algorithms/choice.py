@@ -15,6 +15,7 @@ from typing import Any
 from astarpo.algorithms import ALGORITHMS
 from astarpo.algorithms.base import Algorithm
 from astarpo.config import TrainConfig
+from astarpo.config.setting import ALGORITHM_NAMES
 from astarpo.config.train import ALGORITHM_PLUGINS, TRAIN_SETTINGS, readers
 from astarpo.runtime.code import code_digest
 from astarpo.runtime.given import given
@@ -85,7 +86,7 @@ def _refuse_unread(own: Any, algorithm: Algorithm, config: TrainConfig) -> None:
     if algorithm.needs_critic:
         reads |= {"critic_lr", "critic_warmup_steps"}
     changed = config.model_dump(exclude_defaults=True).keys() & config.model_fields_set
-    of_some = {name for name in changed if config.algorithm not in readers(name)}
+    of_some = {name for name in changed if readers(name) != ALGORITHM_NAMES}
     if unread := sorted(of_some - reads):
         raise UserError(
             f"{unread[0]}: {config.algorithm} does not read it: leave it out, or let its __init__ "
