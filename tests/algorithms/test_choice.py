@@ -1,6 +1,7 @@
 """An algorithm of the user's: given in Python, or added by an installed package."""
 
 import json
+import os
 import sys
 from dataclasses import dataclass
 
@@ -100,6 +101,7 @@ def package(tmp_path, monkeypatch):
         "[astarpo.tasks]\nshout = other_package:Shout\n"
     )
     monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path)])
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))  # for the processes that judge
     plugins._plugins.cache_clear()
     yield
     plugins._plugins.cache_clear()

@@ -37,12 +37,12 @@ def make_algorithm(config: TrainConfig, max_new_tokens: int) -> Algorithm:
     if config.algorithm in ALGORITHMS:
         return ALGORITHMS[config.algorithm](config, max_new_tokens)
     own = _own(config.algorithm)
-    algorithm = _made(own, config) if isinstance(own, type) else own
-    if not isinstance(algorithm, Algorithm):
+    if not issubclass(own if isinstance(own, type) else type(own), Algorithm):
         raise UserError(
             f"algorithm {config.algorithm}: is no astarpo.algorithms.base.Algorithm: derive it "
             "from that class"
         )
+    algorithm = _made(own, config) if isinstance(own, type) else own
     _refuse_unread(own, algorithm, config)
     return algorithm
 
