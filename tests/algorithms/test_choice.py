@@ -10,10 +10,12 @@ import torch
 
 import astarpo
 from astarpo.algorithms.base import Algorithm, LossInputs, LossOutput
+from astarpo.algorithms.choice import make_algorithm
 from astarpo.cli import main
 from astarpo.config import TrainConfig
 from astarpo.config.documents import build
 from astarpo.runtime import plugins
+from astarpo.runtime.given import hand_over
 from astarpo.tasks import get_task
 from astarpo.types import UserError
 from tests.support.objects import ROWS, first_digit
@@ -68,6 +70,26 @@ def test_an_instance_is_taken_as_it_is(policy_path, tmp_path):
         astarpo.train(**words, algorithm=Towards(0.5, 0.75), resume=True)
     with pytest.raises(UserError, match=r"is no astarpo\.algorithms\.base\.Algorithm"):
         astarpo.train(**words | {"out": tmp_path / "other"}, algorithm=dict)
+
+
+@dataclass(frozen=True)
+class Needs(Towards):
+    """Takes what is no setting, and has no default."""
+
+    scale: float = None  # type: ignore[assignment]
+
+    def __post_init__(self):
+        if self.scale is None:
+            raise TypeError("scale is missing")
+
+
+def test_a_class_that_needs_more_than_settings_is_given_as_an_instance():
+    name = "tests.algorithms.test_choice:Needs"
+    config = build(TrainConfig, {"model": "m", "problems": "p", "out": "o", "algorithm": name})
+    with hand_over({name: Needs}), pytest.raises(UserError, match="instance instead"):
+        make_algorithm(config, 8)
+    with hand_over({name: Needs(0.0, scale=2.0)}):
+        assert make_algorithm(config, 8).scale == 2.0
 
 
 def test_a_name_is_one_that_ships_or_is_installed():

@@ -85,6 +85,7 @@ def test_an_object_that_cannot_be_sent_is_refused_in_one_line():
     lock = threading.Lock()
     with pytest.raises(UserError, match="cannot be sent to the processes that judge answers"):
         _ = Given.of("reward:a", lambda x: lock).pickled
+    assert Given.of("reward:a", lambda x: threading.Lock()).pickled  # as the message says
 
 
 @dataclass
