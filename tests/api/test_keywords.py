@@ -42,7 +42,7 @@ def test_what_editors_show_is_up_to_date():
 
 def test_what_has_to_be_given_comes_first():
     assert list(keywords_of("train"))[:3] == ["model", "problems", "values"]
-    assert list(keywords_of("estimate"))[:3] == ["model", "problems", "samples"]
+    assert list(keywords_of("estimate"))[:3] == ["model", "problems", "out"]
 
 
 @pytest.mark.parametrize(

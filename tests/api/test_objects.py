@@ -215,7 +215,7 @@ def test_problems_in_every_shape(model, tmp_path):
         ({"train": ROWS}, "a dict holds no rows: give one split of it"),
         ("gsm8k", r'for the task of this name give astarpo\.load_problems\("gsm8k"\)'),
         ("none.parquet", "no such file: none.parquet"),
-        ([1, 2], "problems, row 0: expected columns by their names"),
+        ([1, 2], "problems: 1 is no row: give a dict of columns for each"),
         ([{"question": "Q"}], "row 0: no column 'prompt' .found question.; name it with --prompt"),
     ],
 )

@@ -18,6 +18,7 @@ from typing import Any, Literal
 from pydantic.fields import FieldInfo
 
 from astarpo.config import VERBS, Config
+from astarpo.config.setting import Group, setting_of
 from astarpo.types import UserError
 
 ON_OBJECTS = ("estimate", "train", "evaluate")
@@ -101,13 +102,10 @@ def keywords_of(verb: str) -> dict[str, Keyword]:
     if verb == "train":
         kind = "Callable[[dict[str, Any]], object] | None"
         found.append(Keyword("on_step", kind, _HELP["on_step"], None))
+    files = {n for n, field in _fields(verb).items() if setting_of(field).group is Group.FILES}
     is_free = {each.name: each.default is not inspect.Parameter.empty for each in found}
-    place = {name: number for number, name in enumerate(_FIRST)}
-    found.sort(key=lambda each: (is_free[each.name], place.get(each.name, len(place))))
+    found.sort(key=lambda each: (is_free[each.name], each.name not in {*files, "reward"}))
     return {each.name: each for each in found}
-
-
-_FIRST = ("model", "problems", "values", "samples", "source", "split", "limit", "reward", "out")
 
 
 def config_of(verb: str) -> type[Config]:

@@ -191,4 +191,6 @@ def rows_of(given: Any) -> list[Any]:
     rows = list(given)
     if not rows:
         raise UserError("problems: there are none in what is given")
+    if wrong := [row for row in rows if not isinstance(row, Mapping | Problem)]:
+        raise UserError(f"problems: {wrong[0]!r:.80} is no row: give a dict of columns for each")
     return rows

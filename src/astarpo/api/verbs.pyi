@@ -30,12 +30,12 @@ def compare(config: CompareConfig, /) -> Any: ...
 @overload
 def compare(
     *,
-    model: str | Path | Run | None = None,
     out: Path | str = Path("runs/compare"),
+    recipe: str = "compare",
+    model: str | Path | Run | None = None,
     algorithms: str = "astar_po,grpo,ppo,rebel,rloo",
     equal: Literal["prompts", "samples", "seconds"] = "prompts",
     seconds: float | None = None,
-    recipe: str = "compare",
     trust_reward: str | None = None,
     seeds: str = "0,1,2",
     steps: int | None = None,
@@ -44,13 +44,13 @@ def compare(
     """Compare algorithms over seeds, on equal terms; run again, it goes on where it stopped.
 
     Args:
-        model: Policy to train, a folder or a hub name; else the recipe's, or the demo's.
         out: Folder for everything.
+        recipe: A TOML file, or the name of a shipped recipe.
+        model: Policy to train, a folder or a hub name; else the recipe's, or the demo's.
         algorithms: Algorithms, or variants of the recipe, in the order of the table.
         equal: What every algorithm gets the same amount of: prompts in a step, samples in a step,
             or seconds in all, stage 1 included.
         seconds: Length of each run with equal seconds, stage 1 included.
-        recipe: A TOML file, or the name of a shipped recipe.
         trust_reward: Reward function of yours, as FILE.py:NAME or MODULE:NAME, that the recipe
             names as its judge: it runs only if you name it here.
         seeds: Seeds of stage 1, data order and samples; each variant is trained once with each.
@@ -65,43 +65,43 @@ def data(config: DataConfig, /) -> Any: ...
 @overload
 def data(
     *,
-    out: Path | str,
     task: str,
+    out: Path | str,
     source: str | None = None,
-    split: str = "train",
-    limit: int | None = None,
     reward: str | None = None,
+    overwrite: bool = False,
     prompt_column: str | None = None,
     answer_column: str | None = None,
     instruction: str | None = None,
+    split: str = "train",
     test_share: float | None = None,
     without: ProblemsLike | None = None,
+    limit: int | None = None,
     size: int | None = None,
     seed: int = 0,
-    overwrite: bool = False,
 ) -> Any:
     """Write a task's problems as a Parquet file in verl's schema.
 
     Args:
-        out: Parquet file to write.
         task: A task: arithmetic, multiply, countdown, gsm8k, math, the name of a benchmark,
             reasoning_gym:NAME, or own for the problems in your own source.
+        out: Parquet file to write.
         source: Where published or own problems come from: a JSON lines, CSV or Parquet file, or a
             data set's name on the Hugging Face hub.
-        split: Which part of the problems: train or test.
-        limit: At most this many problems; else all, or 1000 of a task that makes its own.
         reward: What judges the responses to these problems: a task's name, or a function of yours
             as FILE.py:NAME or MODULE:NAME; else the task itself.
+        overwrite: Replace the file at out if there is one.
         prompt_column: Column that holds the prompt, as text or as a list of messages; else the
             column prompt.
         answer_column: Column that holds the reference answer; else the column answer.
         instruction: Text to put after each question.
+        split: Which part of the problems: train or test.
         test_share: For a source without a test split: the share of its problems, between 0 and 1,
             that is split off as test; a hash of the question decides.
         without: Parquet file of held-out problems: problems that ask the same are left out.
+        limit: At most this many problems; else all, or 1000 of a task that makes its own.
         size: Difficulty of made problems: how many digits, terms or numbers they have.
         seed: Decides which made problems come, and the order.
-        overwrite: Replace the file at out if there is one.
     """
     ...
 
@@ -128,10 +128,10 @@ def estimate(
     *,
     model: str | Path | Run,
     problems: ProblemsLike,
-    samples: int = 8,
+    out: Path | str | None = None,
     limit: int | None = None,
     reward: Reward | None = None,
-    out: Path | str | None = None,
+    samples: int = 8,
     temperature: float = 1.0,
     shard_problems: int = 256,
     allow_truncated: bool = False,
@@ -158,15 +158,15 @@ def estimate(
         model: Reference policy: a folder or a hub name.
         problems: Problems: of `load_problems`, a list of dicts, a `datasets.Dataset`, or the
             Parquet file that `astarpo data` wrote.
-        samples: Number N of responses sampled for each problem.
+        out: Folder for the value table; what is there is continued. Else a new one in runs/, which
+            the log names.
         limit: Use this many problems, the first of the file; else all.
         reward: What judges: a function of yours, `score(prompts, completions, **columns)`, which
             returns one number a completion, also one of a notebook or inside another function; or a
             task's name, or 'FILE.py:NAME'. Else what the problems say. Completions are text where
             the prompts came as text, else lists of one message. It runs in processes that can be
             killed.
-        out: Folder for the value table; what is there is continued. Else a new one in runs/, which
-            the log names.
+        samples: Number N of responses sampled for each problem.
         temperature: Sampling temperature.
         shard_problems: Problems whose samples are written at a time, so that a kill loses no more.
         allow_truncated: Go on though over half of the responses are cut at max_new_tokens.
@@ -209,17 +209,17 @@ def evaluate(
     *,
     model: str | Path | Run,
     problems: ProblemsLike | None = None,
-    samples: int = 4,
+    out: Path | str | None = None,
+    reference: str | Path | Run | None = None,
+    overwrite: bool = False,
     limit: int | None = None,
     reward: Reward | None = None,
-    out: Path | str | None = None,
     suite: Literal["paper"] | None = None,
     benchmarks: str | None = None,
     suite_sources: Path | str | None = None,
+    samples: int = 4,
     temperature: float = 1.0,
     top_p: float = 1.0,
-    reference: str | Path | Run | None = None,
-    overwrite: bool = False,
     seed: int = 0,
     device: Literal["auto", "cpu", "cuda"] = "auto",
     engine: Literal["hf", "generate"] = "hf",
@@ -236,24 +236,24 @@ def evaluate(
         model: Policy to score: a folder or a hub name.
         problems: Problems: of `load_problems`, a list of dicts, a `datasets.Dataset`, or the
             Parquet file that `astarpo data` wrote.
-        samples: Number k of responses sampled for each problem, beside the greedy one; 0 samples
-            none.
+        out: JSON file to write; the answers go beside it as Parquet. Else a new one in runs/, which
+            the log names.
+        reference: Policy to measure the KL divergence to: a folder or a hub name.
+        overwrite: Replace the file at out if there is one.
         limit: Use this many problems, the first of the file; else all.
         reward: What judges: a function of yours, `score(prompts, completions, **columns)`, which
             returns one number a completion, also one of a notebook or inside another function; or a
             task's name, or 'FILE.py:NAME'. Else what the problems say. Completions are text where
             the prompts came as text, else lists of one message. It runs in processes that can be
             killed.
-        out: JSON file to write; the answers go beside it as Parquet. Else a new one in runs/, which
-            the log names.
         suite: Score on a suite of benchmarks instead of problems, each by its own protocol.
         benchmarks: Only these benchmarks of the suite, such as math500,aime24.
         suite_sources: Folder with the benchmarks' files, named after them (aime24.jsonl); else the
             hub's.
+        samples: Number k of responses sampled for each problem, beside the greedy one; 0 samples
+            none.
         temperature: Temperature of the k samples.
         top_p: The k samples are drawn from the likeliest tokens of this total probability.
-        reference: Policy to measure the KL divergence to: a folder or a hub name.
-        overwrite: Replace the file at out if there is one.
         seed: Seed of the sampled responses.
         device: Where models run; auto takes the GPU where there is one.
         engine: What samples responses: hf is this package's own loop; generate is that of
@@ -284,9 +284,9 @@ def export(config: ExportConfig, /) -> Any: ...
 @overload
 def export(
     *,
+    table: ValueTable | Path | str,
     problems: ProblemsLike,
     out: Path | str,
-    table: ValueTable | Path | str,
     format: Literal["verl", "trl", "compose-rl", "apo"] = "verl",
     overwrite: bool = False,
     beta1: float = 0.5,
@@ -295,9 +295,9 @@ def export(
     """Write a value table's V* (and samples) as one Parquet file for another trainer.
 
     Args:
+        table: Value table (made by astarpo estimate).
         problems: Parquet file of the problems that the table was made from.
         out: Parquet file to write.
-        table: Value table (made by astarpo estimate).
         format: The trainer whose columns are written.
         overwrite: Replace the file at out if there is one.
         beta1: Temperature of V*, in units of reward: inf makes V* the mean reward of a problem's
@@ -313,8 +313,8 @@ def import_values(config: ImportValuesConfig, /) -> Any: ...
 @overload
 def import_values(
     *,
-    model: str | Path | Run,
     source: str,
+    model: str | Path | Run,
     out: Path | str,
     split: str = "train",
     limit: int | None = None,
@@ -331,8 +331,8 @@ def import_values(
     """Make a value table of published stage-1 samples (A-PO's layout), judged again.
 
     Args:
-        model: The model that wrote the responses: a folder or a hub name.
         source: Parquet file or hub data set with the columns response_0, response_1 and so on.
+        model: The model that wrote the responses: a folder or a hub name.
         out: Folder for the value table; what is there is continued.
         split: Split of a hub data set.
         limit: Use this many problems, the first of the file; else all.
@@ -358,14 +358,14 @@ def load_problems(
     /,
     *,
     source: str | None = None,
-    split: str = "train",
-    limit: int | None = None,
     reward: Reward | None = None,
     prompt_column: str | None = None,
     answer_column: str | None = None,
     instruction: str | None = None,
+    split: str = "train",
     test_share: float | None = None,
     without: ProblemsLike | None = None,
+    limit: int | None = None,
     size: int | None = None,
     seed: int = 0,
 ) -> ProblemSet:
@@ -376,8 +376,6 @@ def load_problems(
             rows: a list of dicts or a `datasets.Dataset`.
         source: Where published or own problems come from: a JSON lines, CSV or Parquet file, or a
             data set's name on the Hugging Face hub.
-        split: Which part of the problems: train or test.
-        limit: At most this many problems; else all, or 1000 of a task that makes its own.
         reward: What judges: a function of yours, `score(prompts, completions, **columns)`, which
             returns one number a completion, also one of a notebook or inside another function; or a
             task's name, or 'FILE.py:NAME'. Else what the problems say. Completions are text where
@@ -387,10 +385,12 @@ def load_problems(
             column prompt.
         answer_column: Column that holds the reference answer; else the column answer.
         instruction: Text to put after each question.
+        split: Which part of the problems: train or test.
         test_share: For a source without a test split: the share of its problems, between 0 and 1,
             that is split off as test; a hash of the question decides.
         without: Held-out problems, given like those of `estimate`: problems that ask the same are
             left out.
+        limit: At most this many problems; else all, or 1000 of a task that makes its own.
         size: Difficulty of made problems: how many digits, terms or numbers they have.
         seed: Decides which made problems come, and the order.
 
@@ -436,8 +436,8 @@ def run(config: RunConfig, /) -> Any: ...
 @overload
 def run(
     *,
-    out: Path | str,
     recipe: str,
+    out: Path | str,
     model: str | Path | Run | None = None,
     source: str | None = None,
     test_source: str | None = None,
@@ -447,8 +447,8 @@ def run(
     """Run all stages of a recipe: data, estimate, train, evaluate before and after.
 
     Args:
-        out: Folder for everything; run again to go on where it stopped.
         recipe: A TOML file, or the name of a shipped recipe.
+        out: Folder for everything; run again to go on where it stopped.
         model: Policy to train, a folder or a hub name; else the recipe's.
         source: Training problems, a file or a hub name; else the recipe's.
         test_source: Test problems, a file or a hub name; else the recipe's.
@@ -478,12 +478,12 @@ def sweep(config: SweepConfig, /) -> Any: ...
 def sweep(
     *,
     setting: str,
-    model: str | Path | Run | None = None,
     out: Path | str | None = None,
+    recipe: str = "compare",
+    model: str | Path | Run | None = None,
     over: str | None = None,
     algorithms: str = "astar_po",
     equal: Literal["prompts", "samples"] = "prompts",
-    recipe: str = "compare",
     trust_reward: str | None = None,
     seeds: str = "0,1,2",
     steps: int | None = None,
@@ -494,12 +494,12 @@ def sweep(
     Args:
         setting: What is varied: samples (N, all from one value table), beta1, beta2, filter,
             another setting of train, or size (difficulty of made problems).
-        model: Policy to train, a folder or a hub name; else the recipe's, or the demo's.
         out: Folder for everything; else runs/sweep-SETTING.
+        recipe: A TOML file, or the name of a shipped recipe.
+        model: Policy to train, a folder or a hub name; else the recipe's, or the demo's.
         over: Its values, such as 1,2,4; samples, beta1, beta2 and filter have values of their own.
         algorithms: Algorithms, or variants of the recipe, one or several.
         equal: What several algorithms get the same number of in a step.
-        recipe: A TOML file, or the name of a shipped recipe.
         trust_reward: Reward function of yours, as FILE.py:NAME or MODULE:NAME, that the recipe
             names as its judge: it runs only if you name it here.
         seeds: Seeds of stage 1, data order and samples; each variant is trained once with each.
@@ -519,10 +519,10 @@ def train(
     model: str | Path | Run,
     problems: ProblemsLike,
     values: ValueTable | Path | str | None = None,
-    limit: int | None = None,
-    reward: Reward | None = None,
     out: Path | str | None = None,
     resume: bool = False,
+    limit: int | None = None,
+    reward: Reward | None = None,
     algorithm: type[Algorithm] | Algorithm | str = "astar_po",
     values_samples: int | None = None,
     filter: Literal["none", "all_wrong", "all_wrong_and_right"] = "none",
@@ -588,15 +588,15 @@ def train(
             Parquet file that `astarpo data` wrote.
         values: Value table of the same model (made by astarpo estimate); astar_po and filter need
             one.
+        out: Folder for the run: metrics, samples, checkpoints and the trained model. Else a new one
+            in runs/, which the log names.
+        resume: Go on with the run in out, from its last checkpoint.
         limit: Use this many problems, the first of the file; else all.
         reward: What judges: a function of yours, `score(prompts, completions, **columns)`, which
             returns one number a completion, also one of a notebook or inside another function; or a
             task's name, or 'FILE.py:NAME'. Else what the problems say. Completions are text where
             the prompts came as text, else lists of one message. It runs in processes that can be
             killed.
-        out: Folder for the run: metrics, samples, checkpoints and the trained model. Else a new one
-            in runs/, which the log names.
-        resume: Go on with the run in out, from its last checkpoint.
         algorithm: The loss to train by; installed packages may add others. Or a class or instance
             of yours, derived from `astarpo.algorithms.base.Algorithm`.
         values_samples: Use the first so many samples of each problem in the value table; else all.

@@ -250,5 +250,5 @@ def _parquet_rows(path: Path) -> Iterator[Row]:
 def _numbered(where: str, rows: Iterable[Any]) -> Iterator[Row]:
     for index, fields in enumerate(rows):
         if not isinstance(fields, dict):
-            raise UserError(f"{where} row {index}: expected columns by their names")
+            raise UserError(f"{where} row {index}: expected a JSON object")
         yield Row(f"{where} row {index}", index, fields)
