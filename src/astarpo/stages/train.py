@@ -200,20 +200,21 @@ class Training:
 
     def _is_over(self) -> bool:
         """Whether all steps are done, the time is up, or the callback has ended it."""
-        if self._where.any(self._is_ended):
-            return True
         limit_s, seconds = self._config.max_seconds, self._where.agree(self._run.seconds)
-        return self._step >= self._inputs.num_steps or (limit_s is not None and seconds >= limit_s)
+        is_late = limit_s is not None and seconds >= limit_s
+        return self._step >= self._inputs.num_steps or is_late or self._is_ended
 
     def _call_back(self, row: dict[str, Any]) -> None:
         """Shows a step's metrics to the caller's callback, which may end training."""
         if self._on_step is None:
             return
+        asked = False
         try:
             self._on_step(dict(row))
         except StopTraining as reason:
             logger.info(f"ended after step {self._step} by the callback {reason}".rstrip())
-            self._is_ended = True
+            asked = True
+        self._is_ended = self._where.any(asked)
 
     def stop(self, engine: Engine) -> dict[str, Any]:
         """Saves a run that a signal has stopped; returns its summary."""
