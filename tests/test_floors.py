@@ -21,6 +21,7 @@ FLOORS = (
     {"stages"},
     {"experiments"},
     {"verbs"},
+    {"api"},
     {"__init__"},
     {"cli"},
     {"__main__"},

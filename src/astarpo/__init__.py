@@ -1,60 +1,83 @@
 """A*-PO: reinforcement learning for reasoning with one generation per prompt.
 
-Each verb of the command line is a function here that takes its config. What needs torch is imported
-when it is first used.
+    import astarpo
+
+    problems = astarpo.load_problems("gsm8k")
+    table = astarpo.estimate(model="Qwen/Qwen2.5-1.5B", problems=problems, samples=8)
+    run = astarpo.train(model="Qwen/Qwen2.5-1.5B", problems=problems, values=table, steps=100)
+    scores = astarpo.evaluate(model=run, problems=astarpo.load_problems("gsm8k", split="test"))
+    scores["avg_at_4"].value
+
+Each verb of the command line is a function here that takes its settings by name, or its config.
+What needs torch is imported when it is first used.
 """
 
 import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from astarpo.api.problems import ProblemSet
+    from astarpo.api.results import Run, Scores
+    from astarpo.api.verbs import (
+        chat,
+        compare,
+        data,
+        demo,
+        env,
+        estimate,
+        evaluate,
+        export,
+        import_values,
+        load_problems,
+        push,
+        recipes,
+        report,
+        run,
+        runs,
+        sweep,
+        train,
+        warm_start,
+    )
     from astarpo.grading.grade import grade
-    from astarpo.stages.data import data
-    from astarpo.stages.estimate import estimate
-    from astarpo.stages.evaluate import evaluate
-    from astarpo.stages.train import train
-    from astarpo.stages.warm_start import warm_start
+    from astarpo.types import StopTraining
     from astarpo.values.estimators import optimal_values
     from astarpo.values.table import ValueTable
-    from astarpo.verbs.chat import chat
-    from astarpo.verbs.compare import compare
-    from astarpo.verbs.demo import demo
-    from astarpo.verbs.env import env
-    from astarpo.verbs.export import export
-    from astarpo.verbs.import_values import import_values
-    from astarpo.verbs.push import push
-    from astarpo.verbs.recipes import recipes
-    from astarpo.verbs.report import report
-    from astarpo.verbs.run import run
-    from astarpo.verbs.runs import runs
-    from astarpo.verbs.sweep import sweep
 
     __version__: str
 
 _HOMES = {
+    "ProblemSet": "api.problems",
+    "Run": "api.results",
+    "Scores": "api.results",
+    "StopTraining": "types",
     "ValueTable": "values.table",
-    "chat": "verbs.chat",
-    "compare": "verbs.compare",
-    "data": "stages.data",
-    "demo": "verbs.demo",
-    "env": "verbs.env",
-    "estimate": "stages.estimate",
-    "evaluate": "stages.evaluate",
-    "export": "verbs.export",
+    "chat": "api.verbs",
+    "compare": "api.verbs",
+    "data": "api.verbs",
+    "demo": "api.verbs",
+    "env": "api.verbs",
+    "estimate": "api.verbs",
+    "evaluate": "api.verbs",
+    "export": "api.verbs",
     "grade": "grading.grade",
-    "import_values": "verbs.import_values",
+    "import_values": "api.verbs",
+    "load_problems": "api.verbs",
     "optimal_values": "values.estimators",
-    "push": "verbs.push",
-    "recipes": "verbs.recipes",
-    "report": "verbs.report",
-    "run": "verbs.run",
-    "runs": "verbs.runs",
-    "sweep": "verbs.sweep",
-    "train": "stages.train",
-    "warm_start": "stages.warm_start",
+    "push": "api.verbs",
+    "recipes": "api.verbs",
+    "report": "api.verbs",
+    "run": "api.verbs",
+    "runs": "api.verbs",
+    "sweep": "api.verbs",
+    "train": "api.verbs",
+    "warm_start": "api.verbs",
 }
 
 __all__ = [
+    "ProblemSet",
+    "Run",
+    "Scores",
+    "StopTraining",
     "ValueTable",
     "__version__",
     "chat",
@@ -67,6 +90,7 @@ __all__ = [
     "export",
     "grade",
     "import_values",
+    "load_problems",
     "optimal_values",
     "push",
     "recipes",

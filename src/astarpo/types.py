@@ -31,6 +31,19 @@ class TrainingStopped(RuntimeError):
     """Training went wrong in a way that going on would not mend: the message says what to do."""
 
 
+class StopTraining(Exception):
+    """Raise it in `on_step` of `astarpo.train` to end training after that step.
+
+    The run then ends as one whose time is up: with a checkpoint, its model and its summary. The
+    same call with `resume=True` goes on from there.
+
+    Example:
+        >>> def on_step(row):
+        ...     if row["reward"] > 0.9:
+        ...         raise astarpo.StopTraining("good enough")
+    """
+
+
 class Message(TypedDict):
     """One chat message, as chat templates take it."""
 

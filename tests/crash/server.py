@@ -181,7 +181,7 @@ def _import_everything() -> None:
     for name in ("Qwen2Config", "Qwen2ForCausalLM", "PreTrainedTokenizerFast"):
         getattr(importlib.import_module("transformers"), name)
     for name in _PRELOADED:
-        getattr(importlib.import_module("astarpo"), name)
+        importlib.import_module("astarpo.verbs").verb_home(name)
     import torch
 
     torch.set_num_threads(1)

@@ -23,10 +23,10 @@ def solve_rates(policy, folder):
             samples=4, max_new_tokens=64, device="cpu",
         )
     )  # fmt: skip
-    assert result["truncated_share"] < 0.02
+    assert result.details["truncated_share"] < 0.02
     answers = pq.read_table(folder / "e.parquet").to_pandas()
     sampled = answers[answers["mode"] == "sampled"].groupby("problem_id")["reward"].mean()
-    return result["scores"]["pass_at_1"]["value"], sampled
+    return result["pass_at_1"].value, sampled
 
 
 def test_sums_slips_but_knows_better(tmp_path):

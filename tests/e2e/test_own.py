@@ -62,17 +62,15 @@ def test_negative_rewards_pass_through_every_stage(policy_path, tmp_path, monkey
     shifted = astarpo.optimal_values(rewards + 2.5, 0.5) - 2.5
     assert values == pytest.approx(shifted)
     steps = {"steps": 4, "prompts_per_step": 4, "minibatches": 1}
-    summary = astarpo.train(TrainConfig(**shared, **steps, values="v", out="run"))
+    summary = astarpo.train(TrainConfig(**shared, **steps, values="v", out="run")).summary
     assert summary["completed"]
     assert -2.5 <= summary["reward"] <= -0.5
     with pytest.raises(UserError, match="drops every one"):
         astarpo.train(TrainConfig(**shared, **steps, values="v", out="r2", filter="all_wrong"))
-    scores = astarpo.evaluate(EvaluateConfig(**shared, samples=2, max_new_tokens=24, out="e.json"))[
-        "scores"
-    ]
+    scores = astarpo.evaluate(EvaluateConfig(**shared, samples=2, max_new_tokens=24, out="e.json"))
     assert set(scores) == {"pass_at_1", "greedy_reward", "avg_at_2", "pass_at_2"}
-    assert scores["pass_at_1"]["value"] == scores["pass_at_2"]["value"] == 0
-    assert -2.5 <= scores["avg_at_2"]["value"] <= -0.5
+    assert scores["pass_at_1"].value == scores["pass_at_2"].value == 0
+    assert -2.5 <= scores["avg_at_2"].value <= -0.5
     (tmp_path / "r.py").write_text("def f(completions, **c): return [0]\n")
     with pytest.raises(UserError, match=r"verifier of reward:r\.py:f is"):
         astarpo.train(TrainConfig(**shared, **steps, values="v", out="r3"))
@@ -184,7 +182,7 @@ def test_apo_layout_there_and_back(table, policy_path, tmp_path, caplog):
 
     train = {"model": str(policy_path), "problems": source, "values": back.path}
     short = {"steps": 1, "prompts_per_step": 3, "minibatches": 1}
-    assert astarpo.train(TrainConfig(**train, **short, out=tmp_path / "run"))["completed"]
+    assert astarpo.train(TrainConfig(**train, **short, out=tmp_path / "run")).summary["completed"]
     assert "nothing but your word" in caplog.text
     sampling = {"max_new_tokens": 24, "out": back.path, "samples": 3}
     with pytest.raises(UserError, match="seed is None in the table and 0 here"):

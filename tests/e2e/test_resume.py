@@ -59,7 +59,7 @@ def settings(policy_path, problems_path, held_out_path):
 @pytest.fixture(scope="module")
 def whole_run(settings, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("whole") / "run"
-    assert astarpo.train(TrainConfig(**settings, out=out))["completed"]
+    assert astarpo.train(TrainConfig(**settings, out=out)).summary["completed"]
     return out
 
 
@@ -80,7 +80,7 @@ def halted(whole_run, tmp_path) -> Path:
 
 
 def resume(settings, out, **changes):
-    return astarpo.train(TrainConfig(**settings | changes, out=out, resume=True))
+    return astarpo.train(TrainConfig(**settings | changes, out=out, resume=True)).summary
 
 
 def evaluations(run: Path) -> list[dict]:
@@ -139,7 +139,7 @@ def test_a_signal_inside_a_step_costs_that_step_alone(
     out = tmp_path / "run"
     with monkeypatch.context() as patch:
         signal_at(patch, module, call)
-        summary = astarpo.train(TrainConfig(**settings, out=out))
+        summary = astarpo.train(TrainConfig(**settings, out=out)).summary
     assert not summary["completed"]
     assert summary["steps"] < STEPS
     assert not (out / "model").exists()
@@ -156,7 +156,7 @@ def test_an_update_half_applied_goes_on_from_the_checkpoint_before(
     out = tmp_path / "run"
     with monkeypatch.context() as patch:
         signal_at(patch, "astarpo.training.learner", call, halfway=True)
-        summary = astarpo.train(TrainConfig(**settings, out=out))
+        summary = astarpo.train(TrainConfig(**settings, out=out)).summary
     assert not summary["completed"]
     assert resume(settings, out)["completed"]
     assert_same(out, whole_run)
@@ -188,7 +188,7 @@ def test_any_process_that_is_to_stop_stops_all(settings, whole_run, tmp_path, mo
     asked = []
     with monkeypatch.context() as patch:
         patch.setattr(OneProcess, "any", lambda *_: asked.append(1) or len(asked) == 3)
-        summary = astarpo.train(TrainConfig(**settings, out=tmp_path / "run"))
+        summary = astarpo.train(TrainConfig(**settings, out=tmp_path / "run")).summary
     assert (summary["completed"], summary["steps"]) == (False, 2)
     resume(settings, tmp_path / "run")
     assert_same(tmp_path / "run", whole_run)

@@ -57,7 +57,7 @@ def settings(policy_path, sources, tmp_path):
 
 
 def run(settings, **changes):
-    return astarpo.evaluate(EvaluateConfig(**(settings | changes)))
+    return astarpo.evaluate(EvaluateConfig(**(settings | changes))).details
 
 
 def test_every_benchmark_by_its_protocol(settings, tmp_path):
@@ -158,5 +158,5 @@ def test_multiple_choice_from_a_problem_set(policy_path, sources, tmp_path):
             model=str(policy_path), problems=problems, out=tmp_path / "h.json", device="cpu"
         )
     )
-    assert set(result["scores"]) == {"acc", "acc_norm"}
-    assert result["statuses"] == {"ok": 8}
+    assert set(result) == {"acc", "acc_norm"}
+    assert result.details["statuses"] == {"ok": 8}

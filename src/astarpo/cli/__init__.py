@@ -21,14 +21,13 @@ from astarpo.config.documents import (
     refuse_unasked,
     settings_for,
 )
+from astarpo.runtime.log import LOGGER, LogHandler
 from astarpo.runtime.stopping import STOPPED_STATUS
 from astarpo.runtime.words import did_you_mean, shown
 from astarpo.types import TrainingStopped, UserError
+from astarpo.verbs import verb_home
 
 USER_ERROR, STOPPED, INTERRUPTED = 2, 1, 130
-
-_LONGEST_LINE = 20_000
-"""Characters of a log line, which may be a table, that are shown."""
 
 _PURPOSES = {
     "begin here": ("demo", "recipes", "run", "plan"),
@@ -106,29 +105,19 @@ def parse(arguments: Sequence[str]) -> tuple[Config, bool]:
     return build(config_class, settings | flags, named), dry
 
 
-class _LogHandler(logging.Handler):
-    """Writes to what `sys.stderr` is at that time: a progress bar replaces it while it is shown.
-
-    Lines may hold text of files that came from somebody else; it does not move the cursor.
-    """
-
-    def emit(self, record: logging.LogRecord) -> None:
-        print(shown(self.format(record), _LONGEST_LINE), file=sys.stderr)
-
-
 def _show_log() -> None:
     """Sends the log of this package, and of no other, to standard error."""
-    logger = logging.getLogger("astarpo")
-    if not logger.handlers:
-        logger.addHandler(_LogHandler())
-    logger.setLevel(logging.INFO)
+    if not LOGGER.handlers:
+        LOGGER.addHandler(LogHandler())
+    LOGGER.setLevel(logging.INFO)
 
 
 def _run(verb: str, config: Config, *, dry: bool) -> int:
-    function = getattr(astarpo, verb.replace("-", "_"))
+    home = verb_home(verb)
+    function = getattr(home, verb.replace("-", "_"))
     if dry:
         # Every verb has a `preview` beside it, which reads the same `prepare` as the verb itself.
-        details = sys.modules[function.__module__].preview(config)
+        details = home.preview(config)
         print(f"astarpo {verb} would run with", config.model_dump_json(indent=2), sep="\n")
         print(*details, sep="\n")
         return 0

@@ -55,7 +55,7 @@ def function_reference(reward: Any) -> Any:
 
     Raises:
         UserError: It cannot be imported: a lambda, a function inside another, or one of the script
-            or notebook that runs.
+            or notebook that runs. A call in Python takes such a one as `reward=`, a config not.
     """
     if not callable(reward):
         return reward
@@ -63,7 +63,8 @@ def function_reference(reward: Any) -> Any:
     if not module or not name or module == "__main__" or "<" in name:
         raise UserError(
             f"{reward!r} cannot be imported by the processes that judge answers: define it at the "
-            "top level of a file of its own, or give 'FILE.py:NAME'"
+            "top level of a file of its own, or give 'FILE.py:NAME'; or give the function itself "
+            "as reward= to astarpo.estimate, astarpo.train and astarpo.evaluate"
         )
     return f"{module}:{name}"
 

@@ -115,7 +115,10 @@ def settings_for(
         return settings | own
     chosen = algorithm or (settings | own).get("algorithm", fields["algorithm"].default)
     others = {name for key, each in VERBS.items() if key != verb for name in each.model_fields}
-    settings = {k: v for k, v in settings.items() if k not in others or chosen in readers(k)}
+    is_own = chosen not in ALGORITHM_NAMES  # then nobody knows yet what it reads
+    settings = {
+        k: v for k, v in settings.items() if is_own or k not in others or chosen in readers(k)
+    }
     return settings | own | document.get(str(chosen), {})
 
 

@@ -23,6 +23,7 @@ from astarpo.config.setting import (
     declare,
     setting_of,
 )
+from astarpo.runtime.plugins import plugin_names
 from astarpo.types import UserError
 
 _as_in_table = partial(declare, Group.SAMPLING, in_experiment="shared")
@@ -104,10 +105,10 @@ class TrainConfig(ComputeConfig, AlgorithmConfig):
     """Go on with the run in --out, from its last checkpoint."""
     limit: FirstProblems = None
     """Use this many problems, the first of the file; else all."""
-    algorithm: Annotated[AlgorithmName, declare(Group.ALGORITHM, in_experiment="variant")] = (
+    algorithm: Annotated[AlgorithmName | str, declare(Group.ALGORITHM, in_experiment="variant")] = (
         "astar_po"
     )
-    """The loss to train by."""
+    """The loss to train by; installed packages may add others."""
     values_samples: Annotated[
         int | None, declare(Group.VALUES, on_resume="free", in_experiment="shared", ge=1)
     ] = None
@@ -200,8 +201,9 @@ class TrainConfig(ComputeConfig, AlgorithmConfig):
     def _without_contradictions(self) -> Self:
         """Refuses what would be ignored. The resolved config of a run, in full, passes."""
         changed = self.model_dump(exclude_defaults=True).keys() & self.model_fields_set
+        is_own = _is_own_algorithm(self.algorithm)  # says itself what it reads, once it is loaded
         for name in sorted(changed):
-            if self.algorithm not in readers(name):
+            if not is_own and self.algorithm not in readers(name):
                 raise UserError(
                     f"{name}: {self.algorithm} does not read it, but {', '.join(readers(name))}; "
                     "leave it out, or in a file put it into that algorithm's table "
@@ -212,6 +214,21 @@ class TrainConfig(ComputeConfig, AlgorithmConfig):
         if self.steps is not None and "epochs" in changed:
             raise UserError("steps and epochs both say how long to train: give one of them")
         return self
+
+
+ALGORITHM_PLUGINS = "astarpo.algorithms"
+"""The group of entry points by which other packages add algorithms."""
+
+
+def _is_own_algorithm(name: str) -> bool:
+    """Whether it is none that ships; raises UserError where it is none at all.
+
+    A name with a colon is that of a class which a call in Python was given.
+    """
+    known = (*ALGORITHM_NAMES, *plugin_names(ALGORITHM_PLUGINS))
+    if name not in known and ":" not in name:
+        raise UserError(f"algorithm: there is no {name!r}; choose from {', '.join(known)}")
+    return name not in ALGORITHM_NAMES
 
 
 TRAIN_SETTINGS: dict[str, Setting] = {

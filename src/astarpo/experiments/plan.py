@@ -21,8 +21,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from astarpo.algorithms import ALGORITHMS
 from astarpo.algorithms.base import Algorithm
+from astarpo.algorithms.choice import make_algorithm
 from astarpo.config import DataConfig, EstimateConfig, EvaluateConfig, TrainConfig
 from astarpo.config.documents import build, measures_kl, settings_for
 from astarpo.config.train import readers
@@ -267,4 +267,4 @@ class Experiment:
 def algorithm_of(config: TrainConfig) -> Algorithm:
     """The algorithm that a config asks for."""
     assert config.max_new_tokens is not None, "set from stage 1's settings"
-    return ALGORITHMS[config.algorithm](config, config.max_new_tokens)
+    return make_algorithm(config, config.max_new_tokens)

@@ -1,9 +1,11 @@
 """The pool's side of the processes that judge: their server, and one handle a worker.
 
 The server is a plain subprocess, not a fork of this process, so neither CUDA nor threads of the
-caller matter; nothing is pickled; the caller's `__main__` is not imported.
+caller matter; the caller's `__main__` is not imported. What the user's own call in Python was given
+(see `runtime/given.py`), and that alone, is pickled for the workers.
 """
 
+import base64
 import json
 import os
 import signal
@@ -18,6 +20,7 @@ from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
+from astarpo.runtime.given import given
 from astarpo.types import UserError
 
 START_LIMIT_S = 600.0
@@ -86,7 +89,9 @@ class Server:
             Its version; None for a user's function, which workers load themselves.
         """
         if verifier not in self._loaded:
-            reply = self._ask({"load": verifier, "own_rewards": own_rewards})
+            is_given = given(verifier) is not None
+            asked = {"load": verifier, "own_rewards": own_rewards, "is_given": is_given}
+            reply = self._ask(asked)
             self._loaded[verifier] = version_of(verifier, reply)
         return self._loaded[verifier]
 
@@ -181,7 +186,10 @@ class Worker:
         else:
             self._load_started = time.monotonic()
             message = {"load": verifier, "path": sys.path, "limit_s": START_LIMIT_S}
-            message["own_rewards"] = True
+            message |= {"own_rewards": True, "is_given": False}
+            if found := given(verifier):
+                pickled = base64.b64encode(found.pickled).decode("ascii")
+                message |= {"is_given": True, "version": found.version, "pickled": pickled}
         with suppress(OSError):  # it died: the connection's end says so as well
             self.connection.sendall(line_of(message))
 

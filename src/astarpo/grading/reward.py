@@ -3,8 +3,9 @@
     def score(prompts, completions, **columns) -> list[float]
 
 It is named `FILE.py:NAME` or `MODULE:NAME`; a problem whose `data_source` is `reward:` and that
-name is judged by it in every stage. It gets one response a call. Where the problem's prompt is a
-list of messages, the prompt is passed as that list and the completion as
+name is judged by it in every stage. A function that a call in Python was given has such a name too
+(`__main__:score`) as long as the call lasts. It gets one response a call. Where the problem's
+prompt is a list of messages, the prompt is passed as that list and the completion as
 `[{"role": "assistant", "content": ...}]`; where it came as text, both are text.
 """
 
@@ -22,6 +23,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from astarpo.runtime.given import given, is_given_only
 from astarpo.tasks.own import PROMPT_IS_TEXT
 from astarpo.types import Problem, UserError, Verdict
 
@@ -50,7 +52,7 @@ class RewardFunction:
     Attributes:
         name: The `data_source` it judges.
         version: Digest of the function's source file, which is part of a value table's fingerprint.
-            What that file imports is not.
+            What that file imports is not. Of a function given in Python, a digest of its code.
     """
 
     isolated = True
@@ -63,20 +65,13 @@ class RewardFunction:
         """
         self.name = data_source
         self._reference = data_source.removeprefix(REWARD_PREFIX)
-        where, _, attribute = self._reference.rpartition(":")
-        if not where or not attribute:
-            raise UserError(
-                f"reward {self._reference!r}: name a function as FILE.py:NAME or MODULE:NAME"
-            )
         try:
-            source, module = _load_file(where) if where.endswith(".py") else _load_module(where)
-            self._function: Callable[..., Any] = attrgetter(attribute)(module)
+            self._function, self.version = _find(data_source, self._reference)
             parameters = inspect.signature(self._function).parameters.values()
         except UserError:
             raise
         except (Exception, SystemExit) as error:  # whatever the user's module raises
             raise UserError(f"reward {self._reference}: cannot be loaded ({error!r})") from error
-        self.version = f"blake2b {hashlib.blake2b(source, digest_size=12).hexdigest()}"
         self._takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters)
         named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
         self._takes = {p.name for p in named}
@@ -141,6 +136,23 @@ def reward_file(reward: str | None) -> str | None:
     """The file that a function named `FILE.py:NAME` is in; None for what is in no such file."""
     where = (reward or "").rpartition(":")[0]
     return where if where.endswith(".py") else None
+
+
+def _find(data_source: str, reference: str) -> tuple[Callable[..., Any], str]:
+    """The function of a name, and its version."""
+    if found := given(data_source):
+        return found.value, found.version
+    where, _, attribute = reference.rpartition(":")
+    if not where or not attribute:
+        raise UserError(f"reward {reference!r}: name a function as FILE.py:NAME or MODULE:NAME")
+    if is_given_only(reference):
+        raise UserError(
+            f"reward {reference}: this function was given in Python and is in no file: give it "
+            "again there, as reward= of the same call"
+        )
+    source, module = _load_file(where) if where.endswith(".py") else _load_module(where)
+    version = f"blake2b {hashlib.blake2b(source, digest_size=12).hexdigest()}"
+    return attrgetter(attribute)(module), version
 
 
 def _load_file(name: str) -> tuple[bytes, ModuleType]:

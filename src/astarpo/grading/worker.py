@@ -12,6 +12,7 @@ well use what compiles text for itself (`dataclasses`, `namedtuple`), and it alo
 it does with a response.
 """
 
+import base64
 import gc
 import json
 import logging
@@ -24,8 +25,9 @@ from contextlib import contextmanager, nullcontext, suppress
 from types import CodeType
 from typing import Any, NamedTuple
 
-from astarpo.grading.reward import REWARD_PREFIX, RewardFunction, search_also
+from astarpo.grading.reward import REWARD_PREFIX, search_also
 from astarpo.grading.verifiers import Verifier, get_verifier
+from astarpo.runtime.given import accept, given
 from astarpo.tasks import get_task
 from astarpo.tasks.gym import ReasoningGym
 from astarpo.types import UserError
@@ -123,7 +125,7 @@ def _serve(connection: socket.socket, verifiers: dict[str, Any], limits: _Limits
     for line in connection.makefile("rb"):
         request = json.loads(line)
         loads = "load" in request
-        is_own = loads or isinstance(verifiers[request["verifier"]], RewardFunction)
+        is_own = loads or _is_own(request["verifier"])
         cpu_s = limits.cpu_s if is_own else min(limits.cpu_s, SHIPPED_CPU_LIMIT_S)
         # Nobody handles these signals, so they end the process even inside a C call.
         signal.setitimer(signal.ITIMER_PROF, 0 if loads else cpu_s)
@@ -139,8 +141,14 @@ def _serve(connection: socket.socket, verifiers: dict[str, Any], limits: _Limits
         _send(connection, reply)
 
 
+def _is_own(name: str) -> bool:
+    """Whether a verifier is the user's own code, named or given by the user's own call."""
+    return name.startswith(REWARD_PREFIX) or given(name) is not None
+
+
 def _loads_own(request: dict[str, Any]) -> bool:
-    return request["own_rewards"] and request["load"].startswith(REWARD_PREFIX)
+    is_own = request.get("is_given") or request["load"].startswith(REWARD_PREFIX)
+    return request["own_rewards"] and is_own
 
 
 def _load(verifiers: dict[str, Any], request: dict[str, Any]) -> dict[str, Any]:
@@ -150,6 +158,8 @@ def _load(verifiers: dict[str, Any], request: dict[str, Any]) -> dict[str, Any]:
         # The caller may find a user's module where this process would not look.
         search_also(request["path"])
     with _code_from_text_allowed():
+        if "pickled" in request:
+            accept(name, request["version"], base64.b64decode(request["pickled"]))
         verifier = get_verifier(name) if is_own else get_task(name)
     if isinstance(verifier, ReasoningGym):
         _check(verifier)
@@ -174,8 +184,7 @@ def _judge(verifiers: dict[str, Any], request: dict[str, Any]) -> dict[str, Any]
     global _refused
     _refused = False
     verifier = verifiers[request["verifier"]]
-    is_own = isinstance(verifier, RewardFunction)
-    with _code_from_text_allowed() if is_own else nullcontext():
+    with _code_from_text_allowed() if _is_own(request["verifier"]) else nullcontext():
         verdict = verifier.grade(request["response"], request["ground_truth"])
     if _refused:
         return _failed(REFUSAL)

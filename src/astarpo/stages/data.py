@@ -1,11 +1,11 @@
 """The verb `data`: problems of a task, or a user's own, as a Parquet file."""
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from astarpo.config import DataConfig
 from astarpo.grading.fingerprint import verifier_fingerprint
@@ -67,10 +67,17 @@ def preview(config: DataConfig) -> list[str]:
     ]
 
 
-def gather_problems(config: DataConfig, held_out: Sequence[Problem] | None = None) -> list[Problem]:
+def gather_problems(
+    config: DataConfig,
+    held_out: Sequence[Problem] | None = None,
+    rows: Iterable[Mapping[str, Any]] | None = None,
+) -> list[Problem]:
     """The problems that a config asks for, checked; see `data`.
 
-    `held_out` is what is left out, where the file `config.without` is not written yet.
+    Args:
+        config: Its settings.
+        held_out: What is left out, where the file `config.without` is not written yet.
+        rows: Own problems, in the place of `config.source`.
     """
     judge = _data_source(config.reward) if config.reward else None
     columns = Columns(
@@ -82,7 +89,7 @@ def gather_problems(config: DataConfig, held_out: Sequence[Problem] | None = Non
     left = Left()
     refuse = left if config.skip_unreadable else stop
     if config.task == OWN:
-        own = _own_problems(config, columns, judge, refuse)
+        own = _own_problems(config, columns, judge, refuse, rows)
         problems = list(islice(_of_share(own, config), config.limit))
     else:
         if columns.are_given or config.skip_unreadable:
@@ -183,9 +190,14 @@ def _data_source(reward: str) -> str:
 
 
 def _own_problems(
-    config: DataConfig, columns: Columns, judge: str | None, refuse: Refuse
+    config: DataConfig,
+    columns: Columns,
+    judge: str | None,
+    refuse: Refuse,
+    rows: Iterable[Mapping[str, Any]] | None,
 ) -> Iterator[Problem]:
-    if config.source is None:
+    source = config.source if rows is None else rows
+    if source is None:
         raise UserError(f"{OWN} problems need --source: a file or a hub data set's name")
     if config.size is not None:
         raise UserError(f"{OWN} problems have no sizes: they belong to made problems")
@@ -193,9 +205,7 @@ def _own_problems(
         raise UserError("prompt_column and prompt_template both make the prompt: give one of them")
     needs_answer = judge is not None and not judge.startswith(REWARD_PREFIX)
     split = _source_split(config)
-    problems = own_problems(
-        config.source, split, columns, judge, needs_answer=needs_answer, refuse=refuse
-    )
+    problems = own_problems(source, split, columns, judge, needs_answer=needs_answer, refuse=refuse)
     return (replace(p, data_source=judge) if judge else p for p in problems)
 
 

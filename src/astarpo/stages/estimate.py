@@ -36,7 +36,7 @@ from astarpo.runtime.seeding import derive_seed
 from astarpo.runtime.stopwatch import Stopwatch
 from astarpo.runtime.version import package_version
 from astarpo.stages.prepared import Prepared, prepare_prompts, preview_prompts
-from astarpo.tasks.problem_set import read_problems
+from astarpo.tasks.problem_set import read_problems, write_problems
 from astarpo.training.sharding import OneProcess
 from astarpo.types import Problem, Prompt, UserError
 from astarpo.values.advice import advise
@@ -57,8 +57,12 @@ logger = logging.getLogger("astarpo")
 _ENOUGH_SAMPLES = 128
 
 
-def estimate(config: EstimateConfig) -> ValueTable:
+def estimate(config: EstimateConfig, problems: list[Problem] | None = None) -> ValueTable:
     """Writes the value table of a reference policy, or finishes the one at `config.out`.
+
+    Args:
+        config: Its settings.
+        problems: What `config.problems` will hold, which is then written beside the table.
 
     Returns:
         The table, complete for the config's problems and samples.
@@ -66,7 +70,8 @@ def estimate(config: EstimateConfig) -> ValueTable:
     Raises:
         UserError: An input is wrong, the table there does not fit, or most samples are truncated.
     """
-    problems, prompts, _, vocabulary, device = prepare(config)
+    given = problems
+    problems, prompts, _, vocabulary, device = prepare(config, given)
     fingerprint = sampling_fingerprint(config, problems, config.seed)
     where = OneProcess(device)
     with (
@@ -77,6 +82,8 @@ def estimate(config: EstimateConfig) -> ValueTable:
         facts = {"model": config.model, "package_version": package_version()}
         facts |= {"engine": dict(engine.facts)}
         table = ValueTable.start(config.out, fingerprint, facts, any_verifier=config.rejudge)
+        if given is not None:
+            write_problems(config.problems, given)
         with Grader(config.grade_workers, config.grade_timeout, config.trust_reward) as grader:
             if config.rejudge:
                 rejudge(table, problems, grader)

@@ -25,14 +25,18 @@ from astarpo.runtime.outputs import check_file
 from astarpo.runtime.stopwatch import Stopwatch
 from astarpo.runtime.version import package_version
 from astarpo.stages.prepared import Prepared, prepare_prompts, preview_prompts
-from astarpo.tasks.problem_set import read_problems
+from astarpo.tasks.problem_set import read_problems, write_problems
 from astarpo.types import Answer, Problem, UserError
 
 logger = logging.getLogger("astarpo")
 
 
-def evaluate(config: EvaluateConfig) -> dict[str, Any]:
+def evaluate(config: EvaluateConfig, problems: list[Problem] | None = None) -> dict[str, Any]:
     """Scores a policy and writes the scores as JSON, every answer beside it as Parquet.
+
+    Args:
+        config: Its settings.
+        problems: What `config.problems` will hold, which is then written too.
 
     Returns:
         What the JSON says. `scores` holds means over problems with 95% intervals: `pass_at_1`
@@ -45,7 +49,10 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
     """
     if config.suite:
         return evaluate_suite(config)
-    problems, prompts, verifiers, vocabulary, device = prepare(config)
+    given = problems
+    if given is not None and config.problems is not None:
+        check_file(config.problems, overwrite=config.overwrite)
+    problems, prompts, verifiers, vocabulary, device = prepare(config, given)
     policy = load_policy(config.model, device, vocabulary)
     reference = None
     if config.reference:  # whose token ids are known to mean the same
@@ -77,6 +84,8 @@ def evaluate(config: EvaluateConfig) -> dict[str, Any]:
         **measured.summary(),
         "seconds": stopwatch.seconds,
     }
+    if given is not None and config.problems is not None:
+        write_problems(config.problems, given)
     write_answers(answers_file(config), measured.answers)
     write_json(config.out, result)
     for name, score in measured.scores.items():

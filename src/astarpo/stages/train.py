@@ -6,8 +6,9 @@ Each step:  prompts -> completions (one each for A*-PO) -> verdicts r        (ro
 """
 
 import logging
+from collections.abc import Callable
 from contextlib import closing
-from typing import Any
+from typing import Any, NamedTuple
 
 from astarpo.config import TrainConfig
 from astarpo.engines import open_engine
@@ -30,6 +31,7 @@ from astarpo.runtime.progress import Progress
 from astarpo.runtime.stopping import StopRequested, StopSignal, stop_requested
 from astarpo.runtime.stopwatch import Stopwatch
 from astarpo.stages.prepared import preview_prompts
+from astarpo.tasks.problem_set import write_problems
 from astarpo.training.checkpoint import Checkpoints
 from astarpo.training.health import HealthWatch
 from astarpo.training.held_out import HeldOut
@@ -40,13 +42,34 @@ from astarpo.training.opening import open_learner, require_parts
 from astarpo.training.schedule import lr_scale, step_prompts
 from astarpo.training.sharding import OneProcess
 from astarpo.training.stage1 import rollout_metrics
-from astarpo.types import Answer, TrainingStopped
+from astarpo.types import Answer, Problem, StopTraining, TrainingStopped
 
 logger = logging.getLogger("astarpo")
 
 
-def train(config: TrainConfig) -> dict[str, Any]:
+OnStep = Callable[[dict[str, Any]], object]
+
+
+class Given(NamedTuple):
+    """What a caller in Python gives beside a config.
+
+    Attributes:
+        problems: What `config.problems` will hold, which is then written.
+        eval_problems: Likewise.
+        on_step: Called with each step's metrics, once they are on disk.
+    """
+
+    problems: list[Problem] | None = None
+    eval_problems: list[Problem] | None = None
+    on_step: OnStep | None = None
+
+
+def train(config: TrainConfig, given: Given | None = None) -> dict[str, Any]:
     """Trains a policy and writes its run directory (see `rundir/writer.py`).
+
+    Args:
+        config: Its settings.
+        given: What there is beside them.
 
     Returns:
         What `summary.json` says; `completed` is False where a signal stopped the run.
@@ -55,9 +78,12 @@ def train(config: TrainConfig) -> dict[str, Any]:
         UserError: An input is wrong or does not fit the value table.
         TrainingStopped: Training went wrong; the message says what to do.
     """
-    inputs = prepare(config)
+    given = given or Given()
+    inputs = prepare(config, given)
     with folder_lock(config.out):
-        training = Training(config, inputs, RunLog(config.out, config, resume=config.resume))
+        run = RunLog(config.out, config, resume=config.resume)
+        training = Training(config, inputs, run, given.on_step)
+        _write_given(config, given)
         with open_engine(config, training.policy) as engine, StopSignal():
             try:
                 training.go(engine)
@@ -69,26 +95,38 @@ def train(config: TrainConfig) -> dict[str, Any]:
         return training.finish(engine)
 
 
-def prepare(config: TrainConfig) -> Inputs:
+def _write_given(config: TrainConfig, given: Given) -> None:
+    """Writes the problem files of problems that were given in memory."""
+    if given.problems is not None:
+        write_problems(config.problems, given.problems)
+    if given.eval_problems is not None and config.eval_problems is not None:
+        write_problems(config.eval_problems, given.eval_problems)
+
+
+def prepare(config: TrainConfig, given: Given | None = None) -> Inputs:
     """Reads and checks what `train` needs; loads no weights and writes nothing.
 
     Raises:
         UserError: An input is wrong or does not fit the value table, or `out` is in use.
     """
-    given = [config.model, config.problems, config.values, config.eval_problems]
-    given += [reward_file(config.trust_reward)]
-    check_folder(config.out, given, kind="a run directory", marks=("config.json",))
+    paths = [config.model, config.problems, config.values, config.eval_problems]
+    paths += [reward_file(config.trust_reward)]
+    check_folder(config.out, paths, kind="a run directory", marks=("config.json",))
     require_parts(config)
     RunLog(config.out, config, resume=config.resume)
-    return open_inputs(config)
+    given = given or Given()
+    return open_inputs(config, given.problems, given.eval_problems)
 
 
 class Training:
     """A run between its first step and its last; `policy` is what it trains."""
 
-    def __init__(self, config: TrainConfig, inputs: Inputs, run: RunLog) -> None:
+    def __init__(
+        self, config: TrainConfig, inputs: Inputs, run: RunLog, on_step: OnStep | None = None
+    ) -> None:
         """Opens models and optimiser, new or as the last checkpoint has them."""
         self._config, self._inputs, self._run = config, inputs, run
+        self._on_step, self._is_ended = on_step, False
         self._where = OneProcess(pick_device(config.device))
         self._learner, self._step = open_learner(config, inputs, run, self._where.device)
         self.policy = self._learner.policy
@@ -120,6 +158,7 @@ class Training:
                 answers = self._stage1_answers() or self._roll_out(engine, grader, clock)
                 row = self._update(engine, answers, clock)
                 tracker.log(self._step, row)
+                self._call_back(row)
                 self._watch.check(row)
                 if self._where.agree(self._checkpoints.is_due(self._step)):
                     tracker.log_samples(self._step, answers)
@@ -179,9 +218,22 @@ class Training:
             self._evaluated.add(step)
 
     def _is_over(self) -> bool:
-        """Whether all steps are done, or the time is up."""
+        """Whether all steps are done, the time is up, or the callback has ended it."""
         limit_s, seconds = self._config.max_seconds, self._where.agree(self._run.seconds)
-        return self._step >= self._inputs.num_steps or (limit_s is not None and seconds >= limit_s)
+        is_late = limit_s is not None and seconds >= limit_s
+        return self._step >= self._inputs.num_steps or is_late or self._is_ended
+
+    def _call_back(self, row: dict[str, Any]) -> None:
+        """Shows a step's metrics to the caller's callback, which may end training."""
+        if self._on_step is None:
+            return
+        asked = False
+        try:
+            self._on_step(dict(row))
+        except StopTraining as reason:
+            logger.info(f"ended after step {self._step} by the callback {reason}".rstrip())
+            asked = True
+        self._is_ended = self._where.any(asked)
 
     def stop(self, engine: Engine) -> dict[str, Any]:
         """Saves a run that a signal has stopped; returns its summary."""

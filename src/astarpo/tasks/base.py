@@ -1,9 +1,10 @@
 """What a task is: where its problems come from, and how a response to one is judged.
 
-To add one, write a class with these attributes and methods in a file of its own in this folder, and
-put an instance of it into the list in `astarpo/tasks/__init__.py`. Every verb then knows it by its
-name. Tasks that make up their problems extend `made.MadeTask`; those whose problems are published
-read them by `sources.published_problems`.
+To add one, write a class with these attributes and methods. Give it to `astarpo.load_problems`, or
+let your package add it by an entry point (see `astarpo/tasks/__init__.py`). To ship it, put it into
+a file of this folder, and an instance into the list there. Every verb then knows it by its name.
+Tasks that make up their problems extend `made.MadeTask`; those whose problems are published read
+them by `sources.published_problems`.
 """
 
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ class Task(Protocol):
     """A source of problems and the one verifier that judges them in every stage.
 
     Example:
-        A complete task. Nothing else is needed but its place in the list.
+        A complete task. Nothing else is needed.
 
             from astarpo.types import Problem, Verdict
 

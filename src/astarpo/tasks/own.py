@@ -1,7 +1,7 @@
 """A user's own rows as problems: columns are mapped, all others kept for reward functions."""
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -58,7 +58,7 @@ class Left:
 
 
 def own_problems(
-    source: str,
+    source: str | Iterable[Mapping[str, Any]],
     split: str,
     columns: Columns,
     data_source: str | None,
@@ -92,7 +92,8 @@ def own_problems(
                 used.add(problem.id)
             else:
                 assert data_source is not None
-                group = f"{Path(source).stem}/{split}"
+                stem = Path(source).stem if isinstance(source, str) else "rows"
+                group = f"{stem}/{split}"
                 problem = _to_problem(row, group, split, columns, data_source, needs_answer)
         except UserError as error:
             refuse(error)

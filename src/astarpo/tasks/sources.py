@@ -1,9 +1,10 @@
 """Rows of data sets, from a file (see `rows.py`) or the hub. Every error names where it is."""
 
-from collections.abc import Callable, Container, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from astarpo.tasks.base import Task
 from astarpo.tasks.problem_set import read_problems
@@ -97,19 +98,24 @@ def _verl_problems(
         yield problem
 
 
-def read_rows(source: str, split: str, refuse: Refuse = stop) -> Iterator[Row]:
+def read_rows(
+    source: str | Iterable[Mapping[str, Any]], split: str, refuse: Refuse = stop
+) -> Iterator[Row]:
     """Yields the rows of any source.
 
     Args:
         source: A file (JSON lines or a JSON array, CSV, Parquet), a folder that
             `Dataset.save_to_disk` wrote, or a hub data set's name, with its configuration after a
-            colon where it has several.
+            colon where it has several; or rows in memory.
         split: Of a hub data set.
         refuse: Called with what is wrong with a row; it goes on after the row if this returns.
 
     Raises:
         UserError: It cannot be read.
     """
+    if not isinstance(source, str):
+        rows = (dict(row) if isinstance(row, Mapping) else row for row in source)
+        return numbered("problems,", rows, refuse)
     if (folder := Path(source).expanduser()).is_dir():
         return _saved_rows(folder, split)
     if (path := _local_file(source)) is None:

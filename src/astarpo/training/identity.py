@@ -4,6 +4,7 @@ import hashlib
 import json
 from typing import Any
 
+from astarpo.algorithms.choice import algorithm_version
 from astarpo.config import TrainConfig
 from astarpo.grading.fingerprint import verifier_fingerprint
 from astarpo.models.folder import fingerprint
@@ -14,6 +15,8 @@ def input_digests(config: TrainConfig, inputs: Inputs) -> dict[str, str]:
     """Digests of a run's inputs, by their names in the message that one of them has changed."""
     digests = {f"the model ({part})": d for part, d in fingerprint(config.model).items()}
     digests |= verifier_fingerprint(inputs.problems, config.trust_reward)
+    if version := algorithm_version(config):
+        digests["the code of the algorithm"] = version
     digests["the problems"] = _digest([[p.id, p.digest] for p in inputs.problems])
     if inputs.table is not None:
         # Six digits: another machine may round the last ones differently.

@@ -8,8 +8,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from astarpo.algorithms import ALGORITHMS
 from astarpo.algorithms.base import Algorithm
+from astarpo.algorithms.choice import make_algorithm
 from astarpo.algorithms.running_value import RunningValue
 from astarpo.config import TrainConfig
 from astarpo.engines.base import Sampling
@@ -71,13 +71,24 @@ class Inputs:
     stage1: Stage1Rollouts | None
 
 
-def open_inputs(config: TrainConfig) -> Inputs:
+def open_inputs(
+    config: TrainConfig,
+    problems: list[Problem] | None = None,
+    eval_problems: list[Problem] | None = None,
+) -> Inputs:
     """Reads the problems and, where the run uses one, the value table; loads no weights.
+
+    Args:
+        config: Its settings.
+        problems: Those of a file that is not written yet.
+        eval_problems: Likewise, held-out ones.
 
     Raises:
         UserError: One of them is missing or cannot be read, or they do not fit.
     """
-    problems = read_problems(config.problems, limit=config.limit)
+    if problems is None:
+        problems = read_problems(config.problems, limit=config.limit)
+    problems = problems[: config.limit]
     verifiers = verifier_fingerprint(problems, config.trust_reward)
     table = None
     if config.values:
@@ -91,7 +102,7 @@ def open_inputs(config: TrainConfig) -> Inputs:
     elif config.values_samples is not None:
         raise UserError("values_samples counts samples of a value table: give --values too")
     text = text_settings(config, table)
-    algorithm = ALGORITHMS[config.algorithm](config, text.max_new_tokens)
+    algorithm = make_algorithm(config, text.max_new_tokens)
     if table is None and algorithm.needs_values:
         raise UserError(
             f"{config.algorithm} needs V* of each problem: give --values (astarpo estimate)"
@@ -109,7 +120,7 @@ def open_inputs(config: TrainConfig) -> Inputs:
             stage1 = open_stage1(config, table, whole, prompts)
     held_out = []
     if config.eval_problems:
-        held_out = read_problems(config.eval_problems)
+        held_out = read_problems(config.eval_problems) if eval_problems is None else eval_problems
         verifier_fingerprint(held_out, config.trust_reward)
         refuse_overlap(problems, held_out, (str(config.problems), str(config.eval_problems)))
         held_out = _prompts(vocabulary, held_out, text)

@@ -13,10 +13,13 @@ Shapes: _P problems, _N samples of one problem.
 import math
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+
+if TYPE_CHECKING:
+    import pandas
 
 Floats = NDArray[np.float64]
 
@@ -204,6 +207,13 @@ class ProblemValues(NamedTuple):
         highest_P: [P] greatest reward.
         all_wrong_P: [P] whether the problem is taken to be never solved, and
         all_right_P: [P] always; see `Estimator.extremes`.
+        problem_ids: The problems, in order, where a value table found them; else empty.
+
+    Example:
+        >>> problem_values([[1, 0], [1, 1]], Plugin(beta1=0.5)).to_pandas()["v_star"].round(3)
+        0    0.717
+        1    1.000
+        Name: v_star, dtype: float64
     """
 
     estimator: Estimator
@@ -215,6 +225,32 @@ class ProblemValues(NamedTuple):
     highest_P: Floats
     all_wrong_P: NDArray[np.bool_]
     all_right_P: NDArray[np.bool_]
+    problem_ids: tuple[str, ...] = ()
+
+    def columns(self) -> dict[str, Any]:
+        """Columns by name, those of `values.parquet` first; what `to_pandas` makes its frame of."""
+        ids = {"problem_id": list(self.problem_ids)} if self.problem_ids else {}
+        return ids | {
+            "n": self.num_samples_P,
+            "mean_reward": self.mean_P,
+            "v_star": self.v_star_P,
+            "v_star_se": self.standard_error_P,
+            "all_wrong": self.all_wrong_P,
+            "all_right": self.all_right_P,
+        }
+
+    def to_pandas(self) -> "pandas.DataFrame":
+        """The columns as a data frame, one row a problem."""
+        import pandas
+
+        return pandas.DataFrame(self.columns())
+
+    def __repr__(self) -> str:
+        return (
+            f"<V* of {len(self.mean_P)} problems by {self.estimator}: mean "
+            f"{np.mean(self.v_star_P):.3f}, mean reward {np.mean(self.mean_P):.3f}; "
+            "to_pandas() for the rows>"
+        )
 
 
 def problem_values(rewards: ArrayLike, estimator: Estimator) -> ProblemValues:

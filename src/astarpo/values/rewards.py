@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from astarpo.types import Problem
+from astarpo.values.known import Sampled
 
 
 def reward_matrix(
@@ -89,7 +89,7 @@ def find_lacking(rewards_PN: NDArray[np.float64], counts_P: NDArray[np.int64]) -
     return np.flatnonzero((there_P < counts_P) | (counts_P == 0)).tolist()
 
 
-def find_changed(samples: pa.Table, problems: Sequence[Problem]) -> Problem | None:
+def find_changed(samples: pa.Table, problems: Sequence[Sampled]) -> Sampled | None:
     """The first problem, if any, whose samples are of another problem of the same id.
 
     Args:

@@ -12,7 +12,7 @@ lost.
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -21,8 +21,10 @@ from numpy.typing import ArrayLike, NDArray
 
 from astarpo.runtime.files import DamagedFileError, disk_errors, write_sealed_json
 from astarpo.types import Problem, UserError
+from astarpo.values.choice import estimator_named
 from astarpo.values.derived import read_counts, write_values
 from astarpo.values.estimators import Estimator, ProblemValues, problem_values
+from astarpo.values.known import Sampled, known_problems, written_values
 from astarpo.values.manifest import (
     FORMAT,
     MANIFEST,
@@ -33,6 +35,9 @@ from astarpo.values.manifest import (
 )
 from astarpo.values.rewards import find_changed, find_lacking, sample_matrices
 from astarpo.values.shards import SCHEMA, Sample, Shards, read_shard
+
+if TYPE_CHECKING:
+    import pandas
 
 _AGAIN = "run the same astarpo estimate again"
 
@@ -46,8 +51,8 @@ class ValueTable:
 
     Example:
         >>> table = ValueTable("values")
-        >>> found = table.values(read_problems("train.parquet"), Plugin(beta1=0.5))
-        >>> found.v_star_P, found.standard_error_P
+        >>> table.to_pandas()[["problem_id", "v_star", "v_star_se", "n"]]
+        >>> table.values(estimator=Plugin(beta1=0.25)).v_star_P  # without sampling again
     """
 
     def __init__(self, path: Path | str) -> None:
@@ -105,6 +110,14 @@ class ValueTable:
         table._shards.set_damaged_aside()
         return table
 
+    def __repr__(self) -> str:
+        held = self.manifest
+        fewest, most = held.get("samples"), held.get("max_samples", held.get("samples"))
+        each = f"{fewest}" if fewest == most else f"{fewest} to {most}"
+        what = f"{held.get('num_problems')} problems, {each} samples of each"
+        what = f"{what} by {held.get('model')}" if "samples" in held else "unfinished"
+        return f"<value table {self.path}: {what}; values() for V*, to_pandas() for the rows>"
+
     def setting(self, name: str) -> Any:
         """What the samples were made with, such as `temperature`."""
         return self.manifest["fingerprint"][name]
@@ -120,7 +133,7 @@ class ValueTable:
         return self._finished("samples")
 
     def counts(
-        self, problems: Sequence[Problem], num_samples: ArrayLike | None = None
+        self, problems: Sequence[Sampled], num_samples: ArrayLike | None = None
     ) -> NDArray[np.int64]:
         """How many samples of each problem V* is from: its first ones.
 
@@ -214,7 +227,7 @@ class ValueTable:
         return [problem for problem in problems if problem.id in known]
 
     def rewards(
-        self, problems: Sequence[Problem], num_samples: ArrayLike | None = None
+        self, problems: Sequence[Sampled], num_samples: ArrayLike | None = None
     ) -> NDArray[np.float64]:
         """Rewards of the first samples of each problem.
 
@@ -242,21 +255,32 @@ class ValueTable:
 
     def values(
         self,
-        problems: Sequence[Problem],
-        estimator: Estimator,
+        problems: Sequence[Sampled] | None = None,
+        estimator: Estimator | None = None,
         num_samples: ArrayLike | None = None,
     ) -> ProblemValues:
         """V* of each problem: what training, exports, reports and pictures use.
 
         Args:
-            problems: In the order wanted.
-            estimator: How V* is estimated.
+            problems: In the order wanted; None for all that the table was last finished with.
+            estimator: How V* is estimated; None for what the table was last finished with.
             num_samples: As in `counts`.
 
         Raises:
             UserError: As in `rewards`.
         """
-        return problem_values(self.rewards(problems, num_samples), estimator)
+        if problems is None or estimator is None:
+            self._finished("samples")
+            ids, written_by = written_values(self.path)
+            rows = self.samples(["problem_id", "problem_digest"])
+            problems = known_problems(rows, ids) if problems is None else problems
+            estimator = estimator or estimator_named(written_by)
+        found = problem_values(self.rewards(problems, num_samples), estimator)
+        return found._replace(problem_ids=tuple(problem.id for problem in problems))
+
+    def to_pandas(self) -> "pandas.DataFrame":
+        """V* of each problem as a data frame; see `values`."""
+        return self.values().to_pandas()
 
     def write_values(self, problems: Sequence[Problem], found: ProblemValues, **facts: Any) -> None:
         """Writes values.parquet and marks the table as finished.
@@ -271,7 +295,7 @@ class ValueTable:
         self.set_facts(samples=int(found.num_samples_P.min()), max_samples=most, **facts)
 
     def matrices(
-        self, problems: Sequence[Problem], counts_P: NDArray[np.int64], columns: Sequence[str]
+        self, problems: Sequence[Sampled], counts_P: NDArray[np.int64], columns: Sequence[str]
     ) -> list[NDArray[np.float64]]:
         """Columns of the samples so far as matrices; see `values.rewards.sample_matrices`.
 

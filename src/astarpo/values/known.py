@@ -1,0 +1,58 @@
+"""What a finished value table knows of its problems, without their file. Imports no torch."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple, Protocol
+
+import pyarrow as pa
+
+from astarpo.runtime.files import DamagedFileError
+from astarpo.runtime.parquet import open_parquet
+
+
+class Sampled(Protocol):
+    """What is needed of a problem to find its samples."""
+
+    @property
+    def id(self) -> str:
+        """Unique within a problem set."""
+        ...
+
+    @property
+    def digest(self) -> str:
+        """Of what is asked and how it is judged."""
+        ...
+
+
+class KnownProblem(NamedTuple):
+    """A problem of which there are samples, by what these say of it."""
+
+    id: str
+    digest: str
+
+
+def written_values(path: Path) -> tuple[list[str], str]:
+    """The ids of the problems in the values.parquet of a table, and what it says V* is from.
+
+    Raises:
+        DamagedFileError: It is damaged or not there.
+    """
+    try:
+        with open_parquet(path / "values.parquet") as file:
+            written = file.read(["problem_id", "estimator"]).to_pydict()
+    except DamagedFileError as error:
+        again = "run the same astarpo estimate again: it makes this file anew"
+        raise DamagedFileError(f"{error}; {again}") from error
+    return written["problem_id"], written["estimator"][0]
+
+
+def known_problems(samples: pa.Table, ids: Sequence[str]) -> list[KnownProblem]:
+    """Problems in the order of their ids.
+
+    Args:
+        samples: Columns `problem_id` and `problem_digest`.
+        ids: Of problems wanted.
+    """
+    rows = samples.to_pydict()
+    digests = dict(zip(rows["problem_id"], rows["problem_digest"], strict=True))
+    return [KnownProblem(each, digests[each]) for each in ids]
