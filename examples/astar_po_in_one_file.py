@@ -4,7 +4,7 @@
     stage 2   loss  = ( beta2 ln(pi / pi_ref)(y) - (r(x, y) - V*(x)) )^2     one sample a prompt
 
 The task is sums of four numbers, and MODEL any causal language model that gets some of them right,
-such as the one that astarpo ships (src/astarpo/assets/demo-policy). To read, not to use: one
+such as the one that astarpo ships (src/astarpo/assets/sums). To read, not to use: one
 device, nothing is saved, and an answer is right if its last number is.
 
 Shapes: _P problems, _N samples of one, _B sequences, _S all their tokens, _V vocabulary.

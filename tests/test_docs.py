@@ -29,17 +29,6 @@ ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
 NAMES = {page: str(page.relative_to(ROOT)) for page in PAGES}
 
-PENDING: set[str] = {
-    # Verbs and flags that are not there yet; the Python is that of functions on objects.
-    "astarpo chat",
-    "astarpo push",
-    "astarpo env",
-    "astarpo recipes",
-    "astarpo run gsm8k-16gb --set",
-    "astarpo.load_problems",
-}
-"""What pages may speak of before it is there: beginnings of commands, or words of an example."""
-
 PARSED = {
     "--suite paper": "its benchmarks are on the hub alone",
     "astarpo train --config mine.toml": "its value table has 512 tokens an answer: too slow here",
@@ -62,10 +51,6 @@ _FILE = re.compile(r"(?<![\w/.])((?:[a-z_0-9]+/)+[a-z_0-9]+\.py)\b")
 _MODULE = re.compile(r"python -m ((?:astarpo|benchmarks|tests)[\w.]*)")
 _GENERATED = {"docs/settings.md", "docs/contributing.md", "docs/changelog.md"}
 """Pages that `tools/pages.py` makes."""
-
-
-def pending(text: str) -> bool:
-    return any(beginning in text for beginning in PENDING)
 
 
 def blocks(page: Path) -> list[tuple[str, str]]:
@@ -205,8 +190,6 @@ def here(world, monkeypatch, tmp_path):
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda line: f"{NAMES[COMMANDS[line]]}-{line}")
 @pytest.mark.usefixtures("problems_once")
 def test_a_command_is_understood_and_its_inputs_fit(command, here, capsys):
-    if pending(command):
-        pytest.skip("not there yet")
     if is_synopsis(command):
         return _understand(command)
     words = shlex.split(command)[1:]
@@ -227,8 +210,7 @@ def _unlink(path: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=NAMES.get)
 def test_commands_within_sentences_name_verbs_and_flags(page):
     for command in _INLINE.findall(page.read_text()):
-        if not pending(command):
-            _understand(command)
+        _understand(command)
 
 
 @pytest.mark.parametrize("page", PAGES, ids=NAMES.get)
@@ -237,7 +219,7 @@ def test_a_flag_that_stands_alone_is_there(page):
     for benchmark in (ROOT / "benchmarks").glob("*.py"):
         known |= set(re.findall(r'"(--[a-z-]+)"', benchmark.read_text()))
     for flag in re.findall(r"`(--[a-z][a-z0-9-]*)", page.read_text()):
-        assert flag in known or pending(flag), flag
+        assert flag in known, flag
 
 
 def _flags(verb: str) -> set[str]:
@@ -259,8 +241,7 @@ def _understand(command: str) -> None:
 @pytest.mark.parametrize("text", PYTHON, ids=lambda text: NAMES[PYTHON[text]])
 @pytest.mark.usefixtures("here")
 def test_python_of_a_page_runs(text):
-    if pending(text):
-        pytest.skip("not there yet")
+    page = str(PYTHON[text])
     for words, shorter in SHORTER.items():
         text = text.replace(words, shorter)
-    exec(compile(text, str(PYTHON[text]), "exec"), {"__name__": "example"})
+    exec(compile(text, page, "exec"), {"__name__": "example"})

@@ -12,7 +12,7 @@ from transformers import AutoTokenizer
 import astarpo
 from astarpo.algorithms.astar_po import AStarPO
 from astarpo.algorithms.base import LossInputs, Rollout
-from astarpo.config.documents import shipped_policy
+from astarpo.config.base import find_shipped
 from astarpo.models.logprobs import token_logprobs
 from astarpo.models.policy import load_policy
 from astarpo.models.vocabulary import load_vocabulary
@@ -46,7 +46,7 @@ def test_its_values_are_the_librarys(one_file):
 
 
 def test_its_loss_and_gradient_are_the_librarys(one_file):
-    model = shipped_policy()
+    model = find_shipped("shipped:sums")
     vocabulary = load_vocabulary(model)
     cpu = torch.device("cpu")
     reference, policy = (load_policy(model, cpu, vocabulary) for _ in range(2))
@@ -86,7 +86,7 @@ def test_its_loss_and_gradient_are_the_librarys(one_file):
 def test_it_runs(one_file, monkeypatch, capsys):
     for name, value in {"NUM_PROBLEMS": 16, "NUM_SAMPLES": 2, "PROMPTS_PER_STEP": 8}.items():
         monkeypatch.setattr(one_file, name, value)
-    one_file.main(shipped_policy(), 2)
+    one_file.main(find_shipped("shipped:sums"), 2)
     first, *steps = capsys.readouterr().out.splitlines()
     rate = float(re.search(r"mean reward ([\d.]+)", first)[1])
     assert 0.2 < rate < 0.8  # the shipped policy is right about half of the time

@@ -212,10 +212,15 @@ def stub_of(verbs: Mapping[str, Callable[..., Any]]) -> str:
             f"def {name}(\n{first}"
             + "".join(["    *,\n", *keywords] if keywords else [])
             + f') -> {returned}:\n    """'
-            + textwrap.indent(str(verb.__doc__).replace(_CONFIG_LINE, ""), "    ").strip()
+            + textwrap.indent(_without_config(str(verb.__doc__)), "    ").strip()
             + '\n    """\n    ...\n'
         )
     return "\n".join(parts)
+
+
+def _without_config(text: str) -> str:
+    """A docstring without the config, and without a list of arguments if that is all of it."""
+    return text.replace(_CONFIG_LINE, "").removesuffix("\n\nArgs:\n")
 
 
 def _parameter(keyword: Keyword) -> str:

@@ -180,10 +180,7 @@ def demo(
 def env(config: EnvConfig, /) -> Any: ...
 @overload
 def env() -> Any:
-    """Say what a bug report needs: versions, devices, disk, installed packages.
-
-    Args:
-    """
+    """Say what a bug report needs: versions, devices, disk, installed packages."""
     ...
 
 @overload
