@@ -36,6 +36,11 @@ class Policy:
         """Where the weights are."""
         return next(self.model.parameters()).device
 
+    @property
+    def vocabulary_size(self) -> int:
+        """How many token ids the model has, which may be more than its tokenizer uses."""
+        return self.model.get_input_embeddings().weight.shape[0]
+
     @contextmanager
     def autocast(self) -> Iterator[None]:
         """Context in which the model computes, the same for sampling, reference and update."""

@@ -10,7 +10,7 @@ from contextlib import closing
 from typing import Any
 
 from astarpo.config import TrainConfig
-from astarpo.engines import open_engine
+from astarpo.engines import choose_engine, open_engine
 from astarpo.engines.base import Engine
 from astarpo.grading.grader import Grader
 from astarpo.grading.reward import reward_file
@@ -38,7 +38,7 @@ from astarpo.training.metrics import answer_metrics, cost_metrics, run_summary, 
 from astarpo.training.opening import open_learner, require_parts
 from astarpo.training.schedule import lr_scale, step_prompts
 from astarpo.training.sharding import OneProcess
-from astarpo.types import Answer, TrainingStopped
+from astarpo.types import Answer, EngineStopped, TrainingStopped
 
 logger = logging.getLogger("astarpo")
 
@@ -54,14 +54,18 @@ def train(config: TrainConfig) -> dict[str, Any]:
         TrainingStopped: Training went wrong; the message says what to do.
     """
     inputs = prepare(config)
+    config = choose_engine(config)
     with folder_lock(config.out):
         training = Training(config, inputs, RunLog(config.out, config, resume=config.resume))
-        with open_engine(config, training.policy) as engine, StopSignal():
+        context = inputs.longest_prompt + inputs.text.max_new_tokens
+        with open_engine(config, training.policy, context) as engine, StopSignal():
             try:
                 training.go(engine)
             except StopRequested:
                 return training.stop(engine)
             except TrainingStopped as error:
+                if isinstance(error, EngineStopped):
+                    training.save()  # the policy is whole
                 training.summarize(engine, completed=False, reason=str(error))
                 raise
         return training.finish(engine)
@@ -142,13 +146,18 @@ class Training:
         config, step = self._config, self._step + 1
         scale = lr_scale(step, self._inputs.num_steps, config)
         critic_only = step <= config.critic_warmup_steps and self._inputs.algorithm.needs_critic
-        losses = self._learner.update(answers, scale, clock, critic_only=critic_only)
-        engine.sync(self.policy)
+        with engine.resting():
+            losses = self._learner.update(answers, scale, clock, critic_only=critic_only)
         row = {"step": step, "lr": config.lr * scale, **losses, **answer_metrics(answers)}
-        row |= cost_metrics(clock, row["tokens"])
-        row |= {"decoding": engine.facts.get("decoding"), "forward": latest_way(self.policy.model)}
-        self._run.log_metrics(row)
-        self._step = step
+        try:
+            with clock.phase("update"):
+                row |= engine.sync(self.policy)
+        finally:  # Even where the engine fails, the step is made.
+            row |= cost_metrics(clock, row["tokens"])
+            row |= {name: engine.facts.get(name) for name in ("name", "decoding")}
+            row |= {"engine": row.pop("name"), "forward": latest_way(self.policy.model)}
+            self._run.log_metrics(row)
+            self._step = step
         return row
 
     def _evaluate_if_due(self, engine: Engine, grader: Grader) -> None:
@@ -164,9 +173,13 @@ class Training:
         limit_s, seconds = self._config.max_seconds, self._where.agree(self._run.seconds)
         return self._step >= self._inputs.num_steps or (limit_s is not None and seconds >= limit_s)
 
+    def save(self) -> None:
+        """Saves a checkpoint of the last step that was made."""
+        self._checkpoints.save(self._step)
+
     def stop(self, engine: Engine) -> dict[str, Any]:
         """Saves a run that a signal has stopped; returns its summary."""
-        self._checkpoints.save(self._step)
+        self.save()
         logger.warning(f"stopped after {self._checkpoints.saved_step} steps; --resume goes on")
         return self.summarize(engine, completed=False)
 

@@ -66,6 +66,11 @@ class Inputs:
     held_out: list[Prompt]
     num_steps: int
 
+    @property
+    def longest_prompt(self) -> int:
+        """Tokens of the longest prompt, held-out ones included."""
+        return max(len(prompt.token_ids) for prompt in (*self.prompts, *self.held_out))
+
 
 def open_inputs(config: TrainConfig) -> Inputs:
     """Reads the problems and, where the run uses one, the value table; loads no weights.
