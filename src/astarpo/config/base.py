@@ -113,9 +113,9 @@ class ComputeConfig(Config):
     """What samples responses: vllm is the fastest on a GPU; hf is this package's own loop; generate
     is that of transformers, slower, for any model; auto takes vllm on a GPU where it is installed,
     else hf."""
-    engine_memory: Annotated[
-        float | None, declare(Group.BATCHES, on_resume="free", gt=0, lt=1)
-    ] = None
+    engine_memory: Annotated[float | None, declare(Group.BATCHES, on_resume="free", gt=0, lt=1)] = (
+        None
+    )
     """Share of a GPU's memory that vllm takes; else .9, and .5 in training."""
     max_sequences: Annotated[int, declare(Group.BATCHES, ge=1)] = 256
     """Responses that are sampled at the same time."""

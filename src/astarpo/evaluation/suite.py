@@ -83,7 +83,7 @@ def evaluate_suite(config: EvaluateConfig) -> dict[str, Any]:
     if prompts:
         # Marks the folder of the answers as this suite's, should the first benchmark be cut short.
         write_json(config.out, result)
-        config = choose_engine(config)
+        protocols, config = SUITES[config.suite], choose_engine(config)
         load = cache(partial(load_policy, config.model, device, vocabulary))
         every = [prompt for of_benchmark in prompts.values() for prompt in of_benchmark]
         context = max(len(prompt.token_ids) for prompt in every) + config.max_new_tokens
@@ -93,11 +93,9 @@ def evaluate_suite(config: EvaluateConfig) -> dict[str, Any]:
         ):
             result["engine"] = dict(engine.facts)
             for name, of_benchmark in prompts.items():
-                protocol = SUITES[config.suite][name]
+                protocol = protocols[name]
                 logger.info(f"{name}: {len(of_benchmark)} problems, {protocol.says}")
-                entry = _run(
-                    name, protocol, of_benchmark, vocabulary, load, engine, config, grader
-                )
+                entry = _run(name, protocol, of_benchmark, vocabulary, load, engine, config, grader)
                 finished[name] = _identity(name, problems[name]) | entry
                 write_json(config.out, result)
                 tell_verdicts(name, entry["statuses"], entry["truncated_share"])

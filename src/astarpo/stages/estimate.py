@@ -137,9 +137,7 @@ def _sample_missing(
             _refuse_truncation(reasons, config)
 
 
-def _record_engine(
-    table: ValueTable, shard: Sequence[tuple[Prompt, int]], engine: Engine
-) -> None:
+def _record_engine(table: ValueTable, shard: Sequence[tuple[Prompt, int]], engine: Engine) -> None:
     """Writes into the manifest which engine samples a shard, before it does.
 
     The samples of different engines follow one distribution, and so one table may hold both. Only

@@ -72,12 +72,11 @@ class VLLMEngine:
                 or has no memory for one sequence.
             EngineStopped: It does not sample from the policy that it was given.
         """
-        vllm = import_vllm()
+        self._vllm = vllm = import_vllm()
         self._policy = source if isinstance(source, Policy) else None
         vocabulary = source.vocabulary if isinstance(source, Policy) else source
         self._device = self._policy.device if self._policy else device or torch.device("cpu")
         require_device(vllm, self._device)
-        self._stop_ids = sorted(vocabulary.stop_ids)
         self._count = 0
         self._asleep = False
         self._lora: Any = None
@@ -113,6 +112,8 @@ class VLLMEngine:
         config = self._llm.llm_engine.vllm_config.model_config
         self.context: int = config.max_model_len
         self._vocabulary_size: int = config.get_vocab_size()
+        # vLLM refuses one that the model cannot write.
+        self._stop_ids = [i for i in sorted(vocabulary.stop_ids) if i < self._vocabulary_size]
         if self._policy:
             self._take_over(self._policy)
 
@@ -148,6 +149,7 @@ class VLLMEngine:
         engine = self._llm.llm_engine
         places: dict[str, int] = {}
         done: dict[int, Completion] = {}
+        self._forget_prompts()
         try:
             for place, request in enumerate(requests):
                 self._count += 1
@@ -168,10 +170,7 @@ class VLLMEngine:
         return [done[place] for place in range(len(requests))]
 
     def _submit(self, name: str, request: Request, sampling: Sampling) -> None:
-        from vllm import SamplingParams, TokensPrompt
-        from vllm.sampling_params import RequestOutputKind
-
-        params = SamplingParams(
+        params = self._vllm.SamplingParams(
             temperature=sampling.temperature,
             top_p=sampling.top_p,
             max_tokens=sampling.max_new_tokens,
@@ -181,9 +180,9 @@ class VLLMEngine:
             stop_token_ids=self._stop_ids,
             ignore_eos=True,  # the stop ids above are all that there are
             detokenize=False,
-            output_kind=RequestOutputKind.FINAL_ONLY,
+            output_kind=self._vllm.sampling_params.RequestOutputKind.FINAL_ONLY,
         )
-        prompt = TokensPrompt(prompt_token_ids=list(request.prompt_ids))
+        prompt = self._vllm.TokensPrompt(prompt_token_ids=list(request.prompt_ids))
         self._llm.llm_engine.add_request(name, prompt, params, lora_request=self._lora)
 
     def sync(self, policy: Policy) -> dict[str, float]:
@@ -203,7 +202,6 @@ class VLLMEngine:
             if self._asleep:
                 self._wake("kv_cache")
             self._asleep = False
-            self._forget_prompts()
         took_s = time.perf_counter() - started
         return {"sync_seconds": took_s, **self._probe.check(policy)}
 
@@ -215,17 +213,20 @@ class VLLMEngine:
 
     def _load_adapter(self, policy: Policy) -> None:
         """Replaces the adapter; by its number alone vLLM would go on with the one that it has."""
-        from vllm.lora.request import LoRARequest
-
+        make_request = importlib.import_module("vllm.lora.request").LoRARequest
         with tempfile.TemporaryDirectory(prefix="astarpo-adapter-") as folder:
             save_adapter(Path(folder), policy)
-            request = LoRARequest("policy", 1, folder, load_inplace=True)
+            request = make_request("policy", 1, folder, load_inplace=True)
             self._llm.llm_engine.add_lora(request)
-        # Asked for by this one, an adapter that is there is not looked for on disk.
-        self._lora = LoRARequest("policy", 1, folder)
+        # Asked for by this one, the adapter that is there is not looked for on disk again.
+        self._lora = make_request("policy", 1, folder)
 
     def _forget_prompts(self) -> None:
-        """Drops keys and values that other weights have made."""
+        """Drops keys and values of earlier calls: other weights may have made them.
+
+        They also round in another way than those of a prompt that is read anew, and a call must
+        give the same whatever came before it.
+        """
         if not self._llm.reset_prefix_cache():
             raise RuntimeError("its cache of prompts cannot be emptied")
 
