@@ -1,4 +1,4 @@
-"""Every stage with vLLM: by files, killed and gone on with, and with an engine that fails midway."""
+"""Every stage with vLLM: by files, killed and gone on with, with an engine that fails midway."""
 
 import json
 import signal
@@ -8,7 +8,7 @@ import pytest
 
 import astarpo
 from astarpo.cli import main
-from astarpo.config import EstimateConfig, EvaluateConfig, TrainConfig
+from astarpo.config import EstimateConfig, EvaluateConfig
 from astarpo.engines.vllm.engine import VLLMEngine
 from astarpo.models import policy as policies
 from astarpo.models.policy import save_model

@@ -139,7 +139,7 @@ def test_an_adapter_under_its_old_number_is_noticed(policy):
     moving = with_adapter(policy)
     with OldAdapter(moving, 16, context=CONTEXT) as engine:
         update(moving)
-        with pytest.raises(EngineStopped, match="did not arrive|does not sample from what"):
+        with pytest.raises(EngineStopped, match=r"did not arrive|does not sample from what"):
             engine.sync(moving)
 
 
@@ -176,7 +176,7 @@ def test_what_it_fails_at_is_one_line(tmp_path):
     path = tmp_path / "model"
     save_model(path, build_policy(hidden_size=32, layers=1, heads=2, seed=0))
     with VLLMEngine(load_vocabulary(str(path)), 4, context=64) as engine:
-        with pytest.raises(EngineStopped, match="failed while it sampled .*head_dim=16") as caught:
+        with pytest.raises(EngineStopped, match=r"failed while it sampled .*head_dim=16") as caught:
             engine.generate([Request((65,), 0)], Sampling(4))
         assert "\n" not in str(caught.value)
         assert "--engine hf" in str(caught.value)

@@ -83,8 +83,8 @@ class Learner:
         self._recomputing = Recomputing(trained if config.gradient_checkpointing else [])
         self._parked = ParkedWeights(reference.model) if config.reference_offload else None
         self._warned = False
-        # In bf16, or in kernels of its own, an engine rounds otherwise than the trainer, and clipping
-        # a ratio to what it reports would act on rounding.
+        # In bf16, or in kernels of its own, an engine rounds otherwise than the trainer: clipping
+        # ratios to what it reports would act on rounding.
         engine_rounds = policy.autocast_dtype is not None or config.engine == "vllm"
         self._scores_sampled = algorithm.reads_sampled and engine_rounds
 
