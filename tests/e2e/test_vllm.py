@@ -15,7 +15,7 @@ from astarpo.models.policy import save_model
 from astarpo.stages.warm_start import build_policy
 from astarpo.tasks.problem_set import write_problems
 from astarpo.types import EngineStopped
-from tests.conftest import command, run_command
+from tests.conftest import command
 from tests.e2e.test_resume import held_out_problems
 from tests.e2e.test_stages import contents, kill_when, weights, without_costs
 from tests.support.vllm import NEEDS_VLLM
@@ -45,8 +45,7 @@ def table_words(model, problems_path):
 @pytest.fixture(scope="module")
 def table(table_words, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("table") / "values"
-    done = run_command(*table_words, "--out", out)
-    assert done.returncode == 0, done.stderr
+    assert main([*map(str, table_words), "--out", str(out)]) == 0
     return out
 
 
@@ -65,8 +64,7 @@ def run_words(model, problems_path, table, tmp_path_factory):
 @pytest.fixture(scope="module")
 def run(run_words, tmp_path_factory) -> Path:
     out = tmp_path_factory.mktemp("run") / "run"
-    done = run_command(*run_words, "--out", out)
-    assert done.returncode == 0, done.stderr
+    assert main([*map(str, run_words), "--out", str(out)]) == 0
     return out
 
 
@@ -95,9 +93,9 @@ def failing(monkeypatch, calls: int) -> None:
 def test_stage_1_killed_halfway_ends_with_the_same_bytes(table, table_words, tmp_path):
     out = tmp_path / "values"
     words = command(*table_words, "--out", out)
-    kill_when(words, lambda: len(list(out.glob("samples-*.parquet"))) > 1, signal.SIGKILL)
+    kill_when(words, lambda: len(list(out.glob("samples-*.parquet"))) > 1, signal.SIGKILL, 600)
     assert not (out / "values.parquet").exists()
-    assert run_command(*table_words, "--out", out).returncode == 0
+    assert main([*map(str, table_words), "--out", str(out)]) == 0
     assert contents(out) == contents(table)
 
 
@@ -162,10 +160,9 @@ def test_training_killed_and_resumed_ends_with_the_same_bytes(run, run_words, tm
     out = tmp_path / "run"
     log = out / "metrics.jsonl"
     words = command(*run_words, "--out", out)
-    kill_when(words, lambda: log.exists() and log.read_text().count("\n") >= 3, signal.SIGKILL)
+    kill_when(words, lambda: log.exists() and log.read_text().count("\n") >= 3, signal.SIGKILL, 600)
     assert not (out / "model").exists()
-    done = run_command(*run_words, "--out", out, "--resume")
-    assert done.returncode == 0, done.stderr
+    assert main([*map(str, run_words), "--out", str(out), "--resume"]) == 0
     assert weights(out) == weights(run)
     assert without_sync(out) == without_sync(run)
 
