@@ -8,7 +8,7 @@ from astarpo.config import ComputeConfig
 from astarpo.engines.base import Engine
 from astarpo.engines.hf import GenerateEngine, HFEngine
 from astarpo.engines.vllm.engine import VLLMEngine
-from astarpo.engines.vllm.opening import import_vllm, is_installed
+from astarpo.engines.vllm.opening import is_installed, require_installed
 from astarpo.models.policy import Policy, pick_device
 from astarpo.models.vocabulary import Vocabulary
 
@@ -19,17 +19,18 @@ ENGINES = {"hf": HFEngine, "generate": GenerateEngine, "vllm": VLLMEngine}
 C = TypeVar("C", bound=ComputeConfig)
 
 
+def require_engine(config: ComputeConfig) -> None:
+    """Checks that the engine asked for is installed; imports nothing."""
+    if config.engine == "vllm":
+        require_installed()
+
+
 def choose_engine(config: C) -> C:
     """Settles which engine `auto` is on this machine, and says so; nothing is loaded.
 
     Returns:
         The config with the engine's name.
-
-    Raises:
-        UserError: vLLM is asked for and not installed.
     """
-    if config.engine == "vllm":
-        import_vllm()
     if config.engine != "auto":
         return config
     on_cuda = pick_device(config.device).type == "cuda"

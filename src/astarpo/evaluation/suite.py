@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import torch
 
 from astarpo.config import EvaluateConfig
-from astarpo.engines import choose_engine, load_engine
+from astarpo.engines import choose_engine, load_engine, require_engine
 from astarpo.engines.base import Engine
 from astarpo.evaluation.measure import measure, write_answers
 from astarpo.grading.grader import Grader
@@ -124,6 +124,7 @@ def prepare(config: EvaluateConfig) -> Prepared:
         raise UserError("--suite brings its own problems and takes no --problems or --reference")
     names = _chosen(config.benchmarks, SUITES[config.suite])
     check_file(config.out, overwrite=True, suffix=".json")
+    require_engine(config)
     if config.overwrite or not config.out.exists():
         sources = list(config.suite_sources.glob("*")) if config.suite_sources else []
         for name in names:

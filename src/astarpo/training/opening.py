@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 
 from astarpo.config import TrainConfig
+from astarpo.engines import require_engine
 from astarpo.models.critic import load_critic
 from astarpo.models.lora import adapt, require_lora
 from astarpo.models.policy import Policy, load_policy, pick_device
@@ -30,6 +31,7 @@ def require_parts(config: TrainConfig) -> None:
     require_tracker(config.log_to)
     require_optimizer(config.optimizer)
     require_lora(config)
+    require_engine(config)
     pick_device(config.device)
 
 

@@ -34,6 +34,14 @@ def is_installed() -> bool:
     return importlib.util.find_spec("vllm") is not None
 
 
+def require_installed() -> None:
+    """Refuses to go on without vLLM."""
+    if not is_installed():
+        raise UserError(
+            "engine vllm: vLLM is not installed; pip install 'astarpo[vllm]', or take --engine hf"
+        )
+
+
 def import_vllm() -> Any:
     """vLLM, set up to run in this process; a warning says that its version is not the tested one.
 
@@ -42,10 +50,7 @@ def import_vllm() -> Any:
     """
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
-    if not is_installed():
-        raise UserError(
-            "engine vllm: vLLM is not installed; pip install 'astarpo[vllm]', or take --engine hf"
-        )
+    require_installed()
     try:
         with quiet():
             vllm = importlib.import_module("vllm")
