@@ -3,7 +3,7 @@
     python benchmarks/vllm_overhead.py [REPEATS]
 
 512 requests of stage 1 (64 sums, 8 samples each, a seed for each) on the shipped policy, in an
-environment with vLLM (`make test-vllm` makes one for CPUs). The bare call returns log-probs as well.
+environment with vLLM (`make test-vllm` makes one for CPUs). The bare call returns log-probs too.
 The two take turns on one vLLM; CPU time of this process, which other work disturbs less.
 """
 

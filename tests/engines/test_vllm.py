@@ -15,6 +15,7 @@ from astarpo.engines.base import Request, Sampling
 from astarpo.engines.vllm import opening
 from astarpo.engines.vllm.engine import VLLMEngine
 from astarpo.engines.vllm.weights import checkpoint_weights, retie_head
+from astarpo.models.fp32_head import take_float32_head
 from astarpo.models.lora import adapt
 from astarpo.models.policy import make_policy, save_model
 from astarpo.models.vocabulary import load_vocabulary
@@ -241,3 +242,14 @@ def test_stop_ids_are_the_vocabularys_alone(policy):
         done = engine.generate([Request((65,), i) for i in range(64)], Sampling(40))
     assert {len(c.token_ids) for c in done} == {40}
     assert any(256 in c.token_ids for c in done)
+
+
+@pytest.mark.parametrize("fp32_head", [False, True])
+def test_in_bf16_it_is_held_to_the_wider_bound(policy, fp32_head):
+    moving = dataclasses.replace(trained(policy), autocast_dtype=torch.bfloat16)
+    if fp32_head:
+        take_float32_head(moving.model)
+    with VLLMEngine(moving, 16, context=CONTEXT, fp32_head=fp32_head) as engine:
+        assert engine.facts["dtype"] == "bfloat16"
+        update(moving)
+        assert 0 < engine.sync(moving)["sync_mean"] < 0.05

@@ -4,7 +4,7 @@ import logging
 from collections.abc import Callable
 from typing import TypeVar
 
-from astarpo.config import ComputeConfig
+from astarpo.config import ComputeConfig, TrainConfig
 from astarpo.engines.base import Engine
 from astarpo.engines.hf import GenerateEngine, HFEngine
 from astarpo.engines.vllm.engine import VLLMEngine
@@ -58,9 +58,9 @@ def open_engine(config: ComputeConfig, policy: Policy, context: int | None = Non
             completions = engine.generate(requests, Sampling(max_new_tokens=256))
     """
     if config.engine == "vllm":
-        return VLLMEngine(
-            policy, config.max_sequences, context=context, memory=config.engine_memory
-        )
+        fp32 = isinstance(config, TrainConfig) and config.fp32_head
+        rows, memory = config.max_sequences, config.engine_memory
+        return VLLMEngine(policy, rows, context=context, memory=memory, fp32_head=fp32)
     engine = ENGINES[config.engine](policy, config.max_sequences)
     if reason := slower_because(config.engine, policy.device.type, installed=is_installed()):
         engine.facts["slower_because"] = reason

@@ -82,10 +82,13 @@ class VLLMEngine:
         self._lora: Any = None
         self._llm: Any = None
         on_cuda = self._device.type == "cuda"
+        dtype = torch.bfloat16 if on_cuda else torch.float32
+        if self._policy:
+            dtype = self._policy.autocast_dtype or self._policy.model.dtype
         self.facts: dict[str, Any] = {
             "name": self.name,
             "version": f"vllm {vllm.__version__}",
-            "dtype": "bfloat16" if on_cuda else "float32",
+            "dtype": str(dtype).removeprefix("torch."),
             "decoding": "vllm",
         }
         shared = _MEMORY_SHARED if self._policy else _MEMORY_ALONE
