@@ -152,7 +152,14 @@ def weights(run: Path) -> bytes:
 
 def without_costs(run: Path) -> list[dict]:
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    costs = ("seconds", "tokens_per_second", "peak_memory", "check")
+    costs = (
+        "seconds",
+        "sync_seconds",
+        "tokens_per_second",
+        "peak_memory",
+        "device_memory",
+        "check",
+    )
     return [{k: v for k, v in row.items() if not k.startswith(costs)} for row in rows]
 
 

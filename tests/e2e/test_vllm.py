@@ -164,12 +164,7 @@ def test_training_killed_and_resumed_ends_with_the_same_bytes(run, run_words, tm
     assert not (out / "model").exists()
     assert main([*map(str, run_words), "--out", str(out), "--resume"]) == 0
     assert weights(out) == weights(run)
-    assert without_sync(out) == without_sync(run)
-
-
-def without_sync(run: Path) -> list[dict]:
-    """Metrics without what is of a clock."""
-    return [{k: v for k, v in row.items() if k != "sync_seconds"} for row in without_costs(run)]
+    assert without_costs(out) == without_costs(run)
 
 
 def test_training_saves_when_the_engine_fails(run, run_words, tmp_path, monkeypatch, capsys):
