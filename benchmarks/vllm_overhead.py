@@ -39,13 +39,18 @@ def requests_for(vocabulary) -> list[Request]:
     ]
 
 
-def bare(engine: VLLMEngine, requests: Sequence[Request], stop_ids: Sequence[int]) -> int:
+def bare(
+    engine: VLLMEngine,
+    requests: Sequence[Request],
+    stop_ids: Sequence[int],
+    max_new_tokens: int = MAX_NEW_TOKENS,
+) -> int:
     """The tokens that vLLM's own `generate` samples."""
     import vllm
 
     params = [
         vllm.SamplingParams(
-            temperature=1.0, max_tokens=MAX_NEW_TOKENS, seed=request.seed, logprobs=0,
+            temperature=1.0, max_tokens=max_new_tokens, seed=request.seed, logprobs=0,
             stop_token_ids=list(stop_ids), detokenize=False,
         )
         for request in requests

@@ -19,8 +19,8 @@ from astarpo.models.agreement import gap, tell_slower, tolerance
 # Logits of a chunk, 512 MB in fp32. Smaller chunks add up the weight's gradient more often.
 MAX_LOGITS = 1 << 27
 
-# On a GPU a chunk may be four times as large where there is room: each takes the output layer's
-# weights anew, and adds its part to their gradient. Bytes of a logit, with its gradient and entropy.
+# On a GPU a chunk may be four times as large where there is room: each reads the output layer's
+# weights anew, and adds a part to their gradient. Bytes of a logit, its gradient and entropy.
 _MOST_LOGITS, _LOGIT_BYTES = 1 << 29, 14
 
 # Tokens to try a model out on, and a value that is large both for hidden states and for logits.
