@@ -48,6 +48,8 @@ def import_vllm() -> Any:
     Raises:
         UserError: It is not installed, or cannot be imported.
     """
+    if "VLLM_LOGGING_LEVEL" not in os.environ:  # which it reads after its first remarks
+        logging.getLogger("vllm").setLevel(logging.ERROR)
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     require_installed()
