@@ -14,7 +14,7 @@ import importlib
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Self
 
@@ -22,9 +22,16 @@ import torch
 
 from astarpo.engines.base import Request, Sampling, refuse_unfit
 from astarpo.engines.probe import Probe
-from astarpo.engines.vllm.opening import import_vllm, quiet, require_device, start
+from astarpo.engines.vllm.opening import (
+    import_vllm,
+    llm_settings,
+    quiet,
+    require_device,
+    start,
+)
 from astarpo.engines.vllm.weights import checkpoint_weights, lora_settings, retie_head
 from astarpo.models.agreement import describe_error
+from astarpo.models.folder import resolve_model
 from astarpo.models.lora import save_adapter
 from astarpo.models.policy import Policy
 from astarpo.models.vocabulary import Vocabulary
@@ -81,8 +88,7 @@ class VLLMEngine:
         self._asleep = False
         self._lora: Any = None
         self._llm: Any = None
-        on_cuda = self._device.type == "cuda"
-        dtype = torch.bfloat16 if on_cuda else torch.float32
+        dtype = torch.bfloat16 if self._device.type == "cuda" else torch.float32
         if self._policy:
             dtype = self._policy.autocast_dtype or self._policy.model.dtype
         self.facts: dict[str, Any] = {
@@ -91,27 +97,17 @@ class VLLMEngine:
             "dtype": str(dtype).removeprefix("torch."),
             "decoding": "vllm",
         }
+        settings = llm_settings(self.facts["dtype"], self._device, fp32_head=fp32_head)
+        settings |= {"max_num_seqs": max_sequences, "max_model_len": context or vocabulary.context}
         shared = _MEMORY_SHARED if self._policy else _MEMORY_ALONE
-        settings: dict[str, Any] = {
-            "dtype": self.facts["dtype"],
-            "max_model_len": context or vocabulary.context,
-            "max_num_seqs": max_sequences,
-            "enforce_eager": not on_cuda,  # there is nothing to capture on a CPU
-            "gpu_memory_utilization": memory or shared,
-            "enable_sleep_mode": on_cuda,
-            "generation_config": "vllm",  # not the model's own, whose penalties would be applied
-            "logprobs_mode": "processed_logprobs",  # of the distribution that is drawn from
-            "skip_tokenizer_init": True,
-            "disable_log_stats": True,
-            "use_tqdm_on_load": False,
-        }
-        if fp32_head:
-            settings["hf_overrides"] = {"head_dtype": "float32"}
+        settings["gpu_memory_utilization"] = memory or shared
         with tempfile.TemporaryDirectory(prefix="astarpo-vllm-") as folder:
             if self._policy:
                 settings |= {"load_format": "dummy", **lora_settings(self._policy)}
                 self._policy.model.config.save_pretrained(folder)
-            self._llm = start(vllm, folder if self._policy else vocabulary.name, settings)
+            else:
+                folder = str(resolve_model(vocabulary.name))
+            self._llm = start(vllm, folder, settings)
         config = self._llm.llm_engine.vllm_config.model_config
         self.context: int = config.max_model_len
         self._vocabulary_size: int = config.get_vocab_size()
@@ -125,7 +121,8 @@ class VLLMEngine:
         self._probe = Probe(self, policy, self.context)
         try:
             if policy.adapter:
-                self._load_weights(policy)  # of the base model, which no sync changes
+                with self._failing("while it took new weights"):
+                    self._load_weights(policy)  # of the base model, which no sync changes
             self.sync(policy)
         except BaseException:
             self.__exit__()
@@ -138,9 +135,12 @@ class VLLMEngine:
         on_progress: Callable[[int], None] | None = None,
     ) -> list[Completion]:
         """Completes every request, in order; see `Engine.generate`."""
-        assert not self._asleep, "what was copied is gone: sync first"
+        assert self._policy is None or not self._asleep, "what was copied is gone: sync first"
         refuse_unfit(requests, sampling, self._vocabulary_size, self.context)
         with self._failing("while it sampled"):
+            if self._asleep:
+                self._wake("weights", "kv_cache")
+                self._asleep = False
             return self._generate(requests, sampling, on_progress)
 
     def _generate(
@@ -167,7 +167,7 @@ class VLLMEngine:
                 if on_progress and finished:
                     on_progress(len(finished))
         except BaseException:  # a signal too: what is left would be sampled with the next call's
-            with quiet():
+            with suppress(Exception):  # of an engine that has failed
                 engine.abort_request(list(places))
             raise
         return [done[place] for place in range(len(requests))]
@@ -237,9 +237,9 @@ class VLLMEngine:
     def resting(self) -> Iterator[None]:
         """Gives back a GPU's memory; on a CPU vLLM cannot, and keeps it.
 
-        A frozen model's weights are kept in host memory meanwhile, those of a policy dropped, since
-        `sync` brings them. They get their memory back before the keys and values do, so that the
-        peak of a sync is that of two models and no more.
+        A frozen model's weights are kept in host memory until it samples again. Those of a policy
+        are dropped, since `sync` brings them; they get their memory back before the keys and values
+        do, so that the peak of a sync is that of two models and no more.
         """
         if self._device.type != "cuda":
             yield
@@ -250,15 +250,14 @@ class VLLMEngine:
         try:
             yield
         finally:
-            torch.cuda.empty_cache()
-            self._wake("weights")
-            self._asleep = self._policy is not None
-            if not self._policy:
-                self._wake("kv_cache")
+            self._asleep = True
+            if self._policy is not None:
+                self._wake("weights")
 
-    def _wake(self, what: str) -> None:
-        if self._device.type == "cuda":
-            self._llm.wake_up(tags=[what])
+    def _wake(self, *parts: str) -> None:
+        torch.cuda.empty_cache()  # what PyTorch keeps for itself, vLLM cannot have
+        for part in parts:
+            self._llm.wake_up(tags=[part])
 
     def __enter__(self) -> Self:
         return self

@@ -80,6 +80,23 @@ def require_device(vllm: Any, device: torch.device) -> None:
         )
 
 
+def llm_settings(dtype: str, device: torch.device, *, fp32_head: bool) -> dict[str, Any]:
+    """What vLLM's `LLM` is told, whatever the model."""
+    on_cuda = device.type == "cuda"
+    return {
+        "dtype": dtype,
+        "load_format": "safetensors",  # and no other, which may run code
+        "enforce_eager": not on_cuda,  # there is nothing to capture on a CPU
+        "enable_sleep_mode": on_cuda,
+        "generation_config": "vllm",  # not the model's own, whose penalties would be applied
+        "logprobs_mode": "processed_logprobs",  # of the distribution that is drawn from
+        "skip_tokenizer_init": True,
+        "disable_log_stats": True,
+        "use_tqdm_on_load": False,
+        "hf_overrides": {"head_dtype": "float32"} if fp32_head else {},
+    }
+
+
 def start(vllm: Any, model: str, settings: dict[str, Any]) -> Any:
     """Opens vLLM's `LLM`; raises a UserError with its reason where it does not start."""
     try:
