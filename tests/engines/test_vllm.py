@@ -253,3 +253,10 @@ def test_in_bf16_it_is_held_to_the_wider_bound(policy, fp32_head):
         assert engine.facts["dtype"] == "bfloat16"
         update(moving)
         assert 0 < engine.sync(moving)["sync_mean"] < 0.05
+
+
+def test_more_prompt_tokens_than_a_step_takes_are_read(policy):
+    requests = [Request((65 + i, *range(66, 165)), i) for i in range(128)]  # 12,800 tokens
+    with VLLMEngine(policy, 128, context=128) as engine:
+        done = engine.generate(requests, Sampling(4))
+        assert done[-3:] == engine.generate(requests[-3:], Sampling(4))

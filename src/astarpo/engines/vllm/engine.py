@@ -99,6 +99,9 @@ class VLLMEngine:
         }
         settings = llm_settings(self.facts["dtype"], self._device, fp32_head=fp32_head)
         settings |= {"max_num_seqs": max_sequences, "max_model_len": context or vocabulary.context}
+        if self._device.type == "cpu":  # Whole prompts have to fit into a step.
+            longest = context or vocabulary.context or 0
+            settings["max_num_batched_tokens"] = max(4096, max_sequences, longest)
         shared = _MEMORY_SHARED if self._policy else _MEMORY_ALONE
         settings["gpu_memory_utilization"] = memory or shared
         with tempfile.TemporaryDirectory(prefix="astarpo-vllm-") as folder:

@@ -23,7 +23,7 @@ _ENVIRONMENT = {
     # The engine's core runs in this process, so that weights are handed over and not sent.
     "VLLM_ENABLE_V1_MULTIPROCESSING": "0",
     "VLLM_NO_USAGE_STATS": "1",
-    "VLLM_LOGGING_LEVEL": "ERROR",
+    "VLLM_LOGGING_LEVEL": "CRITICAL",  # errors come with dumps of everything, and as exceptions
     "VLLM_CPU_KVCACHE_SPACE": "1",  # GiB
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # the trainer computes on the same cores
 }
@@ -49,7 +49,7 @@ def import_vllm() -> Any:
         UserError: It is not installed, or cannot be imported.
     """
     if "VLLM_LOGGING_LEVEL" not in os.environ:  # which it reads after its first remarks
-        logging.getLogger("vllm").setLevel(logging.ERROR)
+        logging.getLogger("vllm").setLevel(logging.CRITICAL)
     for name, value in _ENVIRONMENT.items():
         os.environ.setdefault(name, value)
     require_installed()
@@ -88,6 +88,8 @@ def llm_settings(dtype: str, device: torch.device, *, fp32_head: bool) -> dict[s
         "load_format": "safetensors",  # and no other, which may run code
         "enforce_eager": not on_cuda,  # there is nothing to capture on a CPU
         "enable_sleep_mode": on_cuda,
+        # On a CPU vLLM 0.32.0 fails where a prompt with a seed is read in two parts.
+        "enable_chunked_prefill": on_cuda,
         "generation_config": "vllm",  # not the model's own, whose penalties would be applied
         "logprobs_mode": "processed_logprobs",  # of the distribution that is drawn from
         "skip_tokenizer_init": True,
