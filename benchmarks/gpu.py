@@ -4,12 +4,14 @@ r"""Whether everything runs on one GPU, how fast, and in how much memory. Ten mi
 
 Models have the shapes of Qwen2.5-0.5B and 1.5B and random weights; prompts are 256 random tokens,
 and every response has all of its 1024. Verification is left out. Each part is a process of its own,
-and a part whose rows are in the file already is not run again.
+and a part whose rows are in the file already is not run again. The last rows are goals, met or not.
 
 paths       Every way of sampling and updating once, at a small size: seconds, or the exception.
-generation  Tokens a second of both engines, against the bandwidth limit: a decoding step reads all
+generation  Tokens a second of the engines, against the bandwidth limit: a decoding step reads all
             weights but the embedding's (2 bytes each; a tied head is read) and the keys and values
-            of all tokens so far, those of a prompt once for all its samples.
+            of all tokens so far, those of a prompt once for all its samples. vLLM also against a
+            bare `LLM.generate`.
+sync        Seconds in which vLLM takes over an update's weights.
 update      Tokens a second of A*-PO's update, against the peak of matrix products in bf16. What is
             computed twice, as gradient checkpointing does, counts once.
 algorithms  Seconds and peak memory of a step on 256 prompts at 1.5B: each phase is measured at its
@@ -31,25 +33,29 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import gpu_vllm
 import torch
 import workload
 from workload import QWEN_1_5B, QWEN_HALF_B, Shape, frozen_copy, random_policy, sample, timed
 
 from astarpo.engines.base import Request, Sampling
 from astarpo.engines.hf import GenerateEngine
+from astarpo.engines.vllm.opening import is_installed
 from astarpo.models.policy import Policy
 from astarpo.stages.warm_start import byte_tokenizer
 
 Row = dict[str, Any]
 
 PART_SECONDS = 180
+RESULTS = Path(__file__).parent / "results" / "gpu.json"
 
 # The CPU's are of no processor in particular: a dry run only tries everything out.
 CARDS = {"H100": (3.35e12, 989e12), "H200": (4.8e12, 989e12), "CPU": (5e10, 1e11)}
 
 FULL = {"shapes": (QWEN_HALF_B, QWEN_1_5B), "rows": 256, "prompt": 256, "response": 1024}
 FULL |= {"updated": 64, "budgets": (8192, 32768)}
-TINY_SHAPES = Shape("tiny", 32, 2, 4, 2, 64, 300), Shape("less tiny", 48, 2, 4, 2, 96, 300)
+# With heads of 32, the smallest that vLLM has on a CPU.
+TINY_SHAPES = Shape("tiny", 64, 2, 2, 1, 64, 300), Shape("less tiny", 96, 2, 3, 1, 96, 300)
 TINY = {"shapes": TINY_SHAPES, "rows": 16, "prompt": 8, "response": 12}
 TINY |= {"updated": 16, "budgets": (128, 512)}
 
@@ -115,6 +121,9 @@ def paths(bench: Bench) -> None:
         "hf, eight a prompt": partial(sample, policy, prompts, 8, length, 64),
     }.items():
         bench.attempt(f"sample: {name}", lambda w=work: {"s": timed(w)})
+    bench.attempt(
+        "sample: vllm, rest, sync", lambda: gpu_vllm.path(bench.policy(0), prompts, length)
+    )
     switches = {"gradient_checkpointing": True}, {"reference_offload": True}
     cases = [("astar_po", switch) for switch in (*switches, {"optimizer": "adamw_8bit"})]
     cases += [(name, {}) for name in ("astar_po", "grpo", "ppo", "rebel", "rloo")]
@@ -147,6 +156,23 @@ def generation(bench: Bench) -> None:
             sample(policy, prompts[:2], samples, 4, rows)  # the first of all is slow
             title = f"{shape.name}, {len(prompts)} x {samples}, {name}"
             bench.attempt(title, partial(measure, ours if name == "hf" else theirs))
+        del policy, library, ours, theirs
+        for samples in (1, 8):
+            prompts = bench.prompts(index, rows // samples)
+
+            def by_vllm(index: int = index, samples: int = samples, prompts: Any = prompts) -> Row:
+                frozen = frozen_copy(bench.policy(index))
+                row = gpu_vllm.rates(frozen, prompts, samples, length, rows)
+                return {"tokens/s": rows * length / row["s"]} | row
+
+            bench.attempt(f"{shape.name}, {len(prompts)} x {samples}, vllm", by_vllm)
+
+
+def syncs(bench: Bench) -> None:
+    """How long an update's weights take to vLLM."""
+    context = bench.sizes["prompt"] + bench.sizes["response"]
+    for index, shape in enumerate(bench.sizes["shapes"]):
+        bench.attempt(shape.name, lambda i=index: gpu_vllm.sync(bench.policy(i), context))
 
 
 def updates(bench: Bench) -> None:
@@ -178,13 +204,17 @@ def algorithms(bench: Bench) -> None:
 
     def step(algorithm: str, group: int) -> Row:
         policy, prompts = frozen_copy(bench.policy(1)), bench.prompts(1, rows // group)
-        sampling = partial(sample, policy, prompts, group, bench.sizes["response"], rows)
-        generate_s = group * timed(sampling)
-        del policy, sampling
+        length = bench.sizes["response"]
+        if is_installed():
+            generate_s = group * gpu_vllm.rates(policy, prompts, group, length, rows)["s"]
+        else:
+            generate_s = group * timed(partial(sample, policy, prompts, group, length, rows))
+        del policy
         own = {"group_size": group} if algorithm == "grpo" else {}
         row = measure_update(bench, 1, algorithm, count, **own, **settings)
         update_s = (row["reference s"] + row["update s"]) * rows * group / count
-        return {"step s": generate_s + update_s, "generate s": generate_s} | row
+        by = "vllm" if is_installed() else "hf"
+        return {"step s": generate_s + update_s, "generate s": generate_s, "engine": by} | row
 
     for name, algorithm, group in (
         ("A*-PO", "astar_po", 1),
@@ -258,7 +288,7 @@ def a2po_steps(bench: Bench, batch: int, folder: str) -> list[float]:
     return judged
 
 
-PARTS = {"paths": paths, "generation": generation, "update": updates}
+PARTS = {"paths": paths, "generation": generation, "sync": syncs, "update": updates}
 PARTS |= {"algorithms": algorithms, "trl": trl}
 
 
@@ -267,6 +297,7 @@ def main(parts: list[str], out: Path, *, dry: bool) -> None:
     if not dry and not torch.cuda.is_available():
         sys.exit("PyTorch sees no GPU here; --dry-run tries everything on the CPU, much smaller")
     record = json.loads(out.read_text(encoding="utf-8")) if out.exists() else {}
+    sizes: Row = TINY if dry else FULL
     for name in (name for name in parts if name not in record):
         print(name, flush=True)
         with tempfile.TemporaryDirectory() as folder:
@@ -278,14 +309,19 @@ def main(parts: list[str], out: Path, *, dry: bool) -> None:
                 print(f"  {error}", flush=True)
                 continue
             record |= {"torch": torch.__version__, name: json.loads(rows.read_text())}
+        record["goals"] = gpu_vllm.goals(record, sizes["shapes"][1].name, sizes["rows"])
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    for row in record.get("goals", []):
+        print(
+            f"  goal: {row['goal']}: {row['measured']}, wanted {row['wanted']}, met: {row['met']}"
+        )
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--parts", default=",".join(PARTS), help="which, in this order")
-    parser.add_argument("--out", type=Path, default=Path("runs/gpu.json"), help="the rows")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="the rows")
     parser.add_argument("--dry-run", action="store_true", help="tiny sizes on the CPU")
     parser.add_argument("--rows", type=Path, help=argparse.SUPPRESS)  # makes it a part's process
     given = parser.parse_args()

@@ -31,6 +31,13 @@ class TrainingStopped(RuntimeError):
     """Training went wrong in a way that going on would not mend: the message says what to do."""
 
 
+class EngineStopped(TrainingStopped):
+    """The engine failed, or does not sample from the policy: what was done before it can be kept.
+
+    The policy itself is whole, so training saves it and ends; stage 1 ends with the samples so far.
+    """
+
+
 class StopTraining(Exception):
     """Raise it in `on_step` of `astarpo.train` to end training after that step.
 

@@ -5,7 +5,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-_COSTS = ("seconds", "tokens_per_second", "peak_memory", "stage_seconds", "digest", "check")
+_COSTS = ("seconds", "sync_seconds", "tokens_per_second", "peak_memory", "device_memory")
+_COSTS += ("stage_seconds", "digest", "check")
 """Names of times begin so, and those of the digests which objects with times have of themselves."""
 
 _LOOKS = {".png", ".html", ".md"}

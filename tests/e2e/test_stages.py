@@ -25,10 +25,10 @@ from astarpo.values.shards import read_shard
 from tests.conftest import command, digit_problems, run_command
 
 
-def kill_when(words: list[str], happened, number: int) -> subprocess.Popen:
+def kill_when(words: list[str], happened, number: int, within_s: float = 120) -> subprocess.Popen:
     """Starts a command and signals it as soon as something has happened."""
     process = subprocess.Popen(words, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    deadline = time.monotonic() + 120
+    deadline = time.monotonic() + within_s
     while not happened() and process.poll() is None:
         assert time.monotonic() < deadline
         time.sleep(0.005)
@@ -152,7 +152,14 @@ def weights(run: Path) -> bytes:
 
 def without_costs(run: Path) -> list[dict]:
     rows = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    costs = ("seconds", "tokens_per_second", "peak_memory", "check")
+    costs = (
+        "seconds",
+        "sync_seconds",
+        "tokens_per_second",
+        "peak_memory",
+        "device_memory",
+        "check",
+    )
     return [{k: v for k, v in row.items() if not k.startswith(costs)} for row in rows]
 
 

@@ -1,10 +1,13 @@
 """What every engine keeps to. An engine that is added is added to `ENGINES`, and so is tested here.
 
 The policy is in fp32 and untrained, and its completions are compared with plain forward passes.
+vLLM is tested where it is installed: `make test-vllm`.
 """
 
 import copy
 import json
+import os
+import signal
 from dataclasses import replace
 
 import pytest
@@ -14,13 +17,22 @@ from astarpo.engines import ENGINES
 from astarpo.engines.base import Request, Sampling
 from astarpo.models.policy import make_policy
 from astarpo.runtime.seeding import derive_seed
+from astarpo.runtime.stopping import StopRequested, StopSignal
+from astarpo.stages.warm_start import build_policy
+from astarpo.types import UserError
 from tests.models.test_batch import unpadded_logprobs
+from tests.support.vllm import NEEDS_VLLM
 
 # Nats between an engine's log-prob of a token and that of a forward pass, in fp32.
 CLOSE = 5e-5
 
 
-@pytest.fixture(params=sorted(ENGINES))
+@pytest.fixture(scope="module")
+def policy():
+    return build_policy(hidden_size=64, layers=2, heads=2, seed=0)  # heads that vLLM has too
+
+
+@pytest.fixture(params=[pytest.param(n, marks=NEEDS_VLLM if n == "vllm" else ()) for n in ENGINES])
 def open_engine(request):
     """Opens an engine of each kind over a policy."""
     return ENGINES[request.param]
@@ -149,6 +161,46 @@ def test_an_empty_prompt_is_refused(open_engine, policy):
         engine.generate(requests, Sampling(8))
 
 
+def test_an_id_that_the_model_does_not_have_is_refused(open_engine, policy):
+    requests = [*make_requests(policy, 2), Request((65, policy.vocabulary_size), 0)]
+    with open_engine(policy, 8) as engine, pytest.raises(UserError, match="token id 258, and the"):
+        engine.generate(requests, Sampling(8))
+
+
+def test_a_long_prompt_is_completed_whole_or_refused(open_engine, policy):
+    room = policy.vocabulary.context - 4
+    endless = with_stop_ids(policy, {999}, pad_id=0)
+    with open_engine(endless, 2) as engine:
+        (done,) = engine.generate([Request((65,) * room, 0)], Sampling(4))
+        assert len(done.token_ids) == 4
+        longer = [Request((65,) * room, 0)], Sampling(6)
+        if engine.facts["name"] == "vllm":  # which would cut it
+            with pytest.raises(UserError, match="do not fit the 4096 tokens that the engine was"):
+                engine.generate(*longer)
+        else:
+            assert len(engine.generate(*longer)[0].token_ids) == 6
+
+
+def test_a_refused_request_leaves_the_engine_as_it_was(open_engine, policy):
+    requests = make_requests(policy, 4)
+    with open_engine(policy, 8) as engine:
+        before = engine.generate(requests, Sampling(8))
+        with pytest.raises(ValueError, match="empty"):
+            engine.generate([*requests, Request((), 0)], Sampling(8))
+        assert engine.generate(requests, Sampling(8)) == before
+
+
+def test_a_signal_ends_sampling_and_leaves_nothing_behind(open_engine, policy):
+    requests = make_requests(policy, 8)
+    with open_engine(policy, 8) as engine:
+        before = engine.generate(requests, Sampling(8))
+        with StopSignal():
+            os.kill(os.getpid(), signal.SIGTERM)
+            with pytest.raises(StopRequested):
+                engine.generate(requests, Sampling(200))
+        assert engine.generate(requests, Sampling(8)) == before
+
+
 def test_progress_counts_every_completion(open_engine, policy):
     told = []
     with open_engine(policy, 5) as engine:
@@ -163,11 +215,21 @@ def test_after_an_update_and_sync_the_new_weights_are_sampled_from(open_engine, 
         before = engine.generate(requests, Sampling(20))
         for parameter in trained.model.parameters():
             parameter.data *= 1.5
-        engine.sync(trained)
+        with engine.resting():
+            pass
+        metrics = engine.sync(trained)
         after = engine.generate(requests, Sampling(20))
+    assert metrics.keys() in (set(), {"sync_seconds", "sync_mean", "sync_max"})
+    assert metrics.get("sync_mean", 0.0) <= 1e-5
     assert ids(before) != ids(after)
     assert farthest(policy, requests, before) < CLOSE
     assert farthest(trained, requests, after) < CLOSE
+
+
+def test_an_engine_syncs_with_no_other_policy(open_engine, policy):
+    other = make_policy(copy.deepcopy(policy.model), policy.vocabulary)
+    with open_engine(policy, 8) as engine, pytest.raises(ValueError, match="opened with"):
+        engine.sync(other)
 
 
 def test_facts_are_for_the_record(open_engine, policy):
@@ -178,4 +240,4 @@ def test_facts_are_for_the_record(open_engine, policy):
     assert opened["version"]
     assert opened["dtype"] == "float32"
     assert json.loads(json.dumps(engine.facts)) == engine.facts
-    assert {k: v for k, v in engine.facts.items() if k != "decoding"} == opened
+    assert {**engine.facts, "decoding": None} == {**opened, "decoding": None}

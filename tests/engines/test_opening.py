@@ -5,8 +5,10 @@ import json
 import pytest
 
 from astarpo import engines
+from astarpo.cli import main
 from astarpo.config import EstimateConfig, EvaluateConfig, TrainConfig
 from astarpo.engines.hf import HFEngine
+from astarpo.engines.vllm.opening import is_installed
 from astarpo.models import policy as policies
 from astarpo.stages import estimate as stage_1
 from astarpo.stages.evaluate import evaluate
@@ -33,7 +35,11 @@ def life(monkeypatch):
 
         def sync(self, policy):
             events.append("sync")
-            super().sync(policy)
+            return super().sync(policy)
+
+        def resting(self):
+            events.append("rest")
+            return super().resting()
 
     monkeypatch.setitem(engines.ENGINES, "hf", Spy)
     return events
@@ -97,12 +103,63 @@ def test_training_opens_one_engine_and_syncs_it_after_each_update(
         steps=3, prompts_per_step=4, device="cpu",
     )  # fmt: skip
     train(config)
-    assert life == ["open", *["generate", "sync"] * 3, "close"]
+    assert life == ["open", *["generate", "rest", "sync"] * 3, "close"]
     summary = json.loads((tmp_path / "run" / "summary.json").read_text())
     assert summary["engine"]["name"] == "hf"
     assert (summary["engine"]["decoding"], summary["engine"]["forward"]) == ("stepwise", "packed")
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").open()]
     assert {(row["decoding"], row["forward"]) for row in rows} == {("stepwise", "packed")}
+
+
+def test_auto_says_which_engine_it_is(policy_path, problems_path, table_path, tmp_path, caplog):
+    caplog.set_level("INFO", logger="astarpo")
+    settings = {"model": str(policy_path), "problems": problems_path, "values": table_path}
+    settings |= {"out": tmp_path / "run", "steps": 1, "prompts_per_step": 4, "device": "cpu"}
+    summary = train(TrainConfig(**settings))
+    assert "engine auto: hf, since there is no GPU in use" in caplog.text
+    assert summary["engine"]["name"] == "hf"
+    assert "slower_because" not in summary["engine"]  # a CPU has no faster one
+    config = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert config["engine"] == "hf"  # and so it is when the run is repeated elsewhere
+    settings |= {"steps": 2, "engine": "generate", "resume": True}
+    train(TrainConfig(**settings))
+    assert "engine was hf and is generate from step 2 on" in caplog.text
+    rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").open()]
+    assert [row["engine"] for row in rows] == ["hf", "generate"]
+
+
+@pytest.mark.skipif(is_installed(), reason="vLLM is installed here")
+def test_vllm_that_is_not_installed_is_told_before_anything_is_written(
+    policy_path, problems_path, tmp_path, capsys
+):
+    for words in (["estimate"], ["train", "--algorithm", "rloo"], ["evaluate"]):
+        out = tmp_path / ("e.json" if words == ["evaluate"] else words[0])
+        words += ["--model", policy_path, "--problems", problems_path, "--device", "cpu"]
+        assert main([*map(str, words), "--out", str(out), "--engine", "vllm"]) == 2
+        said = capsys.readouterr().err.strip()
+        assert said == (
+            "astarpo: engine vllm: vLLM is not installed; pip install 'astarpo[vllm]', or take "
+            "--engine hf"
+        )
+        assert not out.exists()
+
+
+def test_what_is_slower_on_a_gpu_has_a_reason():
+    assert engines.slower_because("vllm", "cuda", installed=True) is None
+    assert "pip install 'astarpo[vllm]'" in engines.slower_because("hf", "cuda", installed=False)
+    assert "asked for" in engines.slower_because("generate", "cuda", installed=True)
+    for engine in engines.ENGINES:
+        assert engines.slower_because(engine, "cpu", installed=True) is None
+
+
+def test_a_slower_engine_on_a_gpu_is_a_warning_and_recorded(policy, caplog, monkeypatch):
+    monkeypatch.setattr(engines, "slower_because", lambda *_, **__: "vLLM is not installed")
+    config = EstimateConfig(model="m", problems="p", out="o", engine="hf")
+    with engines.open_engine(config, policy) as engine:
+        assert engine.facts["slower_because"] == "vLLM is not installed"
+    (record,) = caplog.records
+    assert record.levelname == "WARNING"
+    assert record.message.startswith("engine hf: vLLM is not installed; sampling takes several")
 
 
 def test_an_evaluation_opens_one_engine(policy_path, problems_path, tmp_path, life):

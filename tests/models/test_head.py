@@ -133,3 +133,12 @@ def test_a_vocabulary_may_have_fewer_tokens_than_are_tried():
     scored_BT, _ = token_logprobs(model, batch, 1.0)
     for completion, row_T in zip(done, scored_BT.tolist(), strict=True):
         assert completion.logprobs == pytest.approx(row_T[: len(completion.token_ids)], abs=1e-5)
+
+
+def test_a_gpu_with_room_takes_larger_chunks():
+    sizes = [head.max_logits(free << 30) for free in (1, 3, 4, 8, 14, 60)]
+    assert sizes == [1 << 27] * 3 + [1 << 28, 1 << 29, 1 << 29]
+    assert head.max_logits(None) == 1 << 27
+    assert all(
+        size * 14 * 2 <= free << 30 for size, free in zip(sizes[3:], (8, 14, 60), strict=True)
+    )

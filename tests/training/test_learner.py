@@ -121,6 +121,35 @@ def test_first_loss_is_that_of_the_values_alone(policy):
     assert 0 < metrics["entropy"] < math.log(258)
 
 
+@pytest.mark.parametrize("algorithm", GROUPED[1:], ids=lambda each: type(each).__name__)
+def test_where_the_engine_rounds_ratios_are_to_the_trainers_own_logprobs(policy, algorithm):
+    generator = torch.Generator().manual_seed(0)
+    answers = make_answers(policy)
+    noise = [0.3 * torch.randn(len(a.completion.logprobs), generator=generator) for a in answers]
+
+    def reported(answer, added):
+        logprobs = tuple(
+            x + float(y) for x, y in zip(answer.completion.logprobs, added, strict=True)
+        )
+        return replace(answer, completion=replace(answer.completion, logprobs=logprobs))
+
+    rounded = [reported(a, n) for a, n in zip(answers, noise, strict=True)]
+
+    def learnt(given, engine):
+        trained = trainable_copy(policy)
+        config = make_config(minibatches=2, lr=1e-3, engine=engine)
+        metrics = Learner(trained, policy, algorithm, config, 1.0).update(given, 1.0, Stopwatch())
+        return torch.cat([p.detach().flatten() for p in trained.model.parameters()]), metrics
+
+    weights, metrics = learnt(rounded, "vllm")
+    assert torch.equal(weights, learnt(answers, "vllm")[0])
+    assert not torch.equal(learnt(rounded, "hf")[0], learnt(answers, "hf")[0])
+    group = algorithm.samples_per_prompt
+    first = noise[: 12 // group // 2 * group]  # those of the first mini-batch
+    expected = sum(float(n.sum()) for n in first) / len(first)
+    assert metrics["engine_kl"] == pytest.approx(expected, abs=1e-4)
+
+
 def test_update_raises_what_was_rewarded(policy):
     answers = with_values(make_answers(policy), [0.5] * 12)
     trained = trainable_copy(policy)

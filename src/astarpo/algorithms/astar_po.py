@@ -31,6 +31,7 @@ class AStarPO(Algorithm):
     beta: float
 
     needs_values = True
+    reads_sampled = False
 
     def prepare(self, rollout: Rollout) -> Rollout:
         """Adds the advantages r - V^*, [B], which the log-ratio is regressed onto."""

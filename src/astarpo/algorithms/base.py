@@ -23,8 +23,10 @@ class Rollout:
     Attributes:
         mask_BT: [B, T], True on the response's own tokens, its terminal stop id included.
         rewards_B: [B] what the verifier gave.
-        sampled_logprobs_BT: [B, T] of the policy that sampled, as its engine reported them.
+        sampled_logprobs_BT: [B, T] of the policy that sampled: as its engine reported them, or
+            computed by the trainer before its first update where the engine rounds otherwise.
         ref_logprobs_BT: [B, T] of the reference policy.
+        engine_logprobs_BT: [B, T] what the engine reported, where the trainer computed those above.
         values_B: [B] V* of each sequence's prompt, where the run has a value table; its running
             value, where the algorithm has those.
         critic_BT: [B, T] the critic's value of the state before each token, before any update of
@@ -42,6 +44,7 @@ class Rollout:
     ref_logprobs_BT: Tensor
     values_B: Tensor | None = None
     critic_BT: Tensor | None = None
+    engine_logprobs_BT: Tensor | None = None
     advantages: Tensor | None = None
     returns_BT: Tensor | None = None
     is_reference: bool = False
@@ -98,12 +101,15 @@ class Algorithm(ABC):
         needs_critic: Whether it reads the critic's values.
         running: How the values it reads run along with the policy, and with them how often each
             prompt is drawn; None where they stay V*, and every prompt comes equally often.
+        reads_sampled: Whether it reads `Rollout.sampled_logprobs_BT`, as ratios to the policy that
+            sampled do.
     """
 
     coupled: int = 1
     needs_values: bool = False
     needs_critic: bool = False
     running: RunningValue | None = None
+    reads_sampled: bool = True
 
     @property
     def samples_per_prompt(self) -> int:

@@ -41,7 +41,8 @@ def chat(
     max_new_tokens: int | None = None,
     seed: int = 0,
     device: Literal["auto", "cpu", "cuda"] = "auto",
-    engine: Literal["hf", "generate"] = "hf",
+    engine: Literal["auto", "vllm", "hf", "generate"] = "auto",
+    engine_memory: float | None = None,
     max_sequences: int = 256,
     grade_workers: int = 2,
     grade_timeout: float = 5.0,
@@ -58,8 +59,10 @@ def chat(
         max_new_tokens: Longest answer, in tokens; it is cut there; else as in training.
         seed: Seed of the sampled answers and of what random picks.
         device: Where models run; auto takes the GPU where there is one.
-        engine: What samples responses: hf is this package's own loop; generate is that of
-            transformers, slower, for any model.
+        engine: What samples responses: vllm is the fastest on a GPU; hf is this package's own loop;
+            generate is that of transformers, slower, for any model; auto takes vllm on a GPU where
+            it is installed, else hf.
+        engine_memory: Share of a GPU's memory that vllm takes; else .9, and .5 in training.
         max_sequences: Responses that are sampled at the same time.
         grade_workers: Processes that judge responses.
         grade_timeout: Seconds of CPU time to judge one response; after them its verdict is timeout.
@@ -204,7 +207,8 @@ def estimate(
     profile: bool = False,
     seed: int = 0,
     device: Literal["auto", "cpu", "cuda"] = "auto",
-    engine: Literal["hf", "generate"] = "hf",
+    engine: Literal["auto", "vllm", "hf", "generate"] = "auto",
+    engine_memory: float | None = None,
     max_sequences: int = 256,
     grade_workers: int = 2,
     grade_timeout: float = 5.0,
@@ -246,8 +250,10 @@ def estimate(
             profile/table.txt in out.
         seed: Seed of the sampled responses.
         device: Where models run; auto takes the GPU where there is one.
-        engine: What samples responses: hf is this package's own loop; generate is that of
-            transformers, slower, for any model.
+        engine: What samples responses: vllm is the fastest on a GPU; hf is this package's own loop;
+            generate is that of transformers, slower, for any model; auto takes vllm on a GPU where
+            it is installed, else hf.
+        engine_memory: Share of a GPU's memory that vllm takes; else .9, and .5 in training.
         max_sequences: Responses that are sampled at the same time.
         grade_workers: Processes that judge responses.
         grade_timeout: Seconds of CPU time to judge one response; after them its verdict is timeout.
@@ -294,7 +300,8 @@ def evaluate(
     top_p: float = 1.0,
     seed: int = 0,
     device: Literal["auto", "cpu", "cuda"] = "auto",
-    engine: Literal["hf", "generate"] = "hf",
+    engine: Literal["auto", "vllm", "hf", "generate"] = "auto",
+    engine_memory: float | None = None,
     max_sequences: int = 256,
     grade_workers: int = 2,
     grade_timeout: float = 5.0,
@@ -328,8 +335,10 @@ def evaluate(
         top_p: The k samples are drawn from the likeliest tokens of this total probability.
         seed: Seed of the sampled responses.
         device: Where models run; auto takes the GPU where there is one.
-        engine: What samples responses: hf is this package's own loop; generate is that of
-            transformers, slower, for any model.
+        engine: What samples responses: vllm is the fastest on a GPU; hf is this package's own loop;
+            generate is that of transformers, slower, for any model; auto takes vllm on a GPU where
+            it is installed, else hf.
+        engine_memory: Share of a GPU's memory that vllm takes; else .9, and .5 in training.
         max_sequences: Responses that are sampled at the same time.
         grade_workers: Processes that judge responses.
         grade_timeout: Seconds of CPU time to judge one response; after them its verdict is timeout.
@@ -672,6 +681,7 @@ def train(
     micro_batch_tokens: int = 8192,
     gradient_checkpointing: bool = False,
     reference_offload: bool = False,
+    fp32_head: bool = False,
     lora_rank: int | None = None,
     lora_alpha: int | None = None,
     eval_problems: ProblemsLike | None = None,
@@ -701,7 +711,8 @@ def train(
     critic_lr: float = 1e-05,
     critic_warmup_steps: int = 0,
     device: Literal["auto", "cpu", "cuda"] = "auto",
-    engine: Literal["hf", "generate"] = "hf",
+    engine: Literal["auto", "vllm", "hf", "generate"] = "auto",
+    engine_memory: float | None = None,
     max_sequences: int = 256,
     grade_workers: int = 2,
     grade_timeout: float = 5.0,
@@ -756,6 +767,9 @@ def train(
             memory, more time.
         reference_offload: Keep the reference's weights in the host's memory while the GPU does not
             need them.
+        fp32_head: Compute the logits in float32 where all else is computed in bfloat16, in the
+            trainer and in the engine alike: their log-probs then differ less, at some time and
+            memory.
         lora_rank: Train a LoRA adapter of this rank; else all weights.
         lora_alpha: The adapter is multiplied by lora_alpha / lora_rank; else by 2.
         eval_problems: Held-out problems to answer while training, outside the measured time, given
@@ -801,8 +815,10 @@ def train(
         critic_lr: Peak learning rate of the critic.
         critic_warmup_steps: First steps, in which the critic alone is trained.
         device: Where models run; auto takes the GPU where there is one.
-        engine: What samples responses: hf is this package's own loop; generate is that of
-            transformers, slower, for any model.
+        engine: What samples responses: vllm is the fastest on a GPU; hf is this package's own loop;
+            generate is that of transformers, slower, for any model; auto takes vllm on a GPU where
+            it is installed, else hf.
+        engine_memory: Share of a GPU's memory that vllm takes; else .9, and .5 in training.
         max_sequences: Responses that are sampled at the same time.
         grade_workers: Processes that judge responses.
         grade_timeout: Seconds of CPU time to judge one response; after them its verdict is timeout.

@@ -132,9 +132,16 @@ class ComputeConfig(Config):
         "auto"
     )
     """Where models run; auto takes the GPU where there is one."""
-    engine: Annotated[Literal["hf", "generate"], declare(Group.SAMPLING)] = "hf"
-    """What samples responses: hf is this package's own loop; generate is that of transformers,
-    slower, for any model."""
+    engine: Annotated[
+        Literal["auto", "vllm", "hf", "generate"], declare(Group.SAMPLING, on_resume="steering")
+    ] = "auto"
+    """What samples responses: vllm is the fastest on a GPU; hf is this package's own loop; generate
+    is that of transformers, slower, for any model; auto takes vllm on a GPU where it is installed,
+    else hf."""
+    engine_memory: Annotated[float | None, declare(Group.BATCHES, on_resume="free", gt=0, lt=1)] = (
+        None
+    )
+    """Share of a GPU's memory that vllm takes; else .9, and .5 in training."""
     max_sequences: Annotated[int, declare(Group.BATCHES, ge=1)] = 256
     """Responses that are sampled at the same time."""
     grade_workers: GradeWorkers = 2

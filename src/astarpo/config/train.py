@@ -163,6 +163,9 @@ class TrainConfig(ComputeConfig, AlgorithmConfig):
     """Compute activations a second time instead of keeping them: less memory, more time."""
     reference_offload: Annotated[bool, declare(Group.BATCHES, on_resume="free")] = False
     """Keep the reference's weights in the host's memory while the GPU does not need them."""
+    fp32_head: Annotated[bool, declare(Group.BATCHES)] = False
+    """Compute the logits in float32 where all else is computed in bfloat16, in the trainer and in
+    the engine alike: their log-probs then differ less, at some time and memory."""
     lora_rank: Annotated[int | None, declare(Group.BATCHES, ge=1)] = None
     """Train a LoRA adapter of this rank; else all weights."""
     lora_alpha: Annotated[int | None, declare(Group.BATCHES, ge=1)] = None

@@ -10,7 +10,7 @@ Shapes: _B rows being decoded, _P prompts, _L their columns, _R response tokens 
 """
 
 from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Self
 
 import torch
@@ -18,7 +18,7 @@ import transformers
 from torch import Tensor
 from transformers import DynamicCache
 
-from astarpo.engines.base import Request, Sampling
+from astarpo.engines.base import Request, Sampling, refuse_unfit
 from astarpo.engines.branching.attention import NAME
 from astarpo.engines.branching.cache import survivors
 from astarpo.engines.decoding import DecodingWay, branch_off, make_plan, read, read_next
@@ -71,10 +71,15 @@ class HFEngine:
     def __exit__(self, *error: object) -> None:
         """Has nothing to give back: the model is the caller's."""
 
-    def sync(self, policy: Policy) -> None:
+    def sync(self, policy: Policy) -> dict[str, float]:
         """Refuses another policy than the one sampled from; there is nothing to copy."""
         if policy.model is not self.policy.model:
             raise ValueError("this engine samples from the module that it was opened with")
+        return {}
+
+    def resting(self) -> AbstractContextManager[None]:
+        """Has no memory of its own between two calls."""
+        return nullcontext()
 
     @torch.no_grad()
     def generate(
@@ -86,11 +91,10 @@ class HFEngine:
         """Completes every request, in order; see `Engine.generate`.
 
         Raises:
-            ValueError: A prompt is empty.
+            ValueError: A prompt is empty or holds an id that the model does not have.
             UserError: No way of decoding gives the log-probs of a forward pass over what it wrote.
         """
-        if not all(request.prompt_ids for request in requests):
-            raise ValueError("a prompt is empty: there is no token to predict the first one from")
+        refuse_unfit(requests, sampling, self.policy.vocabulary_size)
         by_length = sorted(range(len(requests)), key=lambda i: len(requests[i].prompt_ids))
         completions: dict[int, Completion] = {}
         for start in range(0, len(by_length), self.max_sequences):

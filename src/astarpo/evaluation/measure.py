@@ -1,7 +1,7 @@
 """One policy on one set of problems: its answers, their scores, and what is written of them."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -53,7 +53,8 @@ class Measurement:
 
 
 def measure(
-    policy: Policy,
+    vocabulary: Vocabulary,
+    load: Callable[[], Policy],
     engine: Engine,
     prompts: Sequence[Prompt],
     config: EvaluateConfig,
@@ -64,13 +65,22 @@ def measure(
 
     Problems with choices are answered by the policy's likelihood of each, others greedily and with
     `config.samples` samples. The two kinds are not mixed.
+
+    Args:
+        vocabulary: The policy's.
+        load: Gives the policy itself, which only problems with choices need.
+        engine: Samples from it.
+        prompts: What to answer.
+        config: How.
+        grader: Judges.
+        stopwatch: Gets the phases.
     """
     if answered_by_choice([prompt.problem for prompt in prompts]):
-        with stopwatch.phase("choices"):
-            picked = pick_choices(policy, prompts, config.prompt_format)
+        with stopwatch.phase("choices"), engine.resting():
+            picked = pick_choices(load(), prompts, config.prompt_format)
         scores = {n: mean_score([a.verdict.reward for a in row]) for n, row in picked.items()}
         return Measurement(scores, [(n, 0, answer) for n, row in picked.items() for answer in row])
-    greedy_P, sampled_PK = answer_all(policy.vocabulary, engine, prompts, config, grader, stopwatch)
+    greedy_P, sampled_PK = answer_all(vocabulary, engine, prompts, config, grader, stopwatch)
     answers = [("greedy", 0, answer) for answer in greedy_P]
     answers += [("sampled", k, a) for row in sampled_PK for k, a in enumerate(row)]
     return Measurement(score_answers(greedy_P, sampled_PK), answers, sampled_PK)

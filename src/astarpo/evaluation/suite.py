@@ -7,14 +7,15 @@ JSON file as soon as it is there, so the same command goes on after the last fin
 import hashlib
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 
 from astarpo.config import EvaluateConfig
-from astarpo.engines import open_engine
+from astarpo.engines import choose_engine, load_engine, require_engine
 from astarpo.engines.base import Engine
 from astarpo.evaluation.measure import measure, write_answers
 from astarpo.grading.grader import Grader
@@ -82,16 +83,19 @@ def evaluate_suite(config: EvaluateConfig) -> dict[str, Any]:
     if prompts:
         # Marks the folder of the answers as this suite's, should the first benchmark be cut short.
         write_json(config.out, result)
-        policy = load_policy(config.model, device, vocabulary)
+        protocols, config = SUITES[config.suite], choose_engine(config)
+        load = cache(partial(load_policy, config.model, device, vocabulary))
+        every = [prompt for of_benchmark in prompts.values() for prompt in of_benchmark]
+        context = max(len(prompt.token_ids) for prompt in every) + config.max_new_tokens
         with (
-            open_engine(config, policy) as engine,
+            load_engine(config, vocabulary, load, context) as engine,
             Grader(config.grade_workers, config.grade_timeout) as grader,
         ):
             result["engine"] = dict(engine.facts)
             for name, of_benchmark in prompts.items():
-                protocol = SUITES[config.suite][name]
+                protocol = protocols[name]
                 logger.info(f"{name}: {len(of_benchmark)} problems, {protocol.says}")
-                entry = _run(name, protocol, of_benchmark, policy, engine, config, grader)
+                entry = _run(name, protocol, of_benchmark, vocabulary, load, engine, config, grader)
                 finished[name] = _identity(name, problems[name]) | entry
                 write_json(config.out, result)
                 tell_verdicts(name, entry["statuses"], entry["truncated_share"])
@@ -120,6 +124,7 @@ def prepare(config: EvaluateConfig) -> Prepared:
         raise UserError("--suite brings its own problems and takes no --problems or --reference")
     names = _chosen(config.benchmarks, SUITES[config.suite])
     check_file(config.out, overwrite=True, suffix=".json")
+    require_engine(config)
     if config.overwrite or not config.out.exists():
         sources = list(config.suite_sources.glob("*")) if config.suite_sources else []
         for name in names:
@@ -260,7 +265,8 @@ def _run(
     name: str,
     protocol: Protocol,
     prompts: Sequence[Prompt],
-    policy: Policy,
+    vocabulary: Vocabulary,
+    load: Callable[[], Policy],
     engine: Engine,
     config: EvaluateConfig,
     grader: Grader,
@@ -269,7 +275,7 @@ def _run(
     stopwatch = Stopwatch()
     sampling = {"samples": protocol.samples, "temperature": 1.0, "top_p": 1.0}
     config = config.model_copy(update=sampling)
-    measured = measure(policy, engine, prompts, config, grader, stopwatch)
+    measured = measure(vocabulary, load, engine, prompts, config, grader, stopwatch)
     answers = _answers_file(config, name)
     write_answers(answers, measured.answers)
     return {

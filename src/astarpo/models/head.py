@@ -19,6 +19,10 @@ from astarpo.models.agreement import gap, tell_slower, tolerance
 # Logits of a chunk, 512 MB in fp32. Smaller chunks add up the weight's gradient more often.
 MAX_LOGITS = 1 << 27
 
+# On a GPU a chunk may be four times as large where there is room: each reads the output layer's
+# weights anew, and adds a part to their gradient. Bytes of a logit, its gradient and entropy.
+_MOST_LOGITS, _LOGIT_BYTES = 1 << 29, 14
+
 # Tokens to try a model out on, and a value that is large both for hidden states and for logits.
 _TRIED, _LARGE = 8, 100.0
 
@@ -43,7 +47,8 @@ def score_hidden(
     head: nn.Linear, hidden_NH: Tensor, ids_N: Tensor, temperature: float, *, entropy: bool
 ) -> tuple[Tensor, Tensor]:
     """Scores tokens as `score` does, chunk by chunk of what the output layer is applied to."""
-    chunk = max(1, MAX_LOGITS // head.out_features)
+    free = torch.cuda.mem_get_info(hidden_NH.device)[0] if hidden_NH.is_cuda else None
+    chunk = max(1, max_logits(free) // head.out_features)
 
     def score_chunk(part_NH: Tensor, part_N: Tensor) -> tuple[Tensor, Tensor]:
         return score(head(part_NH), part_N, temperature, entropy=entropy)
@@ -58,6 +63,18 @@ def score_hidden(
         ]
     logprobs, entropies = zip(*scored, strict=True)
     return torch.cat(logprobs), torch.cat(entropies)
+
+
+def max_logits(free_bytes: int | None) -> int:
+    """How many logits to hold at once: a power of two, at most half of the memory that is free.
+
+    Args:
+        free_bytes: Of a GPU's memory; None for a CPU, on which larger chunks are not faster.
+    """
+    if free_bytes is None:
+        return MAX_LOGITS
+    room = max(1, free_bytes // (2 * _LOGIT_BYTES))
+    return min(_MOST_LOGITS, max(MAX_LOGITS, 1 << (room.bit_length() - 1)))
 
 
 def score(

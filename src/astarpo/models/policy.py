@@ -12,6 +12,7 @@ from torch import nn
 
 from astarpo.models.batch import TokenBatch, collate
 from astarpo.models.folder import load_part, quiet_transformers
+from astarpo.models.fp32_head import Float32Linear, take_float32_head
 from astarpo.models.vocabulary import Vocabulary, load_vocabulary
 from astarpo.types import UserError
 
@@ -39,6 +40,11 @@ class Policy:
         """Where the weights are."""
         return next(self.model.parameters()).device
 
+    @property
+    def vocabulary_size(self) -> int:
+        """How many token ids the model has, which may be more than its tokenizer uses."""
+        return self.model.get_input_embeddings().weight.shape[0]
+
     @contextmanager
     def autocast(self) -> Iterator[None]:
         """Context in which the model computes, the same for sampling, reference and update."""
@@ -59,6 +65,7 @@ def load_policy(
     vocabulary: Vocabulary | None = None,
     *,
     trainable: bool = False,
+    fp32_head: bool = False,
 ) -> Policy:
     """Loads a policy with fp32 weights; on CUDA it computes in bf16 (see `round_linears`).
 
@@ -67,6 +74,7 @@ def load_policy(
         device: Where to put it.
         vocabulary: The model's, where it is loaded already.
         trainable: Whether its parameters take gradients.
+        fp32_head: Whether its output layer computes in float32 all the same.
 
     Raises:
         UserError: It cannot be found or does not load.
@@ -78,6 +86,8 @@ def load_policy(
     vocabulary = vocabulary or load_vocabulary(name)
     load = AutoModelForCausalLM.from_pretrained
     model = load_part(name, "model", load, dtype=torch.float32, use_safetensors=True)
+    if fp32_head:
+        take_float32_head(model)
     return make_policy(model.to(device), vocabulary, trainable=trainable)
 
 
@@ -106,7 +116,7 @@ def round_linears(model: nn.Module, dtype: torch.dtype) -> None:
         dtype: Autocast's.
     """
     for layer in model.modules():
-        if isinstance(layer, nn.Linear):
+        if isinstance(layer, nn.Linear) and not isinstance(layer, Float32Linear):
             for name, weight in list(layer.named_parameters(recurse=False)):
                 setattr(layer, name, nn.Parameter(weight.to(dtype), requires_grad=False))
 

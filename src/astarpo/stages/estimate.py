@@ -13,17 +13,19 @@ import logging
 import math
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from astarpo.config import EstimateConfig, ImportValuesConfig
-from astarpo.engines import load_engine
+from astarpo.engines import choose_engine, load_engine
 from astarpo.engines.base import Engine, Sampling
 from astarpo.grading.grader import Grader
 from astarpo.grading.reward import reward_file
 from astarpo.grading.verdicts import warn_of_verdicts
+from astarpo.models.policy import load_policy
 from astarpo.models.vocabulary import Vocabulary
 from astarpo.reports.plots import plot_values
 from astarpo.rollout import roll_out
@@ -46,7 +48,7 @@ from astarpo.values.manifest import TABLE_MARKS, require_fit, started_manifest
 from astarpo.values.plan import missing_shards, sampling_fingerprint
 from astarpo.values.rejudge import rejudge
 from astarpo.values.rounds import Limit, Round, rounds
-from astarpo.values.shards import Sample
+from astarpo.values.shards import Sample, shard_name
 from astarpo.values.shrinkage import Shrunk
 from astarpo.values.summary import column_counts, describe, summarize_samples, summarize_values
 from astarpo.values.table import ValueTable
@@ -69,15 +71,19 @@ def estimate(config: EstimateConfig, problems: list[Problem] | None = None) -> V
 
     Raises:
         UserError: An input is wrong, the table there does not fit, or most samples are truncated.
+        EngineStopped: The engine failed; the table keeps its finished shards.
     """
     given = problems
     problems, prompts, _, vocabulary, device = prepare(config, given)
+    config = choose_engine(config)
     fingerprint = sampling_fingerprint(config, problems, config.seed)
     where = OneProcess(device)
+    load = partial(load_policy, config.model, where.device, vocabulary)
+    context = max(len(prompt.token_ids) for prompt in prompts) + config.max_new_tokens
     with (
         folder_lock(config.out),
         # The engine comes first: a table is not bound to a model that cannot be loaded.
-        load_engine(config, config.model, vocabulary, where.device) as engine,
+        load_engine(config, vocabulary, load, context) as engine,
     ):
         facts = {"model": config.model, "package_version": package_version()}
         facts |= {"engine": dict(engine.facts)}
@@ -183,6 +189,7 @@ def _sample_missing(
             prompts = [prompt for prompt, _ in shard]
             seeds = [derive_seed(config.seed, "stage1", p.problem.id, n) for p, n in shard]
             begin_step()
+            _record_engine(table, shard, engine)
             answers = roll_out(
                 vocabulary, engine, grader, prompts, seeds, sampling, stopwatch, progress.advance
             )
@@ -191,6 +198,17 @@ def _sample_missing(
             table.set_facts(seconds=stopwatch.seconds, peak_memory_gib=peak)
             reasons.update(answer.completion.finish_reason for answer in answers)
             _refuse_truncation(reasons, config)
+
+
+def _record_engine(table: ValueTable, shard: Sequence[tuple[Prompt, int]], engine: Engine) -> None:
+    """Writes into the manifest which engine samples a shard, before it does.
+
+    The samples of different engines follow one distribution, and so one table may hold both. Only
+    those of one engine are the same bytes when they are sampled again.
+    """
+    name = shard_name([prompt.problem.id for prompt, _ in shard], [n for _, n in shard])
+    made_by = "{name} ({version}, {dtype})".format_map(engine.facts)
+    table.set_facts(shard_engines=table.manifest.get("shard_engines", {}) | {name: made_by})
 
 
 def _refuse_truncation(reasons: Counter[str], config: EstimateConfig) -> None:

@@ -2,13 +2,14 @@
 
 import logging
 from collections.abc import Sequence
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from astarpo.config import EvaluateConfig
-from astarpo.engines import open_engine
+from astarpo.engines import choose_engine, load_engine
 from astarpo.evaluation.choices import MICRO_BATCH_TOKENS
 from astarpo.evaluation.measure import answered_by_choice, holds_answers, measure, write_answers
 from astarpo.evaluation.scores import Score, mean_score
@@ -53,19 +54,22 @@ def evaluate(config: EvaluateConfig, problems: list[Problem] | None = None) -> d
     if given is not None and config.problems is not None:
         check_file(config.problems, overwrite=config.overwrite)
     problems, prompts, verifiers, vocabulary, device = prepare(config, given)
-    policy = load_policy(config.model, device, vocabulary)
-    reference = None
-    if config.reference:  # whose token ids are known to mean the same
-        reference = load_policy(config.reference, device, vocabulary)
+    config = choose_engine(config)
+    load = cache(partial(load_policy, config.model, device, vocabulary))
+    # Its token ids are known to mean the same.
+    load_reference = cache(partial(load_policy, str(config.reference), device, vocabulary))
+    if config.reference and config.engine != "vllm":  # which needs the memory while it samples
+        load_reference()
     stopwatch = Stopwatch()
+    context = max(len(prompt.token_ids) for prompt in prompts) + config.max_new_tokens
     with (
-        open_engine(config, policy) as engine,
+        load_engine(config, vocabulary, load, context) as engine,
         Grader(config.grade_workers, config.grade_timeout, config.trust_reward) as grader,
     ):
-        measured = measure(policy, engine, prompts, config, grader, stopwatch)
-    if reference and measured.sampled_PK:
+        measured = measure(vocabulary, load, engine, prompts, config, grader, stopwatch)
+    if config.reference and measured.sampled_PK:
         with stopwatch.phase("reference"):
-            kl = kl_scores(policy, reference, measured.sampled_PK, config.temperature)
+            kl = kl_scores(load(), load_reference(), measured.sampled_PK, config.temperature)
         measured.scores.update(kl)
     result: dict[str, Any] = {
         "model": config.model,

@@ -6,6 +6,7 @@ from typing import NamedTuple
 import torch
 
 from astarpo.config import EstimateConfig, EvaluateConfig
+from astarpo.engines import require_engine
 from astarpo.grading.fingerprint import verifier_fingerprint
 from astarpo.models.policy import pick_device
 from astarpo.models.prompts import open_prompts
@@ -36,9 +37,10 @@ def prepare_prompts(config: EstimateConfig | EvaluateConfig, problems: list[Prob
     """Renders problems and checks that they can be judged.
 
     Raises:
-        UserError: A verifier, the device or the model is missing, or no prompt fits.
+        UserError: A verifier, the engine, the device or the model is missing, or no prompt fits.
     """
     problems = problems[: config.limit]
+    require_engine(config)
     device = pick_device(config.device)
     verifiers = verifier_fingerprint(problems, config.trust_reward)
     vocabulary = load_vocabulary(config.model)

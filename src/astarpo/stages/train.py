@@ -11,7 +11,7 @@ from contextlib import closing
 from typing import Any, NamedTuple
 
 from astarpo.config import TrainConfig
-from astarpo.engines import open_engine
+from astarpo.engines import choose_engine, open_engine
 from astarpo.engines.base import Engine
 from astarpo.grading.grader import Grader
 from astarpo.grading.reward import reward_file
@@ -42,7 +42,7 @@ from astarpo.training.opening import open_learner, require_parts
 from astarpo.training.schedule import lr_scale, step_prompts
 from astarpo.training.sharding import OneProcess
 from astarpo.training.stage1 import rollout_metrics
-from astarpo.types import Answer, Problem, StopTraining, TrainingStopped
+from astarpo.types import Answer, EngineStopped, Problem, StopTraining, TrainingStopped
 
 logger = logging.getLogger("astarpo")
 
@@ -80,16 +80,20 @@ def train(config: TrainConfig, given: Given | None = None) -> dict[str, Any]:
     """
     given = given or Given()
     inputs = prepare(config, given)
+    config = choose_engine(config)
     with folder_lock(config.out):
         run = RunLog(config.out, config, resume=config.resume)
         training = Training(config, inputs, run, given.on_step)
         _write_given(config, given)
-        with open_engine(config, training.policy) as engine, StopSignal():
+        context = inputs.longest_prompt + inputs.text.max_new_tokens
+        with open_engine(config, training.policy, context) as engine, StopSignal():
             try:
                 training.go(engine)
             except StopRequested:
                 return training.stop(engine)
             except TrainingStopped as error:
+                if isinstance(error, EngineStopped):
+                    training.save()  # the policy is whole
                 training.summarize(engine, completed=False, reason=str(error))
                 raise
         return training.finish(engine)
@@ -196,17 +200,22 @@ class Training:
         config, step = self._config, self._step + 1
         scale = lr_scale(step, self._inputs.num_steps, config)
         critic_only = step <= config.critic_warmup_steps and self._inputs.algorithm.needs_critic
-        losses = self._learner.update(answers, scale, clock, critic_only=critic_only)
-        engine.sync(self.policy)
+        with engine.resting():
+            losses = self._learner.update(answers, scale, clock, critic_only=critic_only)
         row = {"step": step, "lr": config.lr * scale, **losses, **answer_metrics(answers)}
         if self._inputs.stage1:
             row |= rollout_metrics(answers)
             if self._stage1 and not self._stage1.goes_on_after([row]):
                 self._stage1 = None
-        row |= cost_metrics(clock, row["tokens"])
-        row |= {"decoding": engine.facts.get("decoding"), "forward": latest_way(self.policy.model)}
-        self._run.log_metrics(row)
-        self._step = step
+        try:
+            with clock.phase("update"):
+                row |= engine.sync(self.policy)
+        finally:  # Even where the engine fails, the step is made.
+            row |= cost_metrics(clock, row["tokens"])
+            row |= {name: engine.facts.get(name) for name in ("name", "decoding")}
+            row |= {"engine": row.pop("name"), "forward": latest_way(self.policy.model)}
+            self._run.log_metrics(row)
+            self._step = step
         return row
 
     def _evaluate_if_due(self, engine: Engine, grader: Grader) -> None:
@@ -235,9 +244,13 @@ class Training:
             asked = True
         self._is_ended = self._where.any(asked)
 
+    def save(self) -> None:
+        """Saves a checkpoint of the last step that was made."""
+        self._checkpoints.save(self._step)
+
     def stop(self, engine: Engine) -> dict[str, Any]:
         """Saves a run that a signal has stopped; returns its summary."""
-        self._checkpoints.save(self._step)
+        self.save()
         logger.warning(f"stopped after {self._checkpoints.saved_step} steps; --resume goes on")
         return self.summarize(engine, completed=False)
 

@@ -70,6 +70,11 @@ class Inputs:
     num_steps: int
     stage1: Stage1Rollouts | None
 
+    @property
+    def longest_prompt(self) -> int:
+        """Tokens of the longest prompt, held-out ones included."""
+        return max(len(prompt.token_ids) for prompt in (*self.prompts, *self.held_out))
+
 
 def open_inputs(
     config: TrainConfig,

@@ -89,6 +89,10 @@ class Learner:
         self._recomputing = Recomputing(trained if config.gradient_checkpointing else [])
         self._parked = ParkedWeights(reference.model) if config.reference_offload else None
         self._warned = False
+        # In bf16, or in kernels of its own, an engine rounds otherwise than the trainer: clipping
+        # ratios to what it reports would act on rounding.
+        engine_rounds = policy.autocast_dtype is not None or config.engine == "vllm"
+        self._scores_sampled = algorithm.reads_sampled and engine_rounds
 
     def update(
         self,
@@ -153,20 +157,19 @@ class Learner:
             if logprobs := answer.completion.logprobs:
                 sampled_BT[row, : lengths[row]] = torch.tensor(logprobs)
         sampled_BT = sampled_BT.to(self.policy.device)
-        ref_BT = torch.zeros_like(sampled_BT)
+        engine_BT = None
         critic_BT = torch.zeros_like(sampled_BT) if self.critic is not None else None
         mask_BT = torch.zeros_like(sampled_BT, dtype=torch.bool)
+        for part in parts:
+            mask_BT[part.index_B, : part.tokens.mask_BT.shape[1]] = part.tokens.mask_BT
         at_hand = self._parked.in_use() if self._parked else nullcontext()
-        with stopwatch.phase("reference"), at_hand, self.reference.autocast():
-            for part in parts:
-                check_stop()
-                width = part.tokens.mask_BT.shape[1]
-                mask_BT[part.index_B, :width] = part.tokens.mask_BT
-                ref_BT[part.index_B, :width], _ = token_logprobs(
-                    self.reference.model, part.tokens, self._temperature
-                )
+        with stopwatch.phase("reference"), at_hand:
+            ref_BT = self._logprobs(self.reference, parts, sampled_BT)
         if is_from_stage1(answers):
             sampled_BT = ref_BT  # The reference it was that sampled.
+        elif self._scores_sampled:
+            with stopwatch.phase("update"):
+                engine_BT, sampled_BT = sampled_BT, self._logprobs(self.policy, parts, sampled_BT)
         if critic_BT is not None:
             with stopwatch.phase("update"):
                 for part in parts:
@@ -182,10 +185,23 @@ class Learner:
                 ref_logprobs_BT=ref_BT,
                 values_B=self._values(answers),
                 critic_BT=critic_BT,
+                engine_logprobs_BT=engine_BT,
                 mean_length=sum(lengths) / len(lengths),
                 is_reference=is_from_stage1(answers),
             )
         )
+
+    def _logprobs(self, policy: Policy, parts: Sequence[MicroBatch], like_BT: Tensor) -> Tensor:
+        """[B, T] a policy's log-probs of a whole rollout, without gradients."""
+        logprobs_BT = torch.zeros_like(like_BT)
+        with policy.autocast():
+            for part in parts:
+                check_stop()
+                width = part.tokens.mask_BT.shape[1]
+                logprobs_BT[part.index_B, :width], _ = token_logprobs(
+                    policy.model, part.tokens, self._temperature
+                )
+        return logprobs_BT
 
     def _accumulate(
         self,
@@ -224,7 +240,10 @@ class Learner:
                     records["engine_kl"].append(torch.zeros_like(moved_B))
             elif first:
                 records["kl"].append(masked_sum(now_BT - rows.ref_logprobs_BT, mask_BT))
-                records["engine_kl"].append(moved_B)
+                reported_BT = rows.engine_logprobs_BT
+                if reported_BT is None:
+                    reported_BT = rows.sampled_logprobs_BT
+                records["engine_kl"].append(masked_sum(reported_BT - now_BT, mask_BT))
             else:
                 records["drift"].append(moved_B.abs())
 

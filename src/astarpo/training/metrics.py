@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from astarpo.runtime.memory import peak_memory_gib
+from astarpo.runtime.memory import device_memory_gib, peak_memory_gib
 from astarpo.runtime.stopwatch import Stopwatch
 from astarpo.types import STATUSES, Answer
 
@@ -55,6 +55,7 @@ def cost_metrics(stopwatch: Stopwatch, num_tokens: float) -> dict[str, float]:
         "seconds": total,
         "tokens_per_second": num_tokens / total,
         "peak_memory_gib": peak_memory_gib(),
+        **device_memory_gib(),
     }
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 
 from astarpo.config import TrainConfig
+from astarpo.engines import require_engine
 from astarpo.models.critic import load_critic
 from astarpo.models.lora import adapt, require_lora
 from astarpo.models.policy import Policy, load_policy, pick_device
@@ -31,6 +32,7 @@ def require_parts(config: TrainConfig) -> None:
     require_tracker(config.log_to)
     require_optimizer(config.optimizer)
     require_lora(config)
+    require_engine(config)
     pick_device(config.device)
 
 
@@ -78,11 +80,13 @@ def _open_policies(
     config: TrainConfig, checkpoint: Path | None, device: torch.device, vocabulary: Vocabulary
 ) -> tuple[Policy, Policy]:
     """The policy, new or from a checkpoint, and its reference."""
+    fp32 = config.fp32_head
     if config.lora_rank is not None:
-        base = load_policy(config.model, device, vocabulary)
+        base = load_policy(config.model, device, vocabulary, fp32_head=fp32)
         return adapt(base, config, checkpoint / "adapter" if checkpoint else None)
-    reference = load_policy(config.model, device, vocabulary)
+    reference = load_policy(config.model, device, vocabulary, fp32_head=fp32)
     start_from = str(checkpoint / "model") if checkpoint else config.model
     # Both have the reference's vocabulary, so that a resumed run saves the same bytes: a tokenizer
     # that was saved and loaded is not saved as the original was.
-    return load_policy(start_from, device, vocabulary, trainable=True), reference
+    policy = load_policy(start_from, device, vocabulary, trainable=True, fp32_head=fp32)
+    return policy, reference

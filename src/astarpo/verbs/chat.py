@@ -79,6 +79,8 @@ def chat(config: ChatConfig) -> None:
         UserError: The path is no run, it has no trained model, or the problem is not the run's.
     """
     talk = prepare(config)
+    if config.engine == "auto":  # Two engines that start in minutes are too many for a few answers.
+        config = config.model_copy(update={"engine": "hf"})
     device = pick_device(config.device)
     with ExitStack() as stack:
         engines = {}
