@@ -186,7 +186,7 @@ def test_fewer_samples_than_asked_for_are_refused_and_what_is_said_helps(few, wh
         astarpo.train(train_config(few, whole, tmp_path / "run", values_samples=9))
     fewest = ValueTable(whole).num_samples
     config = train_config(few, whole, tmp_path / "run", values_samples=fewest)
-    assert astarpo.train(config)["completed"]
+    assert astarpo.train(config).summary["completed"]
 
 
 def test_export(few, whole, tmp_path, capsys):
@@ -231,7 +231,7 @@ REFUSED = {
     },
     "--target-error shares samples out by how surely V* is known, which estimator plugin does not "
     "say of a problem: give --estimator shrunk too": {"target_error": 0.1, "estimator": "plugin"},
-    "target_error: Input should be greater than 0": {"target_error": 0},
+    "--target-error: Input should be greater than 0": {"target_error": 0},
 }  # fmt: skip
 
 

@@ -113,7 +113,7 @@ def test_both_come_back_by_what_their_cards_say(pushed, ask, hub, settings, tmp_
     done = ask("-m", "huggingface_hub.cli.hf", *words, "--local-dir", tmp_path / "values")
     assert done.returncode == 0, done.stderr
     again = TrainConfig(**settings | {"values": tmp_path / "values"}, out=tmp_path / "run")
-    assert astarpo.train(again)["completed"]
+    assert astarpo.train(again).summary["completed"]
 
 
 def test_a_hub_that_is_not_there_is_one_line(run, monkeypatch, capsys):

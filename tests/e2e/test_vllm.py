@@ -223,10 +223,10 @@ def test_evaluation_samples_with_it(model, run, problems_path, tmp_path):
         model=str(run / "model"), problems=problems_path, out=tmp_path / "e.json", samples=2,
         max_new_tokens=8, device="cpu", engine="vllm", reference=str(model),
     )  # fmt: skip
-    result = astarpo.evaluate(config)
+    result = astarpo.evaluate(config).details
     assert result["engine"]["name"] == "vllm"
     by_hf = config.model_copy(update={"engine": "hf", "out": tmp_path / "hf.json"})
-    expected = astarpo.evaluate(by_hf)
+    expected = astarpo.evaluate(by_hf).details
     greedy = "pass_at_1"  # which depends on no random numbers
     assert result["scores"][greedy] == expected["scores"][greedy]
     assert result["scores"]["kl"]["value"] > 0
@@ -250,7 +250,7 @@ def test_a_suite_opens_it_once(model, tmp_path, monkeypatch):
             suite_sources=tmp_path, out=tmp_path / "scores.json", max_new_tokens=8, device="cpu",
             engine="vllm",
         )
-    )  # fmt: skip
+    ).details  # fmt: skip
     assert result["engine"]["name"] == "vllm"
     assert len(result["benchmarks"]) == 3
     assert len(opened) == 1
