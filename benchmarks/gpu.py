@@ -130,10 +130,10 @@ def updates(bench: Bench) -> None:
         products = shape.body * tokens + shape.head * answered
         flops = 6 * products + 6 * shape.layers * shape.hidden * tokens * length
         small, large = bench.sizes["budgets"]
-        for budget, way in (
-            *((budget, way) for budget in (small, large) for way in ("", "checkpointing")),
-            (small, "compiled"),
-        ):
+        ways = [(budget, way) for budget in (small, large) for way in ("", "checkpointing")]
+        if index:  # Compiling takes a minute: of the larger alone.
+            ways.append((small, "compiled"))
+        for budget, way in ways:
             settings = {"micro_batch_tokens": budget, "compiled": way == "compiled"}
             settings["gradient_checkpointing"] = way == "checkpointing"
 
