@@ -1,7 +1,7 @@
-"""What `gpu.py` measures of vLLM, and the goals that it holds its rows against."""
+"""What `gpu.py` measures of vLLM."""
 
 import statistics
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -65,43 +65,3 @@ def sync(policy: Policy, context: int) -> Row:
         "sync_mean": found[-1]["sync_mean"],
         "sync_max": found[-1]["sync_max"],
     }
-
-
-def goals(record: Mapping[str, Any], shape: str, prompts: int) -> list[Row]:
-    """Each goal with what was measured; a goal whose rows are missing or failed is not met.
-
-    Args:
-        record: Rows by part.
-        shape: The name of the larger model.
-        prompts: Of a step.
-    """
-    rows = {
-        row["row"]: row
-        for part in record.values()
-        if isinstance(part, list)
-        for row in part
-        if "failed" not in row
-    }
-
-    def best(part: str, name: str, keep: Callable[[str], bool] = lambda _: True) -> float | None:
-        values = [row[name] for row in record.get(part, []) if name in row and keep(row["row"])]
-        return max(values, default=None)
-
-    def ratio(name: str, slower: str, faster: str) -> float | None:
-        pair = [rows.get(f"{prompts} prompts, {each}", {}).get(name) for each in (slower, faster)]
-        return pair[0] / pair[1] if all(pair) else None
-
-    saved = ratio("GiB", "A*-PO", "PPO")
-    found = {
-        "stage 1 over bare vLLM": (best("generation", "of bare"), 0.90),
-        "update, share of the matrix peak": (
-            best("update", "of peak", lambda row: row.startswith(shape)),
-            0.35,
-        ),
-        "a step of GRPO(8) over one of A*-PO": (ratio("step s", "GRPO(8)", "A*-PO"), 2.0),
-        "memory saved over PPO": (None if saved is None else 1 - saved, 0.30),
-    }
-    return [
-        {"goal": name, "measured": value, "wanted": wanted, "met": (value or 0.0) >= wanted}
-        for name, (value, wanted) in found.items()
-    ]

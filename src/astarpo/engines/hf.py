@@ -29,6 +29,7 @@ from astarpo.models.attention import attending
 from astarpo.models.logprobs import logprobs_alone
 from astarpo.models.policy import Policy
 from astarpo.runtime.stopping import check_stop
+from astarpo.runtime.transfer import send
 from astarpo.types import Completion, UserError
 
 # Finished rows are dropped once less than this share is live: transformers' own cache copies all
@@ -178,7 +179,7 @@ class HFEngine:
         place = {prompt: i for i, prompt in enumerate(dict.fromkeys(prompts))}
         batch = self.policy.collate([(prompt, ()) for prompt in place])
         ids_PL, mask_PL = batch.input_ids_BS, batch.attention_mask_BS
-        row_B = torch.tensor([place[p] for p in prompts]).to(device)
+        row_B = send(torch.tensor([place[p] for p in prompts]), device)
 
         at_once = len(place)
         if way == "stepwise":

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from astarpo.engines.base import Sampling
 from astarpo.engines.tokens import choose_tokens
 from astarpo.runtime.seeding import uniforms
+from astarpo.runtime.transfer import send
 from astarpo.types import Completion
 
 
@@ -32,7 +33,8 @@ class Rows:
         device, limit = mask_BL.device, sampling.max_new_tokens
         self._sampling = sampling
         self._stop_ids = stop_ids
-        self._noise_RT = torch.from_numpy(np.stack([uniforms(s, limit) for s in seeds])).to(device)
+        noise_RT = torch.from_numpy(np.stack([uniforms(s, limit) for s in seeds]))
+        self._noise_RT = send(noise_RT, device)
         self._tokens_RT = torch.zeros(self._noise_RT.shape, dtype=torch.long, device=device)
         self._logprobs_RT = torch.zeros(self._noise_RT.shape, device=device)
         self._column = 0

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from astarpo.runtime.transfer import send
+
 
 @dataclass(frozen=True)
 class Packed:
@@ -98,12 +100,12 @@ def collate(
     input_ids_BS = torch.tensor(rows, dtype=torch.long)
     mask_BT = before_end_BS[:, prompt_width:]
     return TokenBatch(
-        input_ids_BS=input_ids_BS.to(device),
-        attention_mask_BS=real_BS.long().to(device),
-        position_ids_BS=position_ids_BS.clamp(min=0).to(device),
-        response_ids_BT=input_ids_BS[:, prompt_width:].to(device),
-        mask_BT=mask_BT.to(device),
-        cell_R=mask_BT.flatten().nonzero()[:, 0].to(device),
+        input_ids_BS=send(input_ids_BS, device),
+        attention_mask_BS=send(real_BS.long(), device),
+        position_ids_BS=send(position_ids_BS.clamp(min=0), device),
+        response_ids_BT=send(input_ids_BS[:, prompt_width:], device),
+        mask_BT=send(mask_BT, device),
+        cell_R=send(mask_BT.flatten().nonzero()[:, 0], device),
         packed=_pack(input_ids_BS, position_ids_BS, real_BS, mask_BT, device),
         sequences=tuple((*p, *r) for p, r in zip(prompts, responses, strict=True)),
         starts=tuple(map(len, prompts)),
@@ -152,10 +154,10 @@ def _pack(
     asked_BS = torch.zeros_like(real_BS)
     asked_BS[:, -response_width - 1 : -1] = mask_BT
     return Packed(
-        ids_N=input_ids_BS[real_BS].to(device),
-        positions_N=positions_N.to(device),
-        before_R=asked_BS[real_BS].nonzero()[:, 0].to(device),
+        ids_N=send(input_ids_BS[real_BS], device),
+        positions_N=send(positions_N, device),
+        before_R=send(asked_BS[real_BS].nonzero()[:, 0], device),
         num_rows=num_rows,
-        slot_N=slot_N.to(device),
-        token_K=token_K.to(device),
+        slot_N=send(slot_N, device),
+        token_K=send(token_K, device),
     )

@@ -28,6 +28,7 @@ from astarpo.models.policy import Policy
 from astarpo.models.recomputing import Recomputing
 from astarpo.runtime.stopping import check_stop
 from astarpo.runtime.stopwatch import Stopwatch
+from astarpo.runtime.transfer import send
 from astarpo.training.metrics import standard_error, summarize_records
 from astarpo.training.offload import ParkedWeights
 from astarpo.training.optimizers import make_optimizer
@@ -156,7 +157,7 @@ class Learner:
         for row, answer in enumerate(answers):
             if logprobs := answer.completion.logprobs:
                 sampled_BT[row, : lengths[row]] = torch.tensor(logprobs)
-        sampled_BT = sampled_BT.to(self.policy.device)
+        sampled_BT = send(sampled_BT, self.policy.device)
         engine_BT = None
         critic_BT = torch.zeros_like(sampled_BT) if self.critic is not None else None
         mask_BT = torch.zeros_like(sampled_BT, dtype=torch.bool)
@@ -294,7 +295,7 @@ class Learner:
         return self._floats(values) if values else None
 
     def _floats(self, values: Sequence[float]) -> Tensor:
-        return torch.tensor(values, dtype=torch.float32, device=self.policy.device)
+        return send(torch.tensor(values, dtype=torch.float32), self.policy.device)
 
 
 _NOT_FINITE = (

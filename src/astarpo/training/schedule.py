@@ -20,6 +20,7 @@ from astarpo.config import TrainConfig
 from astarpo.models.batch import TokenBatch, micro_batches
 from astarpo.models.policy import Policy
 from astarpo.runtime.seeding import derive_seed, epoch_stream, weighted_draw
+from astarpo.runtime.transfer import send
 from astarpo.types import Answer, Prompt
 
 
@@ -105,7 +106,7 @@ def plan_minibatches(
         for units in micro_batches(longest, config.micro_batch_tokens // coupled):
             indices = [starts[unit] + i for unit in units for i in range(coupled)]
             tokens = policy.collate([answers[i].sequence for i in indices])
-            part.append(MicroBatch(torch.tensor(indices, device=policy.device), tokens))
+            part.append(MicroBatch(send(torch.tensor(indices), policy.device), tokens))
         minibatches.append(part)
     return minibatches
 

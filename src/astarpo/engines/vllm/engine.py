@@ -22,13 +22,7 @@ import torch
 
 from astarpo.engines.base import Request, Sampling, refuse_unfit
 from astarpo.engines.probe import Probe
-from astarpo.engines.vllm.opening import (
-    import_vllm,
-    llm_settings,
-    quiet,
-    require_device,
-    start,
-)
+from astarpo.engines.vllm.opening import import_vllm, llm_settings, quiet, require_device, start
 from astarpo.engines.vllm.weights import checkpoint_weights, lora_settings, retie_head
 from astarpo.models.agreement import describe_error
 from astarpo.models.folder import resolve_model
