@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from astarpo.config.documents import shipped_policy
+from astarpo.config.base import find_shipped
 from astarpo.engines.base import Request, Sampling
 from astarpo.engines.vllm.engine import VLLMEngine
 from astarpo.models.vocabulary import load_vocabulary
@@ -70,7 +70,7 @@ def ours(engine: VLLMEngine, requests: Sequence[Request]) -> int:
 def main(repeats: int) -> None:
     """Prints the ratio: median [least, most] of the turns."""
     torch.set_num_threads(1)
-    vocabulary = load_vocabulary(shipped_policy())
+    vocabulary = load_vocabulary(find_shipped("shipped:sums"))
     requests = requests_for(vocabulary)
     with VLLMEngine(vocabulary, 256, context=128) as engine:
         ways: list[Callable[[], int]] = [
