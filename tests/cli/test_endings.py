@@ -51,6 +51,10 @@ def test_what_comes_next_is_a_command(verb):
     ("words", "command"),
     [
         ("data gsm8k --split test --out t.parquet", "evaluate --model MODEL --problems t.parquet"),
+        (
+            "estimate --model m --problems p --out o --estimator shrunk --beta1 inf",
+            "--values o --out runs/new --beta1 inf --estimator shrunk",
+        ),
         ("recipes compare", "compare compare --out"),
         ("recipes gsm8k", "run gsm8k --out"),
         ("evaluate --model m --suite paper --out o.json", "--suite paper --out reference-o.json"),

@@ -26,6 +26,12 @@ def test_answers_stand_side_by_side_with_verdicts(capsys):
     assert "\n".join(lines).count("-> right (2)") == 3
 
 
+def test_no_error_is_told_where_it_is_not_known(capsys):
+    half = [Reply("a", False, Verdict(0.5, None, "ok"))]
+    lines = shown_lines(capsys, value=(0.0, float("nan")), reference=half, trained=half)
+    assert lines[1] == "sum/1   right: 2   V* 0.000"
+
+
 def test_rewards_between_and_unjudged_answers(capsys):
     half = [Reply("a", False, Verdict(0.5, None, "ok"))]
     lines = shown_lines(capsys, reference=half, trained=[Reply("b\x1b[2J", False, None)])

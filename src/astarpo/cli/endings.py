@@ -46,8 +46,8 @@ def _warm_start(config: Any) -> _Ending:
 def _estimate(config: Any) -> _Ending:
     places = {"value table": config.out, "V*": config.out / "values.parquet"}
     step = ["train", "--model", config.model, "--problems", config.problems]
-    step += ["--values", config.out, "--out", "runs/new", *_trust(config.trust_reward)]
-    return places | {"picture": config.out / "values.png"}, [step]
+    step += ["--values", config.out, "--out", "runs/new", *_of_values(config)]
+    return places | {"picture": config.out / "values.png"}, [step + _trust(config.trust_reward)]
 
 
 def _import_values(config: Any) -> _Ending:
@@ -114,6 +114,14 @@ def _push(config: Any) -> _Ending:
 
 def _chat(out: Any, config: Any) -> list[Any]:
     return ["chat", out, *_trust(getattr(config, "trust_reward", None))]
+
+
+def _of_values(config: Any) -> list[Any]:
+    """The flags by which the next verb takes V* as this one did, where that is not by default."""
+    fields = type(config).model_fields
+    chosen = {name: getattr(config, name) for name in ("beta1", "estimator")}
+    changed = [name for name, value in chosen.items() if value != fields[name].default]
+    return [word for name in changed for word in (f"--{name}", chosen[name])]
 
 
 def _trust(reward: str | None) -> list[str]:

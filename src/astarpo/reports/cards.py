@@ -4,11 +4,13 @@ They are made from the files of a run or a table alone, and hold no path, no tim
 model wrote. So the card of a run that was killed and resumed has the same bytes as another's.
 """
 
+import math
 import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from astarpo.config.train import TRAIN_SETTINGS, readers
@@ -16,7 +18,7 @@ from astarpo.rundir.reader import RunDirectory, open_run, read_json, whole_rows
 from astarpo.runtime.files import write_atomic
 from astarpo.runtime.parquet import open_parquet
 from astarpo.runtime.tables import escape_markdown
-from astarpo.values.summary import summarize_samples
+from astarpo.values.summary import count_words, summarize_samples
 from astarpo.values.table import ValueTable
 
 CARD = "README.md"
@@ -27,7 +29,10 @@ _PAPERS = {
     "ppo": ("PPO", "https://arxiv.org/abs/1707.06347"),
     "rebel": ("REBEL", "https://arxiv.org/abs/2404.16767"),
     "rloo": ("RLOO", "https://arxiv.org/abs/2402.14740"),
+    "spo": ("SPO", "https://arxiv.org/abs/2509.13232"),
 }
+_COUNTS = ("samples", "max_samples")
+"""The fewest and the most samples of a problem, in the manifest of a finished value table."""
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 
 
@@ -65,6 +70,7 @@ def model_card(run: RunDirectory, name: str | None = None) -> str:
         paper=paper,
         base=public_name(base),
         algorithm=algorithm,
+        from_stage1=config.get("first_rollouts") == "stage1",
         settings=_settings(config, stage1.get("fingerprint", {})),
         first=rows[0] if rows else None,
         last=rows[-1] if rows else None,
@@ -72,6 +78,7 @@ def model_card(run: RunDirectory, name: str | None = None) -> str:
         scores=_scores(run),
         problems=_problems(run.problems("train")),
         stage1=stage1,
+        counts=count_words(sorted({stage1[name] for name in _COUNTS if name in stage1})),
         versions={n: where[n] for n in ("astarpo", "torch", "transformers") if where.get(n)},
         load_from=name or "MODEL",
     )
@@ -85,7 +92,7 @@ def table_card(table: ValueTable, name: str) -> str:
         name: What it is called on the hub.
     """
     with open_parquet(table.path / "values.parquet") as file:
-        values = file.read(["mean_reward", "v_star", "v_star_se", "estimator"])
+        values = file.read(["n", "mean_reward", "v_star", "v_star_se", "estimator"])
     samples = table.samples(["num_tokens", "finish_reason", "status"])
     fingerprint = table.manifest["fingerprint"]
     header = {
@@ -101,9 +108,9 @@ def table_card(table: ValueTable, name: str) -> str:
         base=public_name(str(table.manifest.get("model"))),
         facts={k: v for k, v in sorted(fingerprint.items()) if isinstance(v, str | int | float)},
         num_problems=len(values),
-        num_samples=table.num_samples,
+        counts=count_words(values["n"].unique().sort().to_pylist()),
         estimator=values["estimator"][0].as_py(),
-        means={n: float(values[n].to_numpy().mean()) for n in values.column_names[:-1]},
+        means={name: _mean(values[name]) for name in ("mean_reward", "v_star", "v_star_se")},
         samples=summarize_samples(samples),
         version=table.manifest.get("package_version"),
     )
@@ -138,6 +145,12 @@ def _settings(config: Mapping[str, Any], table: Mapping[str, Any]) -> dict[str, 
         if value is not None and concerns and name not in ignored:
             chosen[name] = str(value)
     return chosen
+
+
+def _mean(column: pa.ChunkedArray) -> str:
+    """The mean of a column as the card tells it; controls such as `zero` know no error of V*."""
+    mean = float(column.to_numpy().mean())
+    return f"{mean:.3f}" if math.isfinite(mean) else "not known"
 
 
 def _scores(run: RunDirectory) -> list[list[str]]:

@@ -1,5 +1,6 @@
 """Answers of two policies to one problem, side by side on the screen or in a pipe."""
 
+import math
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -37,7 +38,8 @@ class Exchange:
 
     Attributes:
         problem: What was asked.
-        value: V* and its standard error; None where the value table does not have the problem.
+        value: V* and its standard error, NaN where that is not known; None where the value table
+            does not have the problem.
         replies: Answers of each side, by its name.
     """
 
@@ -71,7 +73,8 @@ def _facts(exchange: Exchange) -> str:
     if problem.ground_truth:
         facts.append(f"right: {problem.ground_truth}")
     if exchange.value is not None:
-        facts.append("V* {:.3f} ± {:.3f}".format(*exchange.value))
+        value, error = exchange.value
+        facts.append(f"V* {value:.3f}" + f" ± {error:.3f}" * math.isfinite(error))
     elif problem.id != TYPED:
         facts.append("V* not estimated: held out, or set aside")
     return shown("   ".join(facts))
