@@ -88,8 +88,9 @@ def test_arithmetic_shows_its_work():
     assert _question([47, 86, -23, 5]) == "Compute 47 + 86 - 23 + 5. Answer after ####.\n"
     assert worked_solution([47, 86, -23, 5]) == "47+86=133; 133-23=110; 110+5=115\n#### 115"
     assert worked_solution([3, -9, 2]) == "3-9=-6; -6+2=-4\n#### -4"
-    slips = iter([0, 10])
-    assert worked_solution([3, -9, 2], lambda: next(slips)) == "3-9=-6; -6+2=6\n#### 6"
+    slips = {(3, -9): 0, (-6, 2): 10}
+    slipped = worked_solution([3, -9, 2], lambda total, term: slips[total, term])
+    assert slipped == "3-9=-6; -6+2=6\n#### 6"
 
 
 def test_small_spaces_end():
