@@ -34,6 +34,8 @@ def test_a_recipes_name_serves_as_config_file(name):
 def test_the_environment_names_versions_devices_and_what_is_missing(monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    listed = ["torch>=2", "wandb>=0.17; extra == 'wandb'", "linkchecker; extra == 'docs'"]
+    monkeypatch.setattr(importlib.metadata, "requires", lambda name: listed)
     text = astarpo.env(EnvConfig())
     rows = {line.split()[0]: line for line in text.splitlines()}
     assert astarpo.__version__ in rows["astarpo"]
@@ -42,6 +44,7 @@ def test_the_environment_names_versions_devices_and_what_is_missing(monkeypatch)
     assert "cores" in rows["cpu"]
     assert rows["HF_HUB_OFFLINE"].split()[1] == "1"
     assert "hf_secret" not in text
+    assert "linkchecker" not in rows  # for work on the package's own pages
     try:
         found = importlib.metadata.version("wandb")
     except importlib.metadata.PackageNotFoundError:

@@ -98,6 +98,6 @@ def _requirements() -> tuple[list[str], dict[str, str]]:
             continue
         if extra is None:
             needed.append(name[0])
-        elif extra[1] not in ("dev", "bench"):  # Those are for work on the package itself.
+        elif extra[1] not in ("dev", "bench", "docs"):  # Those are for work on the package itself.
             optional[name[0]] = extra[1]
     return needed, optional
