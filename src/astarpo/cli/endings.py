@@ -52,7 +52,7 @@ def _estimate(config: Any) -> _Ending:
 
 def _import_values(config: Any) -> _Ending:
     step = ["train", "--model", config.model, "--problems", "PROBLEMS", "--values", config.out]
-    step += ["--out", "runs/new", *_trust(config.trust_reward)]
+    step += ["--out", "runs/new", *_of_values(config), *_trust(config.trust_reward)]
     return {"value table": config.out, "V*": config.out / "values.parquet"}, [step]
 
 

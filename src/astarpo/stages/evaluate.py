@@ -31,6 +31,9 @@ from astarpo.types import Answer, Problem, UserError
 
 logger = logging.getLogger("astarpo")
 
+_TOLD = ("samples", "temperature", "top_p", "max_new_tokens", "prompt_format", "seed")
+"""Settings that stand beside the scores."""
+
 
 def evaluate(config: EvaluateConfig, problems: list[Problem] | None = None) -> dict[str, Any]:
     """Scores a policy and writes the scores as JSON, every answer beside it as Parquet.
@@ -76,12 +79,7 @@ def evaluate(config: EvaluateConfig, problems: list[Problem] | None = None) -> d
         "problems": str(config.problems),
         "num_problems": len(prompts),
         "num_set_aside": len(problems) - len(prompts),
-        "samples": config.samples,
-        "temperature": config.temperature,
-        "top_p": config.top_p,
-        "max_new_tokens": config.max_new_tokens,
-        "prompt_format": config.prompt_format,
-        "seed": config.seed,
+        **{name: getattr(config, name) for name in _TOLD},
         "package_version": package_version(),
         "engine": dict(engine.facts),
         "verifiers": verifiers,

@@ -3,10 +3,12 @@
 Imports no torch.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from astarpo.runtime.files import DamagedFileError
 from astarpo.runtime.parquet import open_parquet, write_parquet
@@ -35,10 +37,31 @@ def read_counts(folder: Path) -> dict[str, int]:
     Raises:
         DamagedFileError: The file is damaged or lost.
     """
-    path = folder / _NAME
-    if not path.exists():
-        raise DamagedFileError(f"{path}: lost")
-    with open_parquet(path) as file:
+    with _opened(folder) as file:
         columns = file.read(["problem_id", "n"])
     ids, counts = (columns[name].to_pylist() for name in ("problem_id", "n"))
     return dict(zip(ids, counts, strict=True))
+
+
+def written_values(folder: Path) -> tuple[list[str], str]:
+    """The ids of the problems that V* was written of, and what it says V* is from.
+
+    Raises:
+        DamagedFileError: The file is damaged or lost.
+    """
+    with _opened(folder) as file:
+        written = file.read(["problem_id", "estimator"]).to_pydict()
+    return written["problem_id"], written["estimator"][0]
+
+
+@contextmanager
+def _opened(folder: Path) -> Iterator[pq.ParquetFile]:
+    """The file of a table's folder; where it is damaged or lost, the message tells the remedy."""
+    try:
+        if not (folder / _NAME).exists():
+            raise DamagedFileError(f"{folder / _NAME}: lost")
+        with open_parquet(folder / _NAME) as file:
+            yield file
+    except DamagedFileError as error:
+        again = "run the same astarpo estimate again: it makes this file anew"
+        raise DamagedFileError(f"{error}; {again}") from error

@@ -1,13 +1,9 @@
 """What a finished value table knows of its problems, without their file. Imports no torch."""
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple, Protocol
 
 import pyarrow as pa
-
-from astarpo.runtime.files import DamagedFileError
-from astarpo.runtime.parquet import open_parquet
 
 
 class Sampled(Protocol):
@@ -29,21 +25,6 @@ class KnownProblem(NamedTuple):
 
     id: str
     digest: str
-
-
-def written_values(path: Path) -> tuple[list[str], str]:
-    """The ids of the problems in the values.parquet of a table, and what it says V* is from.
-
-    Raises:
-        DamagedFileError: It is damaged or not there.
-    """
-    try:
-        with open_parquet(path / "values.parquet") as file:
-            written = file.read(["problem_id", "estimator"]).to_pydict()
-    except DamagedFileError as error:
-        again = "run the same astarpo estimate again: it makes this file anew"
-        raise DamagedFileError(f"{error}; {again}") from error
-    return written["problem_id"], written["estimator"][0]
 
 
 def known_problems(samples: pa.Table, ids: Sequence[str]) -> list[KnownProblem]:

@@ -32,6 +32,28 @@ def read_manifest(path: Path) -> dict[str, Any]:
     return manifest
 
 
+def description(manifest: Mapping[str, Any]) -> str:
+    """What is in a table, such as "24 problems, 2 to 8 samples of each by Qwen/Qwen2.5-1.5B"."""
+    if "samples" not in manifest:
+        return "unfinished"
+    fewest, most = manifest["samples"], manifest.get("max_samples", manifest["samples"])
+    each = f"{fewest}" if fewest == most else f"{fewest} to {most}"
+    count, model = manifest.get("num_problems"), manifest.get("model")
+    return f"{count} problems, {each} samples of each by {model}"
+
+
+def differ_in_verifiers(held: Mapping[str, Any] | None, wanted: Mapping[str, Any]) -> bool:
+    """Whether samples were judged by other verifiers than wanted, or, with None, by unknown ones.
+
+    Args:
+        held: Fingerprint of the samples.
+        wanted: Fingerprint that they should have.
+    """
+    if held is None:
+        return True
+    return any(held[n] != wanted.get(n) for n in held if n.startswith(VERIFIER))
+
+
 def started_manifest(path: Path) -> dict[str, Any]:
     """The manifest to go on with; one that is damaged or lost is made again from the shards.
 

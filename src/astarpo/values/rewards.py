@@ -6,11 +6,13 @@ Shapes: _P problems, _N samples of one problem, _R rows: samples as they stand i
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from astarpo.types import UserError
 from astarpo.values.known import Sampled
 
 
@@ -83,10 +85,34 @@ def sample_matrices(
     return [np.where(is_beyond_PN, np.nan, values_PN) for values_PN in found]
 
 
-def find_lacking(rewards_PN: NDArray[np.float64], counts_P: NDArray[np.int64]) -> list[int]:
-    """Problems that have fewer samples than they should, or none, by their places."""
+def require_all(
+    rewards_PN: NDArray[np.float64],
+    counts_P: NDArray[np.int64],
+    problems: Sequence[Sampled],
+    path: Path,
+    each_has: int | None,
+) -> None:
+    """Checks that every problem has as many samples as it should, and some.
+
+    Args:
+        rewards_PN: What is there, NaN where nothing is.
+        counts_P: [P] how many there should be.
+        problems: The problems.
+        path: The table's folder, for the message.
+        each_has: How many may be asked for instead; None for no such advice.
+
+    Raises:
+        UserError: Some lack samples; one is named.
+    """
     there_P = (~np.isnan(rewards_PN)).sum(axis=1)
-    return np.flatnonzero((there_P < counts_P) | (counts_P == 0)).tolist()
+    lacking = np.flatnonzero((there_P < counts_P) | (counts_P == 0))
+    if len(lacking):
+        advice = "" if each_has is None else f", or take at most {each_has}, which each problem has"
+        raise UserError(
+            f"{path}: {len(lacking)} of {len(problems)} problems lack samples out of "
+            f"{counts_P.max()} (such as {problems[lacking[0]].id}); finish it with astarpo "
+            f"estimate{advice}"
+        )
 
 
 def find_changed(samples: pa.Table, problems: Sequence[Sampled]) -> Sampled | None:

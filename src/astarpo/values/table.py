@@ -22,18 +22,19 @@ from numpy.typing import ArrayLike, NDArray
 from astarpo.runtime.files import DamagedFileError, disk_errors, write_sealed_json
 from astarpo.types import Problem, UserError
 from astarpo.values.choice import estimator_named
-from astarpo.values.derived import read_counts, write_values
+from astarpo.values.derived import read_counts, write_values, written_values
 from astarpo.values.estimators import Estimator, ProblemValues, problem_values
-from astarpo.values.known import Sampled, known_problems, written_values
+from astarpo.values.known import Sampled, known_problems
 from astarpo.values.manifest import (
     FORMAT,
     MANIFEST,
-    VERIFIER,
+    description,
+    differ_in_verifiers,
     read_manifest,
     require_fit,
     started_manifest,
 )
-from astarpo.values.rewards import find_changed, find_lacking, sample_matrices
+from astarpo.values.rewards import find_changed, require_all, sample_matrices
 from astarpo.values.shards import SCHEMA, Sample, Shards, read_shard
 
 if TYPE_CHECKING:
@@ -111,11 +112,7 @@ class ValueTable:
         return table
 
     def __repr__(self) -> str:
-        held = self.manifest
-        fewest, most = held.get("samples"), held.get("max_samples", held.get("samples"))
-        each = f"{fewest}" if fewest == most else f"{fewest} to {most}"
-        what = f"{held.get('num_problems')} problems, {each} samples of each"
-        what = f"{what} by {held.get('model')}" if "samples" in held else "unfinished"
+        what = description(self.manifest)
         return f"<value table {self.path}: {what}; values() for V*, to_pandas() for the rows>"
 
     def setting(self, name: str) -> Any:
@@ -146,10 +143,7 @@ class ValueTable:
             return np.broadcast_to(np.asarray(num_samples, np.int64), len(problems))
         if self.manifest.get("max_samples", self.num_samples) == self.num_samples:
             return np.full(len(problems), self.num_samples)
-        try:
-            held = read_counts(self.path)
-        except DamagedFileError as error:
-            raise DamagedFileError(f"{error}; {_AGAIN}: it makes this file anew") from error
+        held = read_counts(self.path)
         return np.array([held.get(problem.id, 0) for problem in problems], np.int64)
 
     def require_fit(self, fingerprint: Mapping[str, Any]) -> None:
@@ -175,16 +169,9 @@ class ValueTable:
 
     def stale_shards(self) -> list[Path]:
         """The shards that were judged by other verifiers than this table's, or by unknown ones."""
-        return [
-            shard
-            for shard in self._shards
-            if (held := self._shards.fingerprint_of(shard)) is None
-            or any(
-                held[name] != self.manifest["fingerprint"].get(name)
-                for name in held
-                if name.startswith(VERIFIER)
-            )
-        ]
+        wanted = self.manifest["fingerprint"]
+        held = {shard: self._shards.fingerprint_of(shard) for shard in self._shards}
+        return [shard for shard, known in held.items() if differ_in_verifiers(known, wanted)]
 
     def replace(self, shard: Path, rows: pa.Table) -> None:
         """Writes a shard's samples with other verdicts in its place."""
@@ -243,14 +230,9 @@ class ValueTable:
         """
         counts_P = self.counts(problems, num_samples)
         (rewards_PN,) = self.matrices(problems, counts_P, ["reward"])
-        if lacking := find_lacking(rewards_PN, counts_P):
-            fewest, most = self.manifest.get("samples", 0), self.manifest.get("max_samples", 0)
-            several = num_samples is not None and fewest < most
-            raise UserError(
-                f"{self.path}: {len(lacking)} of {len(problems)} problems lack samples out of "
-                f"{counts_P.max()} (such as {problems[lacking[0]].id}); finish it with astarpo "
-                "estimate" + f", or take at most {fewest}, which each problem has" * several
-            )
+        fewest, most = self.manifest.get("samples", 0), self.manifest.get("max_samples", 0)
+        each_has = fewest if num_samples is not None and fewest < most else None
+        require_all(rewards_PN, counts_P, problems, self.path, each_has)
         return rewards_PN
 
     def values(

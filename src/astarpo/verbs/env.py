@@ -47,7 +47,7 @@ def prepare(config: EnvConfig) -> list[tuple[str, str]]:
     needed, optional = _requirements()
     rows += [(name, version_of(name) or "missing") for name in needed]
     rows += [
-        (name, version_of(name) or f"not installed: pip install 'astarpo[{extra}]'")
+        (name, _version(name) or f"not installed: pip install 'astarpo[{extra}]'")
         for name, extra in optional.items()
     ]
     return rows + [(name, os.environ[name]) for name in _VARIABLES if name in os.environ]
@@ -56,6 +56,14 @@ def prepare(config: EnvConfig) -> list[tuple[str, str]]:
 def preview(config: EnvConfig) -> list[str]:
     """The lines of a dry run; raises what `prepare` raises."""
     return [f"{len(prepare(config))} lines"]
+
+
+def _version(name: str) -> str | None:
+    """The version of a distribution, or of its build for CPUs, which for vLLM has another name."""
+    if found := version_of(name):
+        return found
+    found = version_of(f"{name}-cpu")
+    return found and f"{found} ({name}-cpu)"
 
 
 def _devices() -> list[tuple[str, str]]:
@@ -98,6 +106,6 @@ def _requirements() -> tuple[list[str], dict[str, str]]:
             continue
         if extra is None:
             needed.append(name[0])
-        elif extra[1] not in ("dev", "bench"):  # Those are for work on the package itself.
+        elif extra[1] not in ("dev", "bench", "docs"):  # Those are for work on the package itself.
             optional[name[0]] = extra[1]
     return needed, optional
