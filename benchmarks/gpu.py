@@ -8,7 +8,8 @@ are skipped where it is not installed. The last rows are goals, met or not.
 
 Each part is a process of its own with three minutes at the most, and a part whose rows are in the
 file already is not run again. After ten minutes none is started: the same command goes on. What a
-part that was cut off had measured stands in the file as `PART, cut off`.
+part that was cut off had measured stands in the file as `PART, cut off`. TORCHDYNAMO_DISABLE=1 makes
+dry runs of vLLM faster by minutes, and leaves the compiled update out.
 
 paths       Every way of sampling and updating once, at a small size: seconds, or the exception.
 generation  Tokens a second of the engines, against the bandwidth limit: a decoding step reads all
@@ -62,8 +63,11 @@ def paths(bench: Bench) -> None:
         "hf, eight a prompt": partial(sample, policy, prompts, 8, length, 64),
     }.items():
         bench.attempt(f"sample: {name}", lambda w=work: {"s": timed(w)})
-    by_vllm = partial(gpu_vllm.path, bench.policy(0), prompts, length)
-    bench.attempt("sample: vllm, rest, sync", by_vllm, needs="vllm")
+    bench.attempt(
+        "sample: vllm, rest, sync",
+        lambda: gpu_vllm.path(bench.policy(0), prompts, length),
+        needs="vllm",
+    )
     for name in ("astar_po", "grpo", "ppo", "rebel", "rloo"):
         bench.attempt(f"update: {name}", partial(measure_update, bench, 0, name, 8))
     for setting, value, needs in (
