@@ -24,6 +24,7 @@ from astarpo.config.setting import (
     setting_of,
 )
 from astarpo.runtime.plugins import plugin_names
+from astarpo.runtime.words import did_you_mean
 from astarpo.types import UserError
 
 _as_in_table = partial(declare, Group.SAMPLING, in_experiment="shared")
@@ -230,7 +231,8 @@ def _is_own_algorithm(name: str) -> bool:
     """
     known = (*ALGORITHM_NAMES, *plugin_names(ALGORITHM_PLUGINS))
     if name not in known and ":" not in name:
-        raise UserError(f"algorithm: there is no {name!r}; choose from {', '.join(known)}")
+        hint = did_you_mean(name, known)
+        raise UserError(f"algorithm: there is no {name!r}; choose from {', '.join(known)}{hint}")
     return name not in ALGORITHM_NAMES
 
 
