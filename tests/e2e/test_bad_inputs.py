@@ -96,7 +96,7 @@ CASES = {
     f"{TRAIN} --beta2 -1": "beta2: Input should be greater than 0",
     f"{TRAIN} --lr 0": "lr: Input should be greater than 0",
     f"{TRAIN} --steps 0": "steps",
-    f"{TRAIN} --algorithm grop": "there is no 'grop'; choose from astar_po, grpo, ppo, rebel, rloo, spo; did you",
+    f"{TRAIN} --algorithm grop": "grpo, ppo, rebel, rloo, spo; did you mean grpo?",
     f"{TRAIN} --lora-rank 0": "--lora-rank: Input should be greater than or equal to 1",
     f"{GRPO} --lora-alpha 8": "give --lora-rank too",
     f"{GRPO} --lora-rank 8 --reference-offload": "nothing to keep elsewhere",
