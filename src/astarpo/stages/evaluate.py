@@ -31,9 +31,6 @@ from astarpo.types import Answer, Problem, UserError
 
 logger = logging.getLogger("astarpo")
 
-_TOLD = ("samples", "temperature", "top_p", "max_new_tokens", "prompt_format", "seed")
-"""Settings that stand beside the scores."""
-
 
 def evaluate(config: EvaluateConfig, problems: list[Problem] | None = None) -> dict[str, Any]:
     """Scores a policy and writes the scores as JSON, every answer beside it as Parquet.
@@ -79,7 +76,7 @@ def evaluate(config: EvaluateConfig, problems: list[Problem] | None = None) -> d
         "problems": str(config.problems),
         "num_problems": len(prompts),
         "num_set_aside": len(problems) - len(prompts),
-        **{name: getattr(config, name) for name in _TOLD},
+        **_told(config),
         "package_version": package_version(),
         "engine": dict(engine.facts),
         "verifiers": verifiers,
@@ -94,6 +91,18 @@ def evaluate(config: EvaluateConfig, problems: list[Problem] | None = None) -> d
         logger.info(f"{name:>13}  {score.value:.4f}  [{score.low:.4f}, {score.high:.4f}]")
     tell_verdicts("evaluate", result["statuses"], result["truncated_share"])
     return result
+
+
+def _told(config: EvaluateConfig) -> dict[str, Any]:
+    """The settings that stand beside the scores."""
+    return {
+        "samples": config.samples,
+        "temperature": config.temperature,
+        "top_p": config.top_p,
+        "max_new_tokens": config.max_new_tokens,
+        "prompt_format": config.prompt_format,
+        "seed": config.seed,
+    }
 
 
 def prepare(config: EvaluateConfig, problems: list[Problem] | None = None) -> Prepared:

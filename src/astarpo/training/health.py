@@ -37,6 +37,12 @@ _MAX_DRIFT = 0.5
 
 _CALMER = "lower lr, or use one minibatch a rollout"
 
+NOT_FINITE = (
+    "the {} is not finite; the weights before this update are in the last checkpoint: lower lr or "
+    "raise warmup_steps, then --resume or start anew"
+)
+"""What a run is stopped with whose loss or gradient is no number."""
+
 
 class _Step(NamedTuple):
     """One step: mean reward of its prompts, mean of its square, mean KL, variance of that mean."""

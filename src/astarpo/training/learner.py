@@ -28,7 +28,11 @@ from astarpo.models.policy import Policy
 from astarpo.models.recomputing import Recomputing
 from astarpo.runtime.stopping import check_stop
 from astarpo.runtime.stopwatch import Stopwatch
+<<<<<<< HEAD
 from astarpo.runtime.transfer import send
+=======
+from astarpo.training.health import NOT_FINITE
+>>>>>>> n-user
 from astarpo.training.metrics import standard_error, summarize_records
 from astarpo.training.offload import ParkedWeights
 from astarpo.training.optimizers import make_optimizer
@@ -132,7 +136,7 @@ class Learner:
             with stopwatch.phase("update"), self._recomputing.in_use():
                 self._accumulate(part, rollout, records, first=number == 0)
                 if not torch.cat(records["loss"]).isfinite().all():
-                    raise TrainingStopped(_NOT_FINITE.format("loss"))
+                    raise TrainingStopped(NOT_FINITE.format("loss"))
                 for name, norm in self._apply_gradient(critic_only=critic_only).items():
                     norms[name].append(norm)
                 self.is_halfway = True
@@ -266,7 +270,7 @@ class Learner:
         for name, model in models.items():
             norm = nn.utils.clip_grad_norm_(model.parameters(), self._config.grad_clip).item()
             if not math.isfinite(norm):
-                raise TrainingStopped(_NOT_FINITE.format("gradient"))
+                raise TrainingStopped(NOT_FINITE.format("gradient"))
             norms[name] = norm
         if critic_only:
             for parameter in self.policy.model.parameters():
@@ -295,6 +299,7 @@ class Learner:
         return self._floats(values) if values else None
 
     def _floats(self, values: Sequence[float]) -> Tensor:
+<<<<<<< HEAD
         return send(torch.tensor(values, dtype=torch.float32), self.policy.device)
 
 
@@ -302,3 +307,6 @@ _NOT_FINITE = (
     "the {} is not finite; the weights before this update are in the last checkpoint: lower lr or "
     "raise warmup_steps, then --resume or start anew"
 )
+=======
+        return torch.tensor(values, dtype=torch.float32, device=self.policy.device)
+>>>>>>> n-user
