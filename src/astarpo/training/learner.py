@@ -28,11 +28,8 @@ from astarpo.models.policy import Policy
 from astarpo.models.recomputing import Recomputing
 from astarpo.runtime.stopping import check_stop
 from astarpo.runtime.stopwatch import Stopwatch
-<<<<<<< HEAD
 from astarpo.runtime.transfer import send
-=======
 from astarpo.training.health import NOT_FINITE
->>>>>>> n-user
 from astarpo.training.metrics import standard_error, summarize_records
 from astarpo.training.offload import ParkedWeights
 from astarpo.training.optimizers import make_optimizer
@@ -299,14 +296,4 @@ class Learner:
         return self._floats(values) if values else None
 
     def _floats(self, values: Sequence[float]) -> Tensor:
-<<<<<<< HEAD
         return send(torch.tensor(values, dtype=torch.float32), self.policy.device)
-
-
-_NOT_FINITE = (
-    "the {} is not finite; the weights before this update are in the last checkpoint: lower lr or "
-    "raise warmup_steps, then --resume or start anew"
-)
-=======
-        return torch.tensor(values, dtype=torch.float32, device=self.policy.device)
->>>>>>> n-user
