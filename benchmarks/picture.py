@@ -1,4 +1,4 @@
-"""Draws the README's picture: how A*-PO works, and what it costs beside GRPO.
+"""Draws the README's picture: how A*-PO works, and what it costs beside PPO and GRPO.
 
     python benchmarks/picture.py [FOLDER] [--out docs/assets/picture.png]
 
@@ -18,8 +18,12 @@ from astarpo.experiments.records import Experiment, read_results
 from astarpo.reports.curves import band_of, token_unit
 
 ROOT = Path(__file__).parents[1]
-SHOWN = {"astar_po": ("A*-PO", "#0072B2", "-"), "grpo": ("GRPO", "#D55E00", "--")}
-"""Algorithms in the picture: name, colour, dashes."""
+SHOWN = {
+    "constant": ("A*-PO", "#0072B2", "-"),
+    "ppo": ("PPO", "#009E73", "-."),
+    "grpo": ("GRPO", "#D55E00", "--"),
+}
+"""Variants in the picture: name, colour, dashes. `constant` is A*-PO from one sample a problem."""
 _STAGE_1, _STAGE_2, _VALUE = "#E6F1F8", "#FBEBE0", "#FFF6D6"
 
 
@@ -96,7 +100,8 @@ def draw_costs(axis: Axes, experiment: Experiment) -> None:
     runs = [run for run in experiment.rows if run.algorithm in SHOWN and not run.collapsed]
     scale, unit = token_unit(max(max(run.curve.tokens) for run in runs))
     for algorithm, (name, color, dashes) in SHOWN.items():
-        mine = [run for run in runs if run.algorithm == algorithm]
+        if not (mine := [run for run in runs if run.algorithm == algorithm]):
+            continue
         x, mean, low, high = band_of([run.curve.against("tokens", "reward") for run in mine])
         x = x / scale
         axis.fill_between(x, low, high, color=color, alpha=0.18, linewidth=0)
@@ -104,14 +109,14 @@ def draw_costs(axis: Axes, experiment: Experiment) -> None:
         axis.plot(x, mean, color=color, linestyle=dashes, linewidth=2.2, label=f"{name}, {seeds}")
         if x[0] > 0:
             axis.hlines(mean[0], 0, x[0], color=color, linestyle=":", linewidth=1.5)
-            axis.text(x[0] / 2, mean[0] - 0.012, "stage 1", ha="center", va="top", color=color)
+            axis.text(x[0] * 1.15, mean[0] - 0.004, "stage 1", va="top", color=color)
     axis.set_xlabel(f"generated tokens ({unit}, stage 1 included)")
     axis.set_title("held-out reward", loc="left", fontsize=11, weight="bold", color="0.15")
     axis.set_xlim(left=0)
     axis.grid(color="0.9")
     axis.set_axisbelow(True)
     axis.spines[["top", "right"]].set_visible(False)
-    axis.legend(frameon=False, loc="upper center")
+    axis.legend(frameon=False, loc="lower right")
 
 
 if __name__ == "__main__":

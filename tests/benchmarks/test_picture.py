@@ -14,10 +14,10 @@ def run(algorithm: str, seed: int, stage1: int, rewards: list[float]) -> dict:
 
 def test_a_line_begins_where_stage_1_ends_and_is_the_mean_over_seeds():
     rows = [
-        run("astar_po", 0, 4000, [0.4, 0.6, 0.8]),
-        run("astar_po", 1, 4000, [0.2, 0.6, 0.9]),
+        run("constant", 0, 4000, [0.4, 0.6, 0.8]),
+        run("constant", 1, 4000, [0.2, 0.6, 0.9]),
         run("grpo", 0, 0, [0.4, 0.5]),
-        run("ppo", 0, 0, [0.4, 0.1]),  # not in the picture
+        run("rebel", 0, 0, [0.4, 0.1]),  # not in the picture
         run("grpo", 1, 0, [0.4, 0.0]) | {"state": "collapsed"},
     ]
     figure = picture(Experiment.model_validate({"kind": "compare", "rows": rows}))
