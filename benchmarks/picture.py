@@ -19,7 +19,7 @@ from astarpo.reports.curves import band_of, token_unit
 
 ROOT = Path(__file__).parents[1]
 SHOWN = {
-    "constant": ("A*-PO", "#0072B2", "-"),
+    "constant": ("A*-PO, N = 1", "#0072B2", "-"),
     "ppo": ("PPO", "#009E73", "-."),
     "grpo": ("GRPO", "#D55E00", "--"),
 }

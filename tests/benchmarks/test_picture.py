@@ -27,7 +27,7 @@ def test_a_line_begins_where_stage_1_ends_and_is_the_mean_over_seeds():
     assert list(ours.get_ydata()) == pytest.approx([0.3, 0.6, 0.85])
     assert list(grpo.get_ydata()) == [0.4, 0.5]
     assert [text.get_text() for text in costs.get_legend().get_texts()] == [
-        "A*-PO, 2 seeds",
+        "A*-PO, N = 1, 2 seeds",
         "GRPO, 1 seed",
     ]
     assert [text.get_text() for text in costs.texts] == ["stage 1"]
