@@ -17,10 +17,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
-
-import torch
-import torch.distributed as dist
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from astarpo.runtime.connection import Connection, connect
 from astarpo.runtime.devices import pick_device
@@ -29,6 +26,9 @@ from astarpo.runtime.locks import folder_lock
 from astarpo.runtime.shares import shares
 from astarpo.runtime.stopping import hold_stop
 from astarpo.types import UserError
+
+if TYPE_CHECKING:
+    import torch
 
 Item = TypeVar("Item")
 
@@ -48,10 +48,10 @@ class OneProcess:
       exception: each process writes those that it samples, under names of their own.
 
     Attributes:
-        device: Where this process keeps its models.
+        device: Where this process keeps its models; not to be asked where none was named.
     """
 
-    device: torch.device
+    device: "torch.device"
 
     @property
     def rank(self) -> int:
@@ -88,7 +88,7 @@ class OneProcess:
         """Whether any process says so."""
         return flag
 
-    def sum(self, tensor: torch.Tensor) -> torch.Tensor:
+    def sum(self, tensor: "torch.Tensor") -> "torch.Tensor":
         """Adds up a tensor over all processes, in place; returns it."""
         return tensor
 
@@ -192,9 +192,11 @@ class Ranks(OneProcess):
         """Whether any process says so."""
         return any(self.connection.exchange("any", flag))
 
-    def sum(self, tensor: torch.Tensor) -> torch.Tensor:
+    def sum(self, tensor: "torch.Tensor") -> "torch.Tensor":
         """Adds up a tensor over all processes, in place; returns it."""
-        dist.all_reduce(tensor)
+        from torch.distributed import all_reduce
+
+        all_reduce(tensor)
         return tensor
 
     def barrier(self) -> None:
@@ -268,21 +270,22 @@ _connections: list[Connection] = []
 
 
 @contextmanager
-def open_ranks(device: str = "cpu") -> Iterator[OneProcess]:
+def open_ranks(device: str | None = None) -> Iterator[OneProcess]:
     """Connects the processes that torchrun has started, until the block ends.
 
     Inside another such block it uses that one's connection, and a group of torch.distributed that
     is there already, as in a worker of Ray Train, is left open.
 
     Args:
-        device: Where models are to be, as settings name it; of GPUs each rank has its own.
+        device: Where models are to be, as settings name it; of GPUs each rank has its own. None
+            where no model is needed.
 
     Raises:
         UserError: The variables of torchrun do not fit, the device is not there, or there are fewer
             GPUs than ranks here.
     """
-    if read_launch().size == 1 and not dist.is_initialized():
-        yield OneProcess(pick_device(device))
+    if read_launch().size == 1:
+        yield OneProcess(_place(device))
     elif _connections:
         yield _on(device, _connections[-1])
     else:
@@ -298,10 +301,16 @@ def open_ranks(device: str = "cpu") -> Iterator[OneProcess]:
             connection.close()
 
 
-def _on(device: str, connection: Connection) -> Ranks:
-    unplaced = Ranks(torch.device("cpu"), connection)
-    with unplaced.together():
-        place = pick_device(device)
-        if place.type == "cuda":
-            torch.cuda.set_device(place)
+def _on(device: str | None, connection: Connection) -> Ranks:
+    ranks = Ranks(_place(None), connection)
+    with ranks.together():
+        place = _place(device)
+        if device is not None and place.type == "cuda":
+            from torch.cuda import set_device
+
+            set_device(place)
     return Ranks(place, connection)
+
+
+def _place(device: str | None) -> "torch.device":
+    return pick_device(device) if device is not None else cast("torch.device", None)

@@ -11,8 +11,6 @@ import time
 from contextlib import suppress
 from typing import Any
 
-from torch.distributed import DistError
-
 from astarpo.runtime import stopping
 from astarpo.runtime.launch import TIMEOUT
 
@@ -146,7 +144,7 @@ class Peers:
 
     def _watch(self) -> None:
         has_told = False
-        with suppress(DistError, RuntimeError):  # The store is gone, and so is the job.
+        with suppress(RuntimeError):  # The store is gone, and so is the job.
             while not self._closed.wait(_PERIOD_S):
                 self._show(self._own)
                 if not has_told and stopping.stop_requested():
