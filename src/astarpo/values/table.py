@@ -111,6 +111,13 @@ class ValueTable:
         table._shards.set_damaged_aside()
         return table
 
+    @classmethod
+    def join(cls, path: Path, fingerprint: dict[str, Any]) -> "ValueTable":
+        """Opens a table that another process has started, to add shards to it; see `start`."""
+        table = cls(path)
+        table._fingerprint = fingerprint
+        return table
+
     def __repr__(self) -> str:
         what = description(self.manifest)
         return f"<value table {self.path}: {what}; values() for V*, to_pandas() for the rows>"
