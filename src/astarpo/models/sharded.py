@@ -108,7 +108,7 @@ def _run(model: Any, function: Callable[..., Result], *args: Any, **kwargs: Any)
     return function(model, *args, **kwargs)
 
 
-def _layers(model: Any) -> list[nn.Module]:
+def _layers(model: Any) -> list[GradientCheckpointingLayer]:
     layers = [m for m in model.modules() if isinstance(m, GradientCheckpointingLayer)]
     if not layers:
         raise UserError(
