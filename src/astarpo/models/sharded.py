@@ -98,6 +98,15 @@ def within(model: Any, function: Callable[..., Result], *args: Any, **kwargs: An
     return result
 
 
+@torch.no_grad()
+def settle(model: Any) -> None:
+    """Has FSDP2 look which weights of a sharded model are trained, once they all have a value.
+
+    It looks when the model is first used. That may be as the reference, when no adapter is trained.
+    """
+    within(model, lambda _: torch.zeros(1))
+
+
 def whole(tensor: Tensor) -> Tensor:
     """A tensor of which processes hold parts, put together; all of them have to call this."""
     full: Any = getattr(tensor, "full_tensor", None)

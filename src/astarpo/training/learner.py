@@ -24,7 +24,7 @@ from astarpo.models.critic import critic_values
 from astarpo.models.logprobs import token_logprobs
 from astarpo.models.policy import Policy
 from astarpo.models.recomputing import Recomputing
-from astarpo.models.sharded import is_sharded, whole
+from astarpo.models.sharded import is_sharded, settle, whole
 from astarpo.runtime.distributed import OneProcess
 from astarpo.runtime.stopwatch import Stopwatch
 from astarpo.training.health import NOT_FINITE
@@ -90,6 +90,8 @@ class Learner:
             self.parameters |= {f"critic.{name}": p for name, p in critic.named_parameters()}
         self.optimizer = make_optimizer(config.optimizer, groups, config.lr, config.weight_decay)
         trained = [policy.model] if critic is None else [policy.model, critic]
+        for model in trained:
+            settle(model)
         self._recomputing = Recomputing(trained if config.gradient_checkpointing else [])
         self._warned = False
         # In bf16, or in kernels of its own, an engine rounds otherwise than the trainer: clipping
