@@ -2,13 +2,16 @@
 
     torchrun --nproc-per-node K -m tests.training.sharded_cases POLICY OUT CASE...
 
-runs them on K ranks; `results` in this process alone. `test_sharded.py` compares.
+runs cases on K ranks and writes what the first found; `test_sharded.py` compares.
 """
 
+import math
+import os
+import signal
 import sys
-from contextlib import nullcontext
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -17,15 +20,15 @@ from astarpo.engines.base import Request, Sampling
 from astarpo.engines.hf import HFEngine
 from astarpo.models.critic import load_critic
 from astarpo.models.fp32_head import take_float32_head
-from astarpo.models.logprobs import token_logprobs
 from astarpo.models.lora import adapt
 from astarpo.models.policy import load_policy, make_policy, round_linears
 from astarpo.models.sharded import shard, whole
 from astarpo.runtime.distributed import OneProcess, open_ranks
+from astarpo.runtime.stopping import StopRequested, StopSignal
 from astarpo.runtime.stopwatch import Stopwatch
 from astarpo.training.learner import Learner
 from astarpo.training.running_values import RunningValues
-from astarpo.types import Answer, Prompt, TrainingStopped, UserError, Verdict
+from astarpo.types import Answer, Prompt, TrainingStopped, Verdict
 from tests.conftest import digit_problems
 from tests.support.models import small_model
 from tests.training.test_learner import make_config
@@ -38,7 +41,7 @@ class Case:
     """A rollout of so many answers and two updates from it.
 
     `model` is the policy of the tests, or a kind of `small_model`; `rounded` as on a GPU, where
-    linear layers of what is frozen are stored in bf16.
+    linear layers of what is frozen are stored in bf16. The policy has `moved` from its reference.
     """
 
     algorithm: str = "astar_po"
@@ -47,6 +50,9 @@ class Case:
     bf16: bool = False
     rounded: bool = False
     fp32_head: bool = False
+    moved: bool = True
+    reward: float = 1.0
+    stop_rank: int | None = None
     count: int = 12
     settings: dict = field(default_factory=dict)
 
@@ -75,14 +81,25 @@ CASES: dict[str, Case] = {
     "bf16 critic": Case("ppo", bf16=True),
     "bf16, fp32 head": Case(bf16=True, fp32_head=True),
     "bf16 lora": Case(bf16=True, rounded=True, settings={"lora_rank": 4}),
+    "bf16, unmoved": Case(bf16=True, rounded=True, moved=False),
+    "not finite": Case(reward=math.nan),
+    "signal": Case(stop_rank=1),
 }
 
 
-def results(path: str, names, where: OneProcess, mesh=None) -> dict:
+def results(path: str, names: Sequence[str], where: OneProcess, mesh: Any = None) -> dict[str, Any]:
+    """What comes of each case: metrics and weights; or why it stopped, on each process.
+
+    Args:
+        path: The folder of the policy of the tests.
+        names: Of cases.
+        where: The processes.
+        mesh: Makes a mesh from a `shard_size`; None leaves models whole.
+    """
     found = {}
     for name in names:
-        if where.is_first: print("CASE", name, flush=True)
-        found[name] = _run(path, CASES[name], where, mesh and mesh(CASES[name].shard_size))
+        case = CASES[name]
+        found[name] = _run(path, case, where, mesh(case.shard_size) if mesh else None)
     return found
 
 
@@ -93,16 +110,19 @@ def make_sides(path, case, config):
     else:
         vocabulary = load_policy(path, CPU).vocabulary
         policy, reference = (make_policy(small_model(case.model), vocabulary) for _ in "ab")
-    if case.rounded:
-        round_linears(policy.model, torch.bfloat16)
     if config.lora_rank:
+        if case.rounded:
+            round_linears(policy.model, torch.bfloat16)
         policy, reference = adapt(policy, config)
     else:
         policy.model.requires_grad_(True)
+        if case.rounded:
+            round_linears(reference.model, torch.bfloat16)
     if case.fp32_head:
         take_float32_head(policy.model)
         take_float32_head(reference.model)
-    move(policy.model)
+    if case.moved:
+        move(policy.model)
     dtype = torch.bfloat16 if case.bf16 else None
     return replace(policy, autocast_dtype=dtype), replace(reference, autocast_dtype=dtype)
 
@@ -114,47 +134,64 @@ def move(model, size=0.02):
             parameter.data += size * torch.randn(parameter.shape, generator=generator)
 
 
-def make_answers(policy, count, group):
-    """Every third is right; what they are worth differs."""
-    problems = [problem for problem in digit_problems(count) for _ in range(group)][:count]
+def make_answers(policy, case, group):
+    """Every third is right, and prompts differ in what they are worth."""
+    problems = [p for p in digit_problems(case.count) for _ in range(group)][: case.count]
     tokenizer = policy.vocabulary.tokenizer
     prompts = [Prompt(p, tuple(tokenizer(p.prompt[0]["content"])["input_ids"])) for p in problems]
-    requests = [Request(p.token_ids, i) for i, p in enumerate(prompts)]
+    requests = [Request(prompt.token_ids, i) for i, prompt in enumerate(prompts)]
     with torch.no_grad():
         done = HFEngine(policy, 16).generate(requests, Sampling(24))
-    return [
-        Answer(replace(prompt, value=0.05 * (i // group)), each, "", Verdict(float(i % 3 == 0), None, "ok"))
-        for i, (prompt, each) in enumerate(zip(prompts, done, strict=True))
-    ]
+    answers = []
+    for i, (prompt, completion) in enumerate(zip(prompts, done, strict=True)):
+        valued = replace(prompt, value=0.05 * (i // group))
+        verdict = Verdict(case.reward * (i % 3 == 0), None, "ok")
+        answers.append(Answer(valued, completion, "", verdict))
+    return answers
 
 
-def _run(path, case, where, mesh):
-    defaults = {"lr": 1e-4, "critic_lr": 1e-4} if case.algorithm == "ppo" else {"lr": 1e-4}
-    config = make_config(
-        algorithm=case.algorithm, **defaults | {"micro_batch_tokens": 150, "grad_clip": 0.5} | case.settings
-    )
+def make_learner(path, case, where, mesh):
+    """A learner of a case, its models shared out over a mesh; and the answers it learns from."""
+    lr = 3e-5
+    rates = {"lr": lr, "critic_lr": lr} if case.algorithm == "ppo" else {"lr": lr}
+    settings = rates | {"micro_batch_tokens": 150, "grad_clip": 0.5} | case.settings
+    config = make_config(algorithm=case.algorithm, **settings)
     algorithm = make_algorithm(config, 24)
     policy, reference = make_sides(path, case, config)
-    answers = make_answers(policy, case.count, algorithm.samples_per_prompt)
-    critic = None
-    if algorithm.needs_critic:
-        critic = load_critic(path, CPU)
+    answers = make_answers(policy, case, algorithm.samples_per_prompt)
+    critic = load_critic(path, CPU) if algorithm.needs_critic else None
+    if critic:
         move(critic)
     if mesh:
-        shard(policy.model, mesh, policy.autocast_dtype, offload=config.policy_offload)
+        dtype = policy.autocast_dtype
+        shard(policy.model, mesh, dtype, offload=config.policy_offload)
         if reference.model is not policy.model:
-            shard(reference.model, mesh, policy.autocast_dtype, offload=config.reference_offload)
+            shard(reference.model, mesh, dtype, offload=config.reference_offload)
         if critic:
-            shard(critic, mesh, policy.autocast_dtype)
-    rule = algorithm.running
-    running = RunningValues(rule, [a.prompt for a in answers]) if rule else None
+            shard(critic, mesh, dtype)
+    running = None
+    if algorithm.running:
+        running = RunningValues(algorithm.running, [answer.prompt for answer in answers])
     learner = Learner(
         policy, reference, algorithm, config, 1.0, critic, running=running, where=where
     )
-    metrics = [learner.update(answers, 1.0, Stopwatch()) for _ in range(2)]
-    assert where.any(metrics != where.agree(metrics)) is False
+    return learner, answers
+
+
+def _run(path, case, where, mesh):
+    learner, answers = make_learner(path, case, where, mesh)
+    stopped, metrics = None, []
+    with StopSignal():
+        if where.rank == case.stop_rank:
+            os.kill(os.getpid(), signal.SIGTERM)
+        try:
+            metrics += [learner.update(answers, 1.0, Stopwatch()) for _ in range(2)]
+        except (StopRequested, TrainingStopped) as error:
+            stopped = repr(error)
     weights = {name: whole(p.detach()).clone() for name, p in learner.parameters.items()}
-    return {"metrics": metrics, "weights": weights}
+    everyone = where.gather([(stopped, metrics)])
+    assert all(each == everyone[0] for each in everyone[1:])
+    return {"stopped": stopped, "metrics": metrics, "weights": weights}
 
 
 if __name__ == "__main__":
