@@ -9,8 +9,9 @@ from astarpo.engines.base import Engine
 from astarpo.engines.hf import GenerateEngine, HFEngine
 from astarpo.engines.vllm.engine import VLLMEngine
 from astarpo.engines.vllm.opening import is_installed, require_installed
-from astarpo.models.policy import Policy, pick_device
+from astarpo.models.policy import Policy
 from astarpo.models.vocabulary import Vocabulary
+from astarpo.runtime.devices import pick_device
 
 logger = logging.getLogger("astarpo")
 

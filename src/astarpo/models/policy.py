@@ -15,7 +15,6 @@ from astarpo.models.folder import load_part, quiet_transformers
 from astarpo.models.fp32_head import Float32Linear, take_float32_head
 from astarpo.models.sharded import device_of
 from astarpo.models.vocabulary import Vocabulary, load_vocabulary
-from astarpo.types import UserError
 
 logger = logging.getLogger("astarpo")
 
@@ -127,16 +126,3 @@ def save_model(path: Path, policy: Policy) -> None:
     with quiet_transformers():
         policy.model.save_pretrained(path)
     policy.vocabulary.tokenizer.save_pretrained(path)
-
-
-def pick_device(name: str) -> torch.device:
-    """The named device; `auto` is CUDA where there is one.
-
-    Raises:
-        UserError: CUDA is asked for and not there.
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and not torch.cuda.is_available():
-        raise UserError("device cuda: PyTorch sees no GPU here; use --device cpu")
-    return torch.device(name)

@@ -23,6 +23,7 @@ from astarpo.models.critic import restore_critic, save_critic
 from astarpo.models.lora import save_adapter
 from astarpo.models.policy import save_model
 from astarpo.rundir.writer import RunLog
+from astarpo.runtime.distributed import OneProcess
 from astarpo.runtime.files import (
     DamagedFileError,
     atomic_directory,
@@ -73,14 +74,17 @@ class Checkpoints:
         saved_step: The steps that the last checkpoint has behind it.
     """
 
-    def __init__(self, run: RunLog, learner: Learner, config: TrainConfig, step: int) -> None:
+    def __init__(
+        self, run: RunLog, learner: Learner, config: TrainConfig, step: int, where: OneProcess
+    ) -> None:
         """Removes the checkpoints after the step that the run goes on from."""
         self.saved_step = step
         self._run = run
         self._learner = learner
         self._keep = config.keep_checkpoints
         self._clock = CheckpointClock(config.checkpoint_every, config.checkpoint_minutes)
-        tidy_checkpoints(run.path, step, self._keep)
+        self._where = where
+        where.first(lambda: tidy_checkpoints(run.path, step, self._keep))
 
     def is_due(self, step: int) -> bool:
         """Whether to save after this step."""
@@ -91,10 +95,15 @@ class Checkpoints:
 
         Nothing is done if that step is saved already, or an update was given up halfway.
         """
-        learner = self._learner
-        if self.saved_step == step or learner.is_halfway:
+        if self.saved_step == step or self._learner.is_halfway:
             return
         started = time.monotonic()
+        self._where.first(lambda: self._write(step))
+        self.saved_step = step
+        self._clock.saved(time.monotonic() - started)
+
+    def _write(self, step: int) -> None:
+        learner = self._learner
         with atomic_directory(self._run.path / "checkpoints" / f"step-{step:06d}") as path:
             if learner.policy.adapter:
                 save_adapter(path / "adapter", learner.policy)
@@ -111,8 +120,6 @@ class Checkpoints:
             write_sealed_json(path / "state.json", {"step": step, "files": digests})
         _keep_latest(self._run.path, self._keep)
         self._run.log_checkpoint()
-        self.saved_step = step
-        self._clock.saved(time.monotonic() - started)
 
 
 def latest_checkpoint(run_path: Path, before: int | None = None) -> tuple[Path, int] | None:

@@ -9,10 +9,12 @@ from astarpo.config import TrainConfig
 from astarpo.engines import require_engine
 from astarpo.models.critic import load_critic
 from astarpo.models.lora import adapt, require_lora
-from astarpo.models.policy import Policy, load_policy, pick_device
+from astarpo.models.policy import Policy, load_policy
 from astarpo.models.vocabulary import Vocabulary
 from astarpo.rundir.trackers import require_tracker
 from astarpo.rundir.writer import RunLog
+from astarpo.runtime.devices import pick_device
+from astarpo.runtime.distributed import OneProcess
 from astarpo.training.checkpoint import latest_checkpoint, restore
 from astarpo.training.inputs import Inputs
 from astarpo.training.learner import Learner
@@ -37,23 +39,24 @@ def require_parts(config: TrainConfig) -> None:
 
 
 def open_learner(
-    config: TrainConfig, inputs: Inputs, run: RunLog, device: torch.device
+    config: TrainConfig, inputs: Inputs, run: RunLog, where: OneProcess
 ) -> tuple[Learner, int]:
     """Loads what is trained, and says how many steps it has behind it.
 
     Raises:
         UserError: There were checkpoints, and none is left.
     """
-    checkpoint, steps_done = _find_checkpoint(run)
-    policy, reference = _open_policies(config, checkpoint, device, inputs.vocabulary)
-    critic = load_critic(config.model, device) if inputs.algorithm.needs_critic else None
-    rule = inputs.algorithm.running
-    learner = Learner(
-        policy, reference, inputs.algorithm, config, inputs.text.temperature, critic,
-        running=RunningValues(rule, inputs.prompts) if rule else None,
-    )  # fmt: skip
-    if checkpoint:
-        restore(checkpoint, learner)
+    checkpoint, steps_done = where.first(lambda: _find_checkpoint(run))
+    with where.together():
+        policy, reference = _open_policies(config, checkpoint, where.device, inputs.vocabulary)
+        critic = load_critic(config.model, where.device) if inputs.algorithm.needs_critic else None
+        rule = inputs.algorithm.running
+        learner = Learner(
+            policy, reference, inputs.algorithm, config, inputs.text.temperature, critic,
+            running=RunningValues(rule, inputs.prompts) if rule else None,
+        )  # fmt: skip
+        if checkpoint:
+            restore(checkpoint, learner)
     return learner, steps_done
 
 
