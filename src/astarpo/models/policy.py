@@ -13,6 +13,7 @@ from torch import nn
 from astarpo.models.batch import TokenBatch, collate
 from astarpo.models.folder import load_part, quiet_transformers
 from astarpo.models.fp32_head import Float32Linear, take_float32_head
+from astarpo.models.sharded import device_of
 from astarpo.models.vocabulary import Vocabulary, load_vocabulary
 
 logger = logging.getLogger("astarpo")
@@ -36,8 +37,8 @@ class Policy:
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
-        return next(self.model.parameters()).device
+        """Where the model computes."""
+        return device_of(self.model)
 
     @property
     def vocabulary_size(self) -> int:

@@ -42,17 +42,28 @@ def stop_requested() -> bool:
     return _given_up or (bool(_active) and _active[-1].requested)
 
 
+def stop_due(grace_s: float = 0.0) -> bool:
+    """Whether a signal has asked to stop, so many seconds ago, or another process has failed.
+
+    Several processes that look together, and stop together, need not care for `hold_stop`.
+
+    Args:
+        grace_s: Seconds that the caller may take after the signal to get its work done after all.
+    """
+    show_life()
+    return _given_up or (bool(_active) and _active[-1].since_s >= grace_s)
+
+
 def check_stop(grace_s: float = 0.0) -> None:
     """Gives up what is going on if a signal has asked for it; does nothing outside a `StopSignal`.
 
     Args:
-        grace_s: Seconds that the caller may take after the signal to get its work done after all.
+        grace_s: See `stop_due`.
 
     Raises:
         StopRequested: A signal came that long ago, or another process that shares the work failed.
     """
-    show_life()
-    if _given_up or (_active and not _held and _active[-1].since_s >= grace_s):
+    if stop_due(grace_s) and (_given_up or not _held):
         raise StopRequested
 
 
