@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from astarpo.models.batch import TokenBatch
 from astarpo.models.folder import load_part
+from astarpo.models.sharded import within
 from astarpo.models.ways import Way, before_responses, fitting_way
 
 
@@ -36,7 +37,8 @@ def load_critic(name: str, device: torch.device) -> Any:
 def critic_values(critic: Any, batch: TokenBatch) -> Tensor:
     """The reward that the critic predicts before each response token: [B, T]."""
     way = fitting_way(critic, batch, partial(_features, critic))
-    return batch.at_responses(before_responses(critic, batch, way).squeeze(-1).float())
+    values_RX = within(critic, before_responses, batch, way)
+    return batch.at_responses(values_RX.squeeze(-1).float())
 
 
 def save_critic(path: Path, critic: Any) -> None:
@@ -54,5 +56,9 @@ def _features(critic: Any, batch: TokenBatch, way: Way) -> Tensor:
 
     Ways are compared by this, since the head's own output is 0 before training.
     """
-    hidden_RH = before_responses(critic.base_model, batch, way).float()
+    hidden_RH = within(critic, _hidden, batch, way).float()
     return nn.functional.rms_norm(hidden_RH, hidden_RH.shape[-1:])
+
+
+def _hidden(critic: Any, batch: TokenBatch, way: Way) -> Tensor:
+    return before_responses(critic.base_model, batch, way)

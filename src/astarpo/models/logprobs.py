@@ -9,6 +9,7 @@ from torch import Tensor
 
 from astarpo.models.batch import TokenBatch
 from astarpo.models.head import is_plain, score, score_hidden
+from astarpo.models.sharded import within
 from astarpo.models.ways import Way, before_responses, fitting_way
 
 
@@ -56,6 +57,12 @@ def _score(
     model: Any, batch: TokenBatch, temperature: float, way: Way, *, entropy: bool
 ) -> tuple[Tensor, Tensor]:
     """See `score`."""
+    return within(model, _score_within, batch, temperature, way, entropy=entropy)
+
+
+def _score_within(
+    model: Any, batch: TokenBatch, temperature: float, way: Way, *, entropy: bool
+) -> tuple[Tensor, Tensor]:
     ids_R = batch.response_ids_BT.flatten()[batch.cell_R]
     if not is_plain(model):
         return score(before_responses(model, batch, way), ids_R, temperature, entropy=entropy)
