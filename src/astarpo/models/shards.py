@@ -27,6 +27,7 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
+from astarpo.runtime.distributed import OneProcess
 from astarpo.types import UserError
 
 MAX_BYTES = 4 << 30
@@ -48,21 +49,14 @@ def whole(tensor: Tensor) -> Tensor:
     return tensor.full_tensor()
 
 
-def local_part(tensor: Tensor) -> Tensor:
-    """What this process holds of a tensor; writing into it writes into the tensor."""
-    tensor = tensor.detach()
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
-
-
 def write_tensors(
     folder: Path,
     stem: str,
     tensors: Mapping[str, Tensor],
+    where: OneProcess,
     *,
-    rank: int = 0,
-    size: int = 1,
-    max_bytes: int = MAX_BYTES,
     metadata: Mapping[str, str] | None = None,
+    max_bytes: int = MAX_BYTES,
 ) -> list[Path]:
     """Writes tensors to files; all processes call it alike, and each writes some of the files.
 
@@ -70,10 +64,9 @@ def write_tensors(
         folder: Where; all processes see it.
         stem: Files are called `STEM.safetensors`, or by this and a number.
         tensors: By name, on every process the same names in the same order.
-        rank: This process's number.
-        size: How many processes there are.
-        max_bytes: Of a file. One process writes all into one.
+        where: The processes.
         metadata: For the head of each file.
+        max_bytes: Of a file. One process writes all into one.
 
     Returns:
         The files that this process wrote, which are on disk then.
@@ -82,28 +75,28 @@ def write_tensors(
         Exception: Whatever writing failed with, after the last tensor was put together: the other
             processes do not wait for this one.
     """
-    files = _plan(tensors, max_bytes) if size > 1 else [list(tensors)]
+    files = _plan(tensors, max_bytes) if where.size > 1 else [list(tensors)]
     names = [f"{stem}-{i:05d}-of-{len(files):05d}.safetensors" for i in range(1, len(files) + 1)]
     names = names if len(files) > 1 else [f"{stem}.safetensors"]
     written: list[Path] = []
     failure: Exception | None = None
-    for start in range(0, len(files), size):
+    for start in range(0, len(files), where.size):
         mine = {}
-        for number, file in enumerate(files[start : start + size]):
+        for number, file in enumerate(files[start : start + where.size]):
             for name in file:
                 tensor = whole(tensors[name])
-                if number == rank:
+                if number == where.rank:
                     mine[name] = tensor.contiguous().cpu()
                 del tensor
-        if start + rank < len(files) and failure is None:
-            path = folder / names[start + rank]
+        if start + where.rank < len(files) and failure is None:
+            path = folder / names[start + where.rank]
             try:
                 save_file(mine, path, metadata=dict(metadata) if metadata else None)
                 _fsync(path)
             except Exception as error:  # the other processes go on putting tensors together
                 failure = error
             written.append(path)
-    if len(files) > 1 and rank == 0 and failure is None:
+    if len(files) > 1 and where.is_first and failure is None:
         total = sum(_bytes(tensor) for tensor in tensors.values())
         places = {name: place for place, file in zip(names, files, strict=True) for name in file}
         index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(places.items()))}
@@ -121,7 +114,7 @@ class TensorFiles:
     Example:
         with TensorFiles(folder, "model") as files:
             for name, parameter in model.named_parameters():
-                files.read_into(name, parameter)
+                set_own_part(parameter, files.read_like(name, parameter))
     """
 
     def __init__(self, folder: Path, stem: str) -> None:
@@ -178,21 +171,30 @@ class TensorFiles:
             )
         if not isinstance(like, DTensor):
             return self.read(name)
-        sizes, starts = compute_local_shape_and_global_offset(
-            like.shape, like.device_mesh, like.placements
-        )
-        if 0 in sizes:  # more processes than rows
-            return like.to_local().detach()[:0]
-        bounds = zip(starts, sizes, strict=True)
-        part = tuple(slice(start, start + length) for start, length in bounds)
-        return self._places[name].get_slice(name)[part]
+        return self._places[name].get_slice(name)[_own_part(like)]
 
-    @torch.no_grad()
-    def read_into(self, name: str, tensor: Tensor) -> None:
-        """Fills what this process holds of a tensor."""
-        part = self.read_like(name, tensor)
-        if part.numel():
-            local_part(tensor).copy_(part)
+
+@torch.no_grad()
+def set_own_part(tensor: Tensor, part: Tensor) -> None:
+    """Fills what this process holds of a tensor."""
+    own = tensor.detach()
+    own = own.to_local() if isinstance(own, DTensor) else own
+    if own.numel():  # with more processes than rows some hold nothing
+        own.copy_(part)
+
+
+def own_part(values: Tensor, like: Tensor) -> Tensor:
+    """What this process holds of a tensor, cut out of one that is whole."""
+    return values[_own_part(like)] if isinstance(like, DTensor) else values
+
+
+def _own_part(tensor: DTensor) -> tuple[slice, ...]:
+    sizes, starts = compute_local_shape_and_global_offset(
+        tensor.shape, tensor.device_mesh, tensor.placements
+    )
+    if 0 in sizes:
+        starts = (0,) * len(sizes)
+    return tuple(slice(start, start + n) for start, n in zip(starts, sizes, strict=True))
 
 
 def _plan(tensors: Mapping[str, Tensor], max_bytes: int) -> list[list[str]]:
