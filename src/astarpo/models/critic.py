@@ -36,9 +36,14 @@ def load_critic(name: str, device: torch.device) -> Any:
 
 def critic_values(critic: Any, batch: TokenBatch) -> Tensor:
     """The reward that the critic predicts before each response token: [B, T]."""
-    way = fitting_way(critic, batch, partial(_features, critic))
+    way = fit_critic(critic, batch)
     values_RX = within(critic, before_responses, batch, way)
     return batch.at_responses(values_RX.squeeze(-1).float())
+
+
+def fit_critic(critic: Any, batch: TokenBatch) -> Way:
+    """How sequences as long as these go through a critic; see `fit_logprobs`."""
+    return fitting_way(critic, batch, partial(_features, critic))
 
 
 def save_critic(path: Path, critic: Any) -> None:

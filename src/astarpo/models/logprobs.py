@@ -40,12 +40,24 @@ def token_logprobs(
     Raises:
         UserError: The model cannot be sampled from: it sees the tokens that it is to predict.
     """
-    way = fitting_way(
-        model, batch, lambda part, way: _score(model, part, 1.0, way, entropy=False)[0]
-    )
+    way = fit_logprobs(model, batch)
     scored = _score(model, batch, temperature, way, entropy=entropy)
     logprobs_BT, entropy_BT = map(batch.at_responses, scored)
     return TokenLogprobs(logprobs_BT, entropy_BT if entropy else None)
+
+
+def fit_logprobs(model: Any, batch: TokenBatch) -> Way:
+    """How sequences as long as these go through a model; it is tried out on them if it is new.
+
+    Processes that share a sharded model try it out on the same sequences at the same time, before
+    they give it different ones.
+
+    Raises:
+        UserError: See `token_logprobs`.
+    """
+    return fitting_way(
+        model, batch, lambda part, way: _score(model, part, 1.0, way, entropy=False)[0]
+    )
 
 
 def logprobs_alone(model: Any, batch: TokenBatch, temperature: float) -> Tensor:
@@ -65,7 +77,9 @@ def _score_within(
 ) -> tuple[Tensor, Tensor]:
     ids_R = batch.response_ids_BT.flatten()[batch.cell_R]
     if not is_plain(model):
-        return score(before_responses(model, batch, way), ids_R, temperature, entropy=entropy)
+        logits_RV = before_responses(model, batch, way)
+        logprobs_R, entropy_R = score(logits_RV, ids_R, temperature, entropy=entropy)
+        return logprobs_R.clone(), entropy_R  # FSDP2 wants no views
     hidden_RH = before_responses(model.get_decoder(), batch, way)
     head = model.get_output_embeddings()
     return score_hidden(head, hidden_RH, ids_R, temperature, entropy=entropy)

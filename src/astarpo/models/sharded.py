@@ -6,8 +6,8 @@ embedding, the last norm and the output layer stay until the backward pass is th
 
 FSDP2 puts weights together when a module is called. Log-probs are no single call: they go through
 the decoder and then, chunk by chunk, through the output layer (`logprobs.py`, `critic.py`). So all
-that lies between token ids and log-probs runs inside of one method of the model, which is made known
-to FSDP2: `within`.
+that lies between token ids and log-probs runs inside of one method of the model, which is made
+known to FSDP2: `within`.
 
 All processes have to call a sharded model equally often and in the same order.
 """
@@ -18,7 +18,6 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
-from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from astarpo.models.fp32_head import Float32Linear
@@ -29,37 +28,15 @@ Result = TypeVar("Result")
 _METHOD = "_run_within"
 
 
-def make_mesh(device: torch.device, num_processes: int, shard_size: int | None) -> DeviceMesh:
-    """Says which processes hold parts of one copy of the weights: neighbours in rank.
-
-    Args:
-        device: Its type is that of all processes' devices.
-        num_processes: All there are.
-        shard_size: How many share a copy; None for all.
-
-    Raises:
-        UserError: They cannot be divided so.
-    """
-    shard_size = shard_size or num_processes
-    if num_processes % shard_size:
-        raise UserError(
-            f"shard_size {shard_size}: {num_processes} processes cannot be divided into groups of "
-            f"{shard_size}; take a divisor of {num_processes}"
-        )
-    if shard_size == num_processes:
-        return init_device_mesh(device.type, (num_processes,), mesh_dim_names=("shard",))
-    shape = (num_processes // shard_size, shard_size)
-    return init_device_mesh(device.type, shape, mesh_dim_names=("replicate", "shard"))
-
-
 def shard(
-    model: Any, mesh: DeviceMesh, dtype: torch.dtype | None = None, *, offload: bool = False
+    model: Any, mesh: Any, dtype: torch.dtype | None = None, *, offload: bool = False
 ) -> None:
     """Has a model, in place, keep no more of its weights than this process's share.
 
     Args:
         model: Of transformers, or peft's around one. On every process the same.
-        mesh: Of one dimension, over which weights are sharded; or of two, replicated over the first.
+        mesh: Of the dimensions `replicate` and `shard`: the processes of one `shard` have one copy
+            of the weights together.
         dtype: What autocast computes in, None without autocast. Weights are put together in it,
             while what flows from layer to layer stays in fp32, as under autocast in one process.
             Left to autocast, a copy of every weight would be kept until the backward pass.
@@ -80,7 +57,7 @@ def shard(
         param_dtype=dtype, reduce_dtype=torch.float32 if dtype else None, cast_forward_inputs=False
     )
     settings: dict[str, Any] = {
-        "mesh": mesh,
+        "mesh": mesh if mesh["replicate"].size() > 1 else mesh["shard"],
         "offload_policy": CPUOffloadPolicy(pin_memory=mesh.device_type == "cuda")
         if offload
         else OffloadPolicy(),
@@ -119,6 +96,12 @@ def within(model: Any, function: Callable[..., Result], *args: Any, **kwargs: An
     if not torch.is_grad_enabled():
         model.reshard()
     return result
+
+
+def whole(tensor: Tensor) -> Tensor:
+    """A tensor of which processes hold parts, put together; all of them have to call this."""
+    full: Any = getattr(tensor, "full_tensor", None)
+    return full() if full else tensor
 
 
 def _run(model: Any, function: Callable[..., Result], *args: Any, **kwargs: Any) -> Result:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from astarpo.models.agreement import first_fitting, gap, reach, tolerance
 from astarpo.models.batch import TokenBatch, collate
 from astarpo.models.packing import run_packed
+from astarpo.models.sharded import is_sharded
 from astarpo.types import UserError
 
 Way = Literal["packed", "padded", "alone"]
@@ -48,7 +49,8 @@ def fitting_way(model: Any, batch: TokenBatch, outputs: Callable[[TokenBatch, Wa
         outputs: Computes what has to agree, [R] or [R, X], in a given way.
 
     Raises:
-        UserError: What the model says of a token depends on tokens after it.
+        UserError: What the model says of a token depends on tokens after it; or sequences have to
+            go alone through a model that processes share.
     """
     found = _ways.setdefault(model, {})
     length = reach(model, max(map(len, batch.sequences)))
@@ -56,6 +58,11 @@ def fitting_way(model: Any, batch: TokenBatch, outputs: Callable[[TokenBatch, Wa
         with torch.no_grad():
             found[length] = _try_out(model, _pick(batch, length), outputs)
         torch.clear_autocast_cache()  # its casts were made without gradients
+    if found[length] == "alone" and is_sharded(model):
+        raise UserError(
+            f"{type(model).__name__}: sequences go through it one at a time, which processes that "
+            "share its weights cannot do; run it in one process, without torchrun"
+        )
     _latest[model] = found[length]
     return found[length]
 

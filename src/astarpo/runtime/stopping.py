@@ -33,16 +33,25 @@ def stop_requested() -> bool:
     return bool(_active) and _active[-1].requested
 
 
+def stop_due(grace_s: float = 0.0) -> bool:
+    """Whether a signal has asked to stop, so many seconds ago; never outside a `StopSignal`.
+
+    Args:
+        grace_s: Seconds that the caller may take after the signal to get its work done after all.
+    """
+    return bool(_active) and _active[-1].since_s >= grace_s
+
+
 def check_stop(grace_s: float = 0.0) -> None:
     """Gives up what is going on if a signal has asked for it; does nothing outside a `StopSignal`.
 
     Args:
-        grace_s: Seconds that the caller may take after the signal to get its work done after all.
+        grace_s: See `stop_due`.
 
     Raises:
         StopRequested: A signal came that long ago.
     """
-    if _active and _active[-1].since_s >= grace_s:
+    if stop_due(grace_s):
         raise StopRequested
 
 

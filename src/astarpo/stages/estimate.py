@@ -29,6 +29,7 @@ from astarpo.models.policy import load_policy
 from astarpo.models.vocabulary import Vocabulary
 from astarpo.reports.plots import plot_values
 from astarpo.rollout import roll_out
+from astarpo.runtime.distributed import OneProcess
 from astarpo.runtime.locks import folder_lock
 from astarpo.runtime.memory import peak_memory_gib
 from astarpo.runtime.outputs import check_folder
@@ -39,7 +40,6 @@ from astarpo.runtime.stopwatch import Stopwatch
 from astarpo.runtime.version import package_version
 from astarpo.stages.prepared import Prepared, prepare_prompts, preview_prompts
 from astarpo.tasks.problem_set import read_problems, write_problems
-from astarpo.training.sharding import OneProcess
 from astarpo.types import Problem, Prompt, UserError
 from astarpo.values.advice import advise
 from astarpo.values.choice import estimator_of

@@ -24,6 +24,7 @@ from astarpo.reports.plots import plot_run
 from astarpo.rollout import roll_out
 from astarpo.rundir.trackers import open_tracker
 from astarpo.rundir.writer import RunLog
+from astarpo.runtime.distributed import OneProcess
 from astarpo.runtime.locks import folder_lock
 from astarpo.runtime.outputs import check_folder
 from astarpo.runtime.profiling import profile_steps
@@ -40,7 +41,6 @@ from astarpo.training.inputs import Inputs, open_inputs
 from astarpo.training.metrics import answer_metrics, cost_metrics, run_summary, run_verdicts
 from astarpo.training.opening import open_learner, require_parts
 from astarpo.training.schedule import lr_scale, step_prompts
-from astarpo.training.sharding import OneProcess
 from astarpo.training.stage1 import rollout_metrics
 from astarpo.types import Answer, EngineStopped, Problem, StopTraining, TrainingStopped
 

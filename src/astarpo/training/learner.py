@@ -12,7 +12,6 @@ import logging
 import math
 from collections import defaultdict
 from collections.abc import Sequence
-from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -21,20 +20,21 @@ from torch import Tensor, nn
 from astarpo.algorithms.base import Algorithm, LossInputs, Rollout
 from astarpo.config import TrainConfig
 from astarpo.models.agreement import tolerance
-from astarpo.models.batch import masked_sum
 from astarpo.models.critic import critic_values
 from astarpo.models.logprobs import token_logprobs
 from astarpo.models.policy import Policy
 from astarpo.models.recomputing import Recomputing
-from astarpo.runtime.stopping import check_stop
+from astarpo.models.sharded import is_sharded, whole
 from astarpo.runtime.stopwatch import Stopwatch
-from astarpo.runtime.transfer import send
 from astarpo.training.health import NOT_FINITE
 from astarpo.training.metrics import standard_error, summarize_records
 from astarpo.training.offload import ParkedWeights
 from astarpo.training.optimizers import make_optimizer
-from astarpo.training.running_values import RunningValues, Sighting, policy_logprobs
+from astarpo.training.records import Records, add_records, record
+from astarpo.training.running_values import RunningValues, Sighting
 from astarpo.training.schedule import MicroBatch, plan_minibatches
+from astarpo.training.scoring import Scorer, check_stop_together, turns
+from astarpo.training.sharding import OneProcess
 from astarpo.training.stage1 import is_from_stage1
 from astarpo.types import Answer, TrainingStopped
 
@@ -68,6 +68,7 @@ class Learner:
         temperature: float,
         critic: Any = None,
         running: RunningValues | None = None,
+        where: OneProcess | None = None,
     ) -> None:
         assert (critic is not None) == algorithm.needs_critic
         assert (running is not None) == (algorithm.running is not None)
@@ -79,6 +80,7 @@ class Learner:
         self.is_halfway = False
         self._config = config
         self._temperature = temperature
+        self._where = where or OneProcess(policy.device)
         self.parameters: dict[str, nn.Parameter] = {
             name: p for name, p in policy.model.named_parameters() if p.requires_grad
         }
@@ -89,12 +91,17 @@ class Learner:
         self.optimizer = make_optimizer(config.optimizer, groups, config.lr, config.weight_decay)
         trained = [policy.model] if critic is None else [policy.model, critic]
         self._recomputing = Recomputing(trained if config.gradient_checkpointing else [])
-        self._parked = ParkedWeights(reference.model) if config.reference_offload else None
         self._warned = False
         # In bf16, or in kernels of its own, an engine rounds otherwise than the trainer: clipping
         # ratios to what it reports would act on rounding.
         engine_rounds = policy.autocast_dtype is not None or config.engine == "vllm"
-        self._scores_sampled = algorithm.reads_sampled and engine_rounds
+        parks = config.reference_offload and not is_sharded(reference.model)
+        self._scorer = Scorer(
+            policy, reference, critic, temperature,
+            scores_sampled=algorithm.reads_sampled and engine_rounds,
+            parked=ParkedWeights(reference.model) if parks else None,
+            where=self._where,
+        )  # fmt: skip
 
     def update(
         self,
@@ -125,20 +132,23 @@ class Learner:
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak_lr"] * lr_scale
         minibatches = plan_minibatches(answers, self.algorithm, self._config, self.policy)
-        rollout = self._score(answers, [m for part in minibatches for m in part], stopwatch)
+        parts = [part for minibatch in minibatches for part in minibatch]
+        with torch.no_grad():
+            rollout = self.algorithm.prepare(self._scorer.rollout(answers, parts, stopwatch))
         sighting = self._look(answers, stopwatch)
         records: dict[str, list[Tensor]] = defaultdict(list)
         norms: dict[str, list[float]] = defaultdict(list)
         for number, part in enumerate(minibatches):
             with stopwatch.phase("update"), self._recomputing.in_use():
-                self._accumulate(part, rollout, records, first=number == 0)
+                found = self._accumulate(part, rollout, first=number == 0)
+                add_records(records, found, self._where)
                 if not torch.cat(records["loss"]).isfinite().all():
                     raise TrainingStopped(NOT_FINITE.format("loss"))
                 for name, norm in self._apply_gradient(critic_only=critic_only).items():
                     norms[name].append(norm)
                 self.is_halfway = True
         self.is_halfway = False
-        index_B = torch.cat([part.index_B for part in minibatches[0]])
+        index_B = torch.cat([part.index_B for part in minibatches[0]]).cpu()
         group_B = index_B // self.algorithm.samples_per_prompt
         summary = summarize_records(records)
         summary["kl_se"] = standard_error(torch.cat(records["kl"]), group_B)
@@ -148,75 +158,18 @@ class Learner:
             summary |= self.running.take(answers, sighting)
         return summary | {name: sum(each) / len(each) for name, each in norms.items()}
 
-    @torch.no_grad()
-    def _score(
-        self, answers: Sequence[Answer], parts: Sequence[MicroBatch], stopwatch: Stopwatch
-    ) -> Rollout:
-        """Everything about a rollout that is computed once, before its first update."""
-        lengths = [len(a.completion.token_ids) for a in answers]
-        sampled_BT = torch.zeros(len(answers), max(lengths))
-        for row, answer in enumerate(answers):
-            if logprobs := answer.completion.logprobs:
-                sampled_BT[row, : lengths[row]] = torch.tensor(logprobs)
-        sampled_BT = send(sampled_BT, self.policy.device)
-        engine_BT = None
-        critic_BT = torch.zeros_like(sampled_BT) if self.critic is not None else None
-        mask_BT = torch.zeros_like(sampled_BT, dtype=torch.bool)
-        for part in parts:
-            mask_BT[part.index_B, : part.tokens.mask_BT.shape[1]] = part.tokens.mask_BT
-        at_hand = self._parked.in_use() if self._parked else nullcontext()
-        with stopwatch.phase("reference"), at_hand:
-            ref_BT = self._logprobs(self.reference, parts, sampled_BT)
-        if is_from_stage1(answers):
-            sampled_BT = ref_BT  # The reference it was that sampled.
-        elif self._scores_sampled:
-            with stopwatch.phase("update"):
-                engine_BT, sampled_BT = sampled_BT, self._logprobs(self.policy, parts, sampled_BT)
-        if critic_BT is not None:
-            with stopwatch.phase("update"):
-                for part in parts:
-                    check_stop()
-                    width = part.tokens.mask_BT.shape[1]
-                    with self.policy.autocast():
-                        critic_BT[part.index_B, :width] = critic_values(self.critic, part.tokens)
-        return self.algorithm.prepare(
-            Rollout(
-                mask_BT=mask_BT,
-                rewards_B=self._floats([answer.verdict.reward for answer in answers]),
-                sampled_logprobs_BT=sampled_BT,
-                ref_logprobs_BT=ref_BT,
-                values_B=self._values(answers),
-                critic_BT=critic_BT,
-                engine_logprobs_BT=engine_BT,
-                mean_length=sum(lengths) / len(lengths),
-                is_reference=is_from_stage1(answers),
-            )
-        )
-
-    def _logprobs(self, policy: Policy, parts: Sequence[MicroBatch], like_BT: Tensor) -> Tensor:
-        """[B, T] a policy's log-probs of a whole rollout, without gradients."""
-        logprobs_BT = torch.zeros_like(like_BT)
-        with policy.autocast():
-            for part in parts:
-                check_stop()
-                width = part.tokens.mask_BT.shape[1]
-                logprobs_BT[part.index_B, :width], _ = token_logprobs(
-                    policy.model, part.tokens, self._temperature
-                )
-        return logprobs_BT
-
     def _accumulate(
-        self,
-        parts: Sequence[MicroBatch],
-        rollout: Rollout,
-        records: dict[str, list[Tensor]],
-        *,
-        first: bool,
-    ) -> None:
-        """Adds up the gradient of a mini-batch's mean loss, never waiting for a GPU."""
+        self, parts: Sequence[MicroBatch], rollout: Rollout, *, first: bool
+    ) -> list[tuple[int, Records]]:
+        """Adds up the gradient of a mini-batch's mean loss, never waiting for a GPU.
+
+        Returns:
+            What is recorded of this process's micro-batches, each with its number.
+        """
         num_sequences = sum(len(part.index_B) for part in parts)
-        for part in parts:
-            check_stop(_GRACE_S if self.is_halfway else 0.0)
+        found = []
+        for number, part, weight in turns(parts, self._where):
+            check_stop_together(self._where, _GRACE_S if self.is_halfway else 0.0)
             mask_BT = part.tokens.mask_BT
             rows = rollout.rows(part.index_B, mask_BT.shape[1])
             with self.policy.autocast():
@@ -225,29 +178,13 @@ class Learner:
                 )
                 critic_BT = critic_values(self.critic, part.tokens) if self.critic else None
             output = self.algorithm.loss(LossInputs(logprobs_BT, rows, critic_BT))
-            (output.loss_B.sum() / num_sequences).backward()
-            assert entropy_BT is not None
-            records["loss"].append(output.loss_B.detach())
-            records["entropy"].append(masked_sum(entropy_BT, mask_BT) / mask_BT.sum(dim=-1))
-            for name, value_B in output.metrics.items():
-                records[name].append(value_B)
-            now_BT = logprobs_BT.detach()
-            moved_B = masked_sum(rows.sampled_logprobs_BT - now_BT, mask_BT)
-            if rollout.is_reference:
-                records["stage1_drift"].append(moved_B.abs())
-                if first:
-                    # Unbiased under the reference, and like a KL never negative.
-                    ratio_B = (-moved_B).exp()
-                    records["kl"].append(1 - ratio_B - ratio_B * moved_B)
-                    records["engine_kl"].append(torch.zeros_like(moved_B))
-            elif first:
-                records["kl"].append(masked_sum(now_BT - rows.ref_logprobs_BT, mask_BT))
-                reported_BT = rows.engine_logprobs_BT
-                if reported_BT is None:
-                    reported_BT = rows.sampled_logprobs_BT
-                records["engine_kl"].append(masked_sum(reported_BT - now_BT, mask_BT))
-            else:
-                records["drift"].append(moved_B.abs())
+            # Over processes FSDP2 takes the mean of gradients, not their sum.
+            share = weight * self._where.size
+            (share * (output.loss_B.sum() / num_sequences)).backward()
+            if weight:
+                assert entropy_BT is not None
+                found.append((number, record(output, logprobs_BT.detach(), entropy_BT, rows, first)))
+        return found
 
     def _look(self, answers: Sequence[Answer], stopwatch: Stopwatch) -> Sighting | None:
         """What running values have to know of the policy before an update changes it."""
@@ -255,9 +192,7 @@ class Learner:
             return None
         most = self._config.micro_batch_tokens
         with stopwatch.phase("reference"):
-            return self.running.look(
-                answers, lambda seqs: policy_logprobs(self.policy, seqs, self._temperature, most)
-            )
+            return self.running.look(answers, lambda seqs: self._scorer.sequences(seqs, most))
 
     def _apply_gradient(self, *, critic_only: bool) -> dict[str, float]:
         models = {"grad_norm": self.policy.model}
@@ -265,7 +200,8 @@ class Learner:
             models["critic_grad_norm"] = self.critic
         norms = {}
         for name, model in models.items():
-            norm = nn.utils.clip_grad_norm_(model.parameters(), self._config.grad_clip).item()
+            norm = nn.utils.clip_grad_norm_(model.parameters(), self._config.grad_clip)
+            norm = whole(norm).item()
             if not math.isfinite(norm):
                 raise TrainingStopped(NOT_FINITE.format("gradient"))
             norms[name] = norm
@@ -288,12 +224,3 @@ class Learner:
                 f"{apart:.2g} nats between sampling and training (engine_kl), where rounding "
                 f"explains {explained:.2g}: what is learnt is not what was sampled"
             )
-
-    def _values(self, answers: Sequence[Answer]) -> Tensor | None:
-        """[B] V* of each answer's prompt; None where the run has no value table."""
-        values = [answer.prompt.value for answer in answers if answer.prompt.value is not None]
-        assert len(values) in (0, len(answers))
-        return self._floats(values) if values else None
-
-    def _floats(self, values: Sequence[float]) -> Tensor:
-        return send(torch.tensor(values, dtype=torch.float32), self.policy.device)

@@ -19,15 +19,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from astarpo.algorithms.running_value import RunningValue
-from astarpo.models.batch import micro_batches
-from astarpo.models.logprobs import token_logprobs
-from astarpo.models.policy import Policy
-from astarpo.runtime.stopping import check_stop
+from astarpo.training.scoring import Sequences
 from astarpo.types import Answer, Prompt, TrainingStopped, UserError
-
-Sequences = Sequence[tuple[Sequence[int], Sequence[int]]]
-"""Token ids of prompts and responses."""
-
 
 class Past(NamedTuple):
     """A prompt's last answer: its token ids, and their log-probs when it was sampled, in nats."""
@@ -145,30 +138,3 @@ class RunningValues:
             place: Past(tuple(each.tolist()), logprob)
             for place, each, logprob in zip(tensors["places"].tolist(), ids, logprobs, strict=True)
         }
-
-
-@torch.no_grad()
-def policy_logprobs(
-    policy: Policy, sequences: Sequences, temperature: float, max_tokens: int
-) -> list[Tensor]:
-    """Log-probs of the tokens of each response, [T] each on the CPU, in nats.
-
-    Args:
-        policy: Scores.
-        sequences: Prompts and responses.
-        temperature: What the responses were sampled at.
-        max_tokens: In one forward pass, padding included.
-
-    Raises:
-        StopRequested: A signal asks to stop.
-    """
-    lengths = [len(prompt) + len(response) for prompt, response in sequences]
-    found: dict[int, Tensor] = {}
-    for rows in micro_batches(lengths, max_tokens):
-        check_stop()
-        tokens = policy.collate([sequences[i] for i in rows])
-        with policy.autocast():
-            logprobs_BT, _ = token_logprobs(policy.model, tokens, temperature)
-        for i, logprobs_T in zip(rows, logprobs_BT.float().cpu(), strict=True):
-            found[i] = logprobs_T[: len(sequences[i][1])].clone()
-    return [found[i] for i in range(len(sequences))]
