@@ -64,9 +64,9 @@ def materialize(model: Any, device: torch.device) -> None:
     for name, parameter in model.named_parameters(remove_duplicate=False):
         groups[id(parameter)].append(name)
     model._apply(
-        lambda tensor: torch.empty_like(tensor, device=device)
-        if tensor.is_meta
-        else tensor.to(device)
+        lambda tensor: (
+            torch.empty_like(tensor, device=device) if tensor.is_meta else tensor.to(device)
+        )
     )
     for first, *others in groups.values():  # what was tied is tied again
         for other in others:
@@ -94,7 +94,7 @@ def fill(
     Raises:
         UserError: The weights are not there, or do not load.
     """
-    wanted = {each: tensor for each, tensor in _wanted(model).items() if each not in new}
+    wanted = {each: tensor for each, tensor in held_tensors(model).items() if each not in new}
     with ExitStack() as stack:
         files, keys = None, {}
         with suppress(OSError, SafetensorError):  # transformers says better what is wrong
@@ -116,7 +116,7 @@ def _fill_from_first(
     failure = None
     if where.is_first:
         try:
-            loaded = _wanted(load())
+            loaded = held_tensors(load())
         except UserError as error:
             failure = str(error)
     if failure := where.agree(failure):
@@ -174,7 +174,7 @@ def checkpoint_tensors(model: Any) -> dict[str, Tensor]:
     from transformers.core_model_loading import revert_weight_conversion
 
     # transformers fuses the experts of some models and renames parts of others when it loads them.
-    return revert_weight_conversion(base_model(model), _wanted(model))
+    return revert_weight_conversion(base_model(model), held_tensors(model))
 
 
 def base_model(model: Any) -> Any:
@@ -182,7 +182,7 @@ def base_model(model: Any) -> Any:
     return model.get_base_model() if hasattr(model, "peft_config") else model
 
 
-def _wanted(model: Any) -> dict[str, Tensor]:
+def held_tensors(model: Any) -> dict[str, Tensor]:
     """What a checkpoint of the model holds, by its names there; tied tensors once."""
     wanted: dict[str, Tensor] = {}
     seen: set[int] = set()

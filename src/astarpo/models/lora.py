@@ -9,17 +9,24 @@ is trained.
 """
 
 import importlib
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from astarpo.config import TrainConfig
+from astarpo.models.empty import base_model, held_tensors, with_stand_ins
 from astarpo.models.folder import quiet_transformers
 from astarpo.models.policy import Policy, load_policy, save_model
+from astarpo.models.sharded import whole
+from astarpo.models.vocabulary import Vocabulary
+from astarpo.runtime.distributed import OneProcess
 from astarpo.runtime.files import atomic_directory
 from astarpo.runtime.seeding import derive_seed
+from astarpo.runtime.shared_folder import raise_together, shared_directory
 from astarpo.types import UserError
 
 _SCALE = 2
@@ -72,15 +79,13 @@ def save_adapter(path: Path, policy: Policy, where: OneProcess | None = None) ->
     """Saves the adapter alone, in peft's layout.
 
     Args:
-        path: A folder, which is made.
+        path: A folder.
         policy: Has an adapter.
         where: The processes that share it out, which all call this; the first one writes. None for
             one process, or where each writes to a folder of its own.
     """
-    if where is None or where.size == 1 or where.is_first:
-        path.mkdir(parents=True, exist_ok=True)
     tensors = {
-        name: whole(tensor)
+        name: whole(tensor.detach())
         for name, tensor in policy.model.state_dict(keep_vars=True).items()
         if ".lora_" in name
     }
@@ -97,11 +102,13 @@ def merged_tensors(policy: Policy) -> Iterator[tuple[str, Tensor]]:
     """
     base = base_model(policy.model)
     for name, tensor in held_tensors(policy.model).items():
-        values = whole(tensor)
+        values = whole(tensor.detach())
         layer = base.get_submodule(name.rpartition(".")[0])
         if policy.adapter and name.endswith(".weight") and hasattr(layer, "lora_A"):
             for adapter, scale in layer.scaling.items():
-                down, up = (whole(part[adapter].weight) for part in (layer.lora_A, layer.lora_B))
+                down, up = (
+                    whole(part[adapter].weight.detach()) for part in (layer.lora_A, layer.lora_B)
+                )
                 change = scale * (up @ down)
                 values = values.float() + (change.T if layer.fan_in_fan_out else change)
         yield name, values
@@ -112,7 +119,8 @@ def save_trained(
 ) -> None:
     """Writes `model/`; of a policy with an adapter also `adapter/`, merged into the model.
 
-    The model is then read again, in fp32: the one that was trained may hold its weights in bf16.
+    The model is then read again, in fp32, by the first process: the one that was trained may hold
+    its weights in bf16.
 
     Args:
         run_path: The run directory.
@@ -121,12 +129,26 @@ def save_trained(
         where: The processes that share it out, which all call this; None for one process.
     """
     where = where or OneProcess(policy.device)
-    if policy.adapter:
-        with shared_directory(run_path / "adapter", where) as path:
-            save_adapter(path, policy, where)
-        ...
-    with shared_directory(run_path / "model", where) as path:
-        save_model(path, policy, where)
+    if not policy.adapter:
+        with shared_directory(run_path / "model", where) as path:
+            save_model(path, policy, where)
+        return
+    with shared_directory(run_path / "adapter", where) as path:
+        save_adapter(path, policy, where)
+    failure = None
+    if where.is_first:
+        try:
+            _save_merged(run_path, policy.vocabulary, name)
+        except Exception as error:
+            failure = error
+    raise_together(failure, where)
+
+
+def _save_merged(run_path: Path, vocabulary: Vocabulary, name: str) -> None:
+    plain = load_policy(name, torch.device("cpu"), vocabulary)
+    adapted = _peft().PeftModel.from_pretrained(plain.model, run_path / "adapter")
+    with atomic_directory(run_path / "model") as path:
+        save_model(path, replace(plain, model=adapted.merge_and_unload()))
 
 
 def _peft() -> Any:

@@ -198,12 +198,12 @@ def save_model(path: Path, policy: Policy, where: OneProcess | None = None) -> N
             policy.model.save_pretrained(path)
         policy.vocabulary.tokenizer.save_pretrained(path)
         return
+    path.mkdir(exist_ok=True)
+    # First of all, since a process that fails must not leave the others waiting for its parts.
+    write_tensors(path, "model", checkpoint_tensors(policy.model), where, metadata=_FORMAT)
     if where.is_first:
-        path.mkdir(exist_ok=True)
         _describe(policy.model, path)
         policy.vocabulary.tokenizer.save_pretrained(path)
-    where.barrier()
-    write_tensors(path, "model", checkpoint_tensors(policy.model), where, metadata=_FORMAT)
 
 
 def _describe(model: Any, path: Path) -> None:

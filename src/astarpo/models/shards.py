@@ -8,9 +8,9 @@ A tensor is whole in its file, so that the files do not depend on how many proce
 any number of them can read them. To write, all processes put one tensor after another together, and
 each keeps the ones of the file that it writes; to read, each takes its own parts out of the files.
 
-PyTorch's own checkpoints (DCP) are not used: their `.metadata` file is a pickle, which runs code when
-it is loaded. Its writer of safetensors has none, but writes a part of each tensor for every process
-first, all of which the first process then reads and writes once more to make a Hugging Face folder.
+PyTorch's own checkpoints (DCP) are not used: their `.metadata` file is a pickle, which runs code
+when it is loaded. Their writer of safetensors has none, but first writes the parts of each process,
+all of which one process then reads and writes once more to make a Hugging Face folder of them.
 """
 
 import json
@@ -27,33 +27,19 @@ from torch import Tensor
 from torch.distributed.tensor import DTensor
 from torch.distributed.tensor._utils import compute_local_shape_and_global_offset
 
+from astarpo.models.sharded import whole
 from astarpo.runtime.distributed import OneProcess
 from astarpo.types import UserError
 
 MAX_BYTES = 4 << 30
-"""Of a file, where several processes write: what a process holds in host memory beside its parts."""
-
-
-def whole(tensor: Tensor) -> Tensor:
-    """A tensor put together from the parts of all processes, which must all ask for it.
-
-    Returns:
-        The tensor on every process, on the device that the processes talk by; a tensor that is
-        not shared out as it is.
-    """
-    tensor = tensor.detach()
-    if not isinstance(tensor, DTensor):
-        return tensor
-    if tensor.device.type != tensor.device_mesh.device_type:  # parts that are kept in host memory
-        tensor = tensor.to(tensor.device_mesh.device_type)
-    return tensor.full_tensor()
+"""Of a file where several processes write, which is what a process then holds in host memory."""
 
 
 def write_tensors(
     folder: Path,
     stem: str,
     tensors: Mapping[str, Tensor],
-    where: OneProcess,
+    where: OneProcess | None = None,
     *,
     metadata: Mapping[str, str] | None = None,
     max_bytes: int = MAX_BYTES,
@@ -64,7 +50,7 @@ def write_tensors(
         folder: Where; all processes see it.
         stem: Files are called `STEM.safetensors`, or by this and a number.
         tensors: By name, on every process the same names in the same order.
-        where: The processes.
+        where: The processes; None for this one alone.
         metadata: For the head of each file.
         max_bytes: Of a file. One process writes all into one.
 
@@ -75,28 +61,29 @@ def write_tensors(
         Exception: Whatever writing failed with, after the last tensor was put together: the other
             processes do not wait for this one.
     """
-    files = _plan(tensors, max_bytes) if where.size > 1 else [list(tensors)]
+    rank, size = (where.rank, where.size) if where else (0, 1)
+    files = _plan(tensors, max_bytes) if size > 1 else [list(tensors)]
     names = [f"{stem}-{i:05d}-of-{len(files):05d}.safetensors" for i in range(1, len(files) + 1)]
     names = names if len(files) > 1 else [f"{stem}.safetensors"]
     written: list[Path] = []
     failure: Exception | None = None
-    for start in range(0, len(files), where.size):
+    for start in range(0, len(files), size):
         mine = {}
-        for number, file in enumerate(files[start : start + where.size]):
+        for number, file in enumerate(files[start : start + size]):
             for name in file:
-                tensor = whole(tensors[name])
-                if number == where.rank:
+                tensor = whole(tensors[name].detach())
+                if number == rank:
                     mine[name] = tensor.contiguous().cpu()
                 del tensor
-        if start + where.rank < len(files) and failure is None:
-            path = folder / names[start + where.rank]
+        if start + rank < len(files) and failure is None:
+            path = folder / names[start + rank]
             try:
                 save_file(mine, path, metadata=dict(metadata) if metadata else None)
                 _fsync(path)
             except Exception as error:  # the other processes go on putting tensors together
                 failure = error
             written.append(path)
-    if len(files) > 1 and where.is_first and failure is None:
+    if len(files) > 1 and rank == 0 and failure is None:
         total = sum(_bytes(tensor) for tensor in tensors.values())
         places = {name: place for place, file in zip(names, files, strict=True) for name in file}
         index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(places.items()))}
@@ -171,6 +158,8 @@ class TensorFiles:
             )
         if not isinstance(like, DTensor):
             return self.read(name)
+        if not like.to_local().numel():  # with more processes than rows some hold nothing
+            return torch.empty_like(like.to_local(), device="cpu")
         return self._places[name].get_slice(name)[_own_part(like)]
 
 
@@ -179,8 +168,7 @@ def set_own_part(tensor: Tensor, part: Tensor) -> None:
     """Fills what this process holds of a tensor."""
     own = tensor.detach()
     own = own.to_local() if isinstance(own, DTensor) else own
-    if own.numel():  # with more processes than rows some hold nothing
-        own.copy_(part)
+    own.copy_(part)
 
 
 def own_part(values: Tensor, like: Tensor) -> Tensor:

@@ -132,12 +132,12 @@ class Training:
         self._config, self._inputs, self._run = config, inputs, run
         self._on_step, self._is_ended = on_step, False
         self._where = OneProcess(pick_device(config.device))
-        self._learner, self._step = open_learner(config, inputs, run, self._where.device)
+        self._learner, self._step = open_learner(config, inputs, run, self._where)
         self.policy = self._learner.policy
         run.require_steps(inputs.num_steps)
         run.require_inputs(input_digests(config, inputs))
         history = run.begin(self._step)
-        self._checkpoints = Checkpoints(run, self._learner, config, self._step)
+        self._checkpoints = Checkpoints(run, self._learner, config, self._step, self._where)
         self._watch = HealthWatch(config.prompts_per_step, config.health, history)
         self._held_out = HeldOut(inputs.held_out, config, inputs.text.sampling)
         self._evaluated = {row["step"] for row in run.evaluations()}
@@ -259,7 +259,7 @@ class Training:
         if rows := self._run.metrics():
             plot_run(self._run.path / "curves.png", rows)
             tell_verdicts("training", *run_verdicts(rows))
-        save_trained(self._run.path, self.policy, self._config.model)
+        save_trained(self._run.path, self.policy, self._config.model, self._where)
         write_model_card(self._run.path)
         return self.summarize(engine, completed=True)
 

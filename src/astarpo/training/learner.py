@@ -25,6 +25,7 @@ from astarpo.models.logprobs import token_logprobs
 from astarpo.models.policy import Policy
 from astarpo.models.recomputing import Recomputing
 from astarpo.models.sharded import is_sharded, whole
+from astarpo.runtime.distributed import OneProcess
 from astarpo.runtime.stopwatch import Stopwatch
 from astarpo.training.health import NOT_FINITE
 from astarpo.training.metrics import standard_error, summarize_records
@@ -34,7 +35,6 @@ from astarpo.training.records import Records, add_records, record
 from astarpo.training.running_values import RunningValues, Sighting
 from astarpo.training.schedule import MicroBatch, plan_minibatches
 from astarpo.training.scoring import Scorer, check_stop_together, turns
-from astarpo.training.sharding import OneProcess
 from astarpo.training.stage1 import is_from_stage1
 from astarpo.types import Answer, TrainingStopped
 

@@ -4,13 +4,12 @@ Shapes: _B sequences, _T response tokens.
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 from torch import Tensor
 
 from astarpo.algorithms.base import LossOutput, Rollout
 from astarpo.models.batch import masked_sum
-from astarpo.training.sharding import OneProcess
+from astarpo.runtime.distributed import OneProcess
 
 Records = dict[str, Tensor]
 """By name, [B] each."""

@@ -22,6 +22,7 @@ from astarpo.algorithms.running_value import RunningValue
 from astarpo.training.scoring import Sequences
 from astarpo.types import Answer, Prompt, TrainingStopped, UserError
 
+
 class Past(NamedTuple):
     """A prompt's last answer: its token ids, and their log-probs when it was sampled, in nats."""
 

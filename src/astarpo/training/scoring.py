@@ -20,12 +20,12 @@ from astarpo.models.batch import TokenBatch, micro_batches
 from astarpo.models.critic import critic_values, fit_critic
 from astarpo.models.logprobs import fit_logprobs, token_logprobs
 from astarpo.models.policy import Policy
+from astarpo.runtime.distributed import OneProcess
 from astarpo.runtime.stopping import StopRequested, stop_due
 from astarpo.runtime.stopwatch import Stopwatch
 from astarpo.runtime.transfer import send
 from astarpo.training.offload import ParkedWeights
 from astarpo.training.schedule import MicroBatch
-from astarpo.training.sharding import OneProcess
 from astarpo.training.stage1 import is_from_stage1
 from astarpo.types import Answer
 
