@@ -18,7 +18,9 @@ from torch import Tensor
 from astarpo.engines.base import Engine, Request, Sampling
 from astarpo.models.logprobs import token_logprobs
 from astarpo.models.policy import Policy
+from astarpo.runtime.distributed import OneProcess
 from astarpo.runtime.seeding import uniforms
+from astarpo.runtime.together import failing_together
 from astarpo.types import Completion, EngineStopped
 
 BOUNDS = {"float32": 1e-5}
@@ -46,15 +48,23 @@ class Probe:
         metrics = probe.check(policy)  # after each time that weights were copied
     """
 
-    def __init__(self, engine: Engine, policy: Policy, context: int | None = None) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        policy: Policy,
+        context: int | None = None,
+        where: OneProcess | None = None,
+    ) -> None:
         """Chooses the prompts.
 
         Args:
             engine: Completes them.
             policy: Whose tokens they are made of.
             context: The most tokens of a prompt and its response, where there is such a limit.
+            where: The processes that share the policy; each has an engine, and all check together.
         """
         self._engine = engine
+        self._where = where
         context = context or max(_LENGTHS) + _NEW
         self._sampling = Sampling(min(_NEW, context - 1))
         room = context - self._sampling.max_new_tokens
@@ -77,12 +87,22 @@ class Probe:
             nats a token.
 
         Raises:
-            EngineStopped: They are too far, or only the policy's have moved since the last check.
+            EngineStopped: They are too far, or only the policy's have moved since the last check;
+                of any process's engine.
         """
+        done: list[Completion] = []
+        with failing_together(self._where, EngineStopped):
+            done = self._engine.generate(self._requests, self._sampling)
+        policy_R = _logprobs(policy, self._requests, done)
+        metrics: dict[str, float] = {}
+        with failing_together(self._where, EngineStopped):
+            metrics = self._compare(done, policy_R)
+        return metrics
+
+    def _compare(self, done: list[Completion], policy_R: Tensor) -> dict[str, float]:
+        """See `check`."""
         dtype = str(self._engine.facts["dtype"])
         bound = BOUNDS.get(dtype, COARSE_BOUND)
-        done = self._engine.generate(self._requests, self._sampling)
-        policy_R = _logprobs(policy, self._requests, done)
         engine_R = policy_R.new_tensor([value for each in done for value in each.logprobs])
         apart_R = (policy_R - engine_R).abs()
         last, self._last = self._last, (done, policy_R)

@@ -20,9 +20,10 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from astarpo.models.folder import load_part, resolve_model
+from astarpo.models.fp32_head import Float32Linear, take_float32_head
 from astarpo.models.shards import TensorFiles, own_part, set_own_part
 from astarpo.runtime.distributed import OneProcess
-from astarpo.types import UserError
+from astarpo.runtime.together import failing_together
 
 
 def empty_model(name: str, auto_class: Any, **changes: Any) -> Any:
@@ -50,9 +51,14 @@ def empty_like(model: Any) -> Any:
     """An empty model of the same kind as another one, which may be sharded or have an adapter."""
     from transformers import AutoModelForCausalLM
 
+    base = base_model(model)
     with without_memory():
-        config = copy.deepcopy(base_model(model).config)
-        return AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+        config = copy.deepcopy(base.config)
+        made = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    made.generation_config = copy.deepcopy(base.generation_config)
+    if isinstance(base.get_output_embeddings(), Float32Linear):
+        take_float32_head(made)
+    return made
 
 
 def materialize(model: Any, device: torch.device) -> None:
@@ -113,14 +119,9 @@ def _fill_from_first(
 ) -> None:
     """Fills parameters from a model that the first process alone loads, one after the other."""
     loaded: dict[str, Tensor] = {}
-    failure = None
-    if where.is_first:
-        try:
+    with failing_together(where):
+        if where.is_first:
             loaded = held_tensors(load())
-        except UserError as error:
-            failure = str(error)
-    if failure := where.agree(failure):
-        raise UserError(failure)
     for name, tensor in wanted.items():
         values = torch.zeros(tensor.shape)
         if where.is_first:

@@ -26,7 +26,7 @@ from astarpo.models.vocabulary import Vocabulary
 from astarpo.runtime.distributed import OneProcess
 from astarpo.runtime.files import atomic_directory
 from astarpo.runtime.seeding import derive_seed
-from astarpo.runtime.shared_folder import raise_together, shared_directory
+from astarpo.runtime.together import failing_together, shared_directory
 from astarpo.types import UserError
 
 _SCALE = 2
@@ -135,13 +135,9 @@ def save_trained(
         return
     with shared_directory(run_path / "adapter", where) as path:
         save_adapter(path, policy, where)
-    failure = None
-    if where.is_first:
-        try:
+    with failing_together(where):
+        if where.is_first:
             _save_merged(run_path, policy.vocabulary, name)
-        except Exception as error:
-            failure = error
-    raise_together(failure, where)
 
 
 def _save_merged(run_path: Path, vocabulary: Vocabulary, name: str) -> None:

@@ -38,7 +38,7 @@ from astarpo.runtime.files import (
     remove_leftovers,
     write_sealed_json,
 )
-from astarpo.runtime.shared_folder import raise_together, shared_directory
+from astarpo.runtime.together import failing_together, shared_directory
 from astarpo.training.learner import Learner
 from astarpo.training.optimizers import restore_state, state_tensors
 from astarpo.types import UserError
@@ -160,12 +160,8 @@ def _digests(folder: Path, where: OneProcess) -> dict[str, str]:
     files = sorted(file for file in folder.rglob("*") if file.is_file()) if where.is_first else []
     names = where.agree([file.relative_to(folder).as_posix() for file in files])
     found: dict[str, str] = {}
-    failure = None
-    try:
+    with failing_together(where):
         found = {name: file_digest(folder / name) for name in names[where.rank :: where.size]}
-    except Exception as error:
-        failure = error
-    raise_together(failure, where)
     digests = dict(where.gather(list(found.items())))
     return {name: digests[name] for name in names}
 
