@@ -28,9 +28,11 @@ from astarpo.config.documents import find_recipe, read_document, settings_for
 from astarpo.engines.base import Sampling
 from astarpo.engines.hf import HFEngine
 from astarpo.grading.grader import Grader
-from astarpo.models.policy import Policy, load_policy, pick_device
+from astarpo.models.policy import Policy, load_policy
 from astarpo.models.prompts import fit_prompts
 from astarpo.rundir.writer import RunLog
+from astarpo.runtime.devices import pick_device
+from astarpo.runtime.distributed import OneProcess
 from astarpo.stages.estimate import estimate
 from astarpo.stages.train import train
 from astarpo.tasks.problem_set import read_problems
@@ -217,7 +219,8 @@ def run_trl(spec: Spec, config: TrainConfig, recorder: Recorder) -> None:
         def evaluate(self) -> None:
             with recorder.pause():
                 policy.model.eval()
-                reward = held_out.evaluate(policy.vocabulary, engine, grader)["reward"]
+                where = OneProcess(policy.device)
+                reward = held_out.evaluate(where, policy.vocabulary, engine, grader)["reward"]
                 policy.model.train()
             recorder.evaluated(reward)
 

@@ -77,7 +77,10 @@ def test_tensors_of_many_files_are_those_of_one(policy, policy_path, tmp_path, s
     index = json.loads((tmp_path / "many.safetensors.index.json").read_text())
     files = sorted(set(index["weight_map"].values()))
     assert len(files) > size
-    assert sorted(name for each in written for name in each) == [*files, "many.safetensors.index.json"]
+    assert sorted(name for each in written for name in each) == [
+        *files,
+        "many.safetensors.index.json",
+    ]
     assert all(len(each) >= len(files) // size for each in written)
     total = {name: tensor for file in files for name, tensor in load_file(tmp_path / file).items()}
     one = load_file(tmp_path / "one.safetensors")

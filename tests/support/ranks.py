@@ -16,7 +16,7 @@ import pytest
 import torch
 import torch.distributed as dist
 
-from astarpo.runtime.distributed import OneProcess, Ranks
+from astarpo.runtime.distributed import OneProcess, open_ranks
 
 NEEDS_RANKS = pytest.mark.distributed
 
@@ -53,7 +53,8 @@ def _run(rank: int, size: int, folder: Path, work: Callable[..., Any], args: Any
     store, limit = f"file://{folder / 'store'}", timedelta(seconds=_LIMIT_S)
     dist.init_process_group("gloo", init_method=store, rank=rank, world_size=size, timeout=limit)
     try:
-        result = work(Ranks(torch.device("cpu")), *args)
+        with open_ranks() as where:
+            result = work(where, *args)
         (folder / f"{rank}.pickle").write_bytes(pickle.dumps(result))
     except BaseException:
         (folder / f"{rank}.txt").write_text(f"rank {rank}: {traceback.format_exc()}")

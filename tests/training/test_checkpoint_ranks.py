@@ -1,26 +1,18 @@
 """Checkpoints of runs whose models several processes share: whoever saved them, anyone goes on."""
 
-import json
-import os
-import signal
-
 import pytest
-import torch
 
 from astarpo.config import TrainConfig
 from astarpo.engines import open_engine
 from astarpo.engines.base import Request
-from astarpo.models.lora import save_trained
-from astarpo.models.policy import load_policy
 from astarpo.models.sharded import whole
 from astarpo.rundir.writer import RunLog
 from astarpo.runtime.stopwatch import Stopwatch
-from astarpo.training.checkpoint import Checkpoints, latest_checkpoint
+from astarpo.training.checkpoint import Checkpoints
 from astarpo.training.inputs import open_inputs
 from astarpo.training.opening import open_learner
 from astarpo.training.schedule import step_prompts
-from astarpo.types import Answer, UserError, Verdict
-from tests.conftest import flipped
+from astarpo.types import Answer, Verdict
 from tests.support.ranks import NEEDS_RANKS, in_ranks
 
 pytestmark = NEEDS_RANKS

@@ -5,14 +5,15 @@ their values, so the command line and a config file obey the same rules. Torch i
 verb runs, not before.
 """
 
-import logging
 import sys
 from collections.abc import Sequence
+from functools import partial
 
 import astarpo
 from astarpo.cli.completion import SHELLS, completion
 from astarpo.cli.endings import ending
 from astarpo.cli.flags import parse_flags, shown_name
+from astarpo.cli.ranks import Settle, refuse_ranks, run_as_rank
 from astarpo.config import VERBS, Config
 from astarpo.config.documents import (
     build,
@@ -21,7 +22,8 @@ from astarpo.config.documents import (
     refuse_unasked,
     settings_for,
 )
-from astarpo.runtime.log import LOGGER, LogHandler
+from astarpo.runtime.launch import is_first_rank, read_launch
+from astarpo.runtime.log import LOGGER, LogHandler, told_level
 from astarpo.runtime.stopping import STOPPED_STATUS
 from astarpo.runtime.words import did_you_mean, shown
 from astarpo.types import TrainingStopped, UserError
@@ -52,6 +54,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     _show_log()
+    try:
+        if read_launch().size == 1:
+            return _answer(arguments)
+        refuse_ranks(arguments)
+    except UserError as error:
+        return _complain(error, USER_ERROR) if is_first_rank() else USER_ERROR
+    return run_as_rank(partial(_answer, arguments))
+
+
+def _answer(arguments: Sequence[str], settle: Settle = lambda _: True) -> int:
+    """Does what the command line asks for; `settle` says of an error whether to tell it here."""
     if not arguments or arguments[0] in ("-h", "--help", "help"):
         print(_overview())
         return 0
@@ -65,11 +78,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         config, dry = parse(arguments)
         return _run(arguments[0], config, dry=dry)
     except UserError as error:
-        return _complain(error, USER_ERROR)
+        return _complain(error, USER_ERROR) if settle(error) else USER_ERROR
     except TrainingStopped as error:
-        return _complain(error, STOPPED)
-    except KeyboardInterrupt:
-        return _complain("interrupted", INTERRUPTED)
+        return _complain(error, STOPPED) if settle(error) else STOPPED
+    except KeyboardInterrupt as error:
+        return _complain("interrupted", INTERRUPTED) if settle(error) else INTERRUPTED
 
 
 def parse(arguments: Sequence[str]) -> tuple[Config, bool]:
@@ -109,7 +122,7 @@ def _show_log() -> None:
     """Sends the log of this package, and of no other, to standard error."""
     if not LOGGER.handlers:
         LOGGER.addHandler(LogHandler())
-    LOGGER.setLevel(logging.INFO)
+    LOGGER.setLevel(told_level())
 
 
 def _run(verb: str, config: Config, *, dry: bool) -> int:
@@ -127,7 +140,7 @@ def _run(verb: str, config: Config, *, dry: bool) -> int:
     if isinstance(result, dict) and result.get("completed") is False:
         return STOPPED_STATUS
     sys.stdout.flush()  # What is told of the result comes after it, also where both are shown.
-    for line in ending(verb, config):
+    for line in ending(verb, config) if is_first_rank() else ():
         print(line, file=sys.stderr)
     return 0
 
@@ -160,5 +173,6 @@ def _overview() -> str:
 
 
 def _complain(error: object, status: int) -> int:
-    print(f"astarpo: {shown(' '.join(str(error).split()))}", file=sys.stderr)
+    who = "" if is_first_rank() else f"rank {read_launch().rank}: "
+    print(f"astarpo: {who}{shown(' '.join(str(error).split()))}", file=sys.stderr)
     return status

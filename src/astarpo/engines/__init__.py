@@ -11,9 +11,10 @@ from astarpo.engines.hf import GenerateEngine, HFEngine
 from astarpo.engines.replica import ReplicaEngine
 from astarpo.engines.vllm.engine import VLLMEngine
 from astarpo.engines.vllm.opening import is_installed, require_installed
-from astarpo.models.policy import Policy, pick_device
+from astarpo.models.policy import Policy
 from astarpo.models.sharded import is_sharded
 from astarpo.models.vocabulary import Vocabulary
+from astarpo.runtime.devices import pick_device
 from astarpo.runtime.distributed import OneProcess
 
 logger = logging.getLogger("astarpo")
@@ -71,9 +72,7 @@ def open_engine(
     if config.engine == "vllm":
         fp32 = isinstance(config, TrainConfig) and config.fp32_head
         rows, memory = config.max_sequences, config.engine_memory
-        return VLLMEngine(
-            policy, rows, context=context, memory=memory, fp32_head=fp32, where=where
-        )
+        return VLLMEngine(policy, rows, context=context, memory=memory, fp32_head=fp32, where=where)
     make = partial(ENGINES[config.engine], max_sequences=config.max_sequences)
     shared = where is not None and is_sharded(policy.model)
     engine = ReplicaEngine(policy, make, where) if shared else make(policy)

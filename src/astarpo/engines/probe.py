@@ -20,7 +20,6 @@ from astarpo.models.logprobs import token_logprobs
 from astarpo.models.policy import Policy
 from astarpo.runtime.distributed import OneProcess
 from astarpo.runtime.seeding import uniforms
-from astarpo.runtime.together import failing_together
 from astarpo.types import Completion, EngineStopped
 
 BOUNDS = {"float32": 1e-5}
@@ -64,7 +63,7 @@ class Probe:
             where: The processes that share the policy; each has an engine, and all check together.
         """
         self._engine = engine
-        self._where = where
+        self._where = where or OneProcess(policy.device)
         context = context or max(_LENGTHS) + _NEW
         self._sampling = Sampling(min(_NEW, context - 1))
         room = context - self._sampling.max_new_tokens
@@ -91,17 +90,17 @@ class Probe:
                 of any process's engine.
         """
         done: list[Completion] = []
-        with failing_together(self._where, EngineStopped):
+        with self._where.together():
             done = self._engine.generate(self._requests, self._sampling)
         policy_R = _logprobs(policy, self._requests, done)
         metrics: dict[str, float] = {}
-        with failing_together(self._where, EngineStopped):
+        with self._where.together():
             metrics = self._compare(done, policy_R)
         return metrics
 
     def _compare(self, done: list[Completion], policy_R: Tensor) -> dict[str, float]:
         """See `check`."""
-        dtype = str(self._engine.facts["dtype"])
+        name, dtype = str(self._engine.facts["name"]), str(self._engine.facts["dtype"])
         bound = BOUNDS.get(dtype, COARSE_BOUND)
         engine_R = policy_R.new_tensor([value for each in done for value in each.logprobs])
         apart_R = (policy_R - engine_R).abs()
@@ -110,21 +109,24 @@ class Probe:
             moved = float((policy_R - last[1]).abs().mean())
             if moved > _MOVED * bound:
                 raise EngineStopped(
-                    f"engine {self._engine.facts['name']}: its log-probs of the same tokens are to "
+                    f"engine {name}: its log-probs of the same tokens are to "
                     f"the bit what they were before the update, while the policy's have moved by "
-                    f"{moved:.2g} nats a token: the weights did not arrive; {_ADVICE}"
+                    f"{moved:.2g} nats a token: the weights did not arrive; {_advice(name)}"
                 )
         mean = float(apart_R.mean())
         if not mean <= bound:  # so that not a number is refused too
             raise EngineStopped(
-                f"engine {self._engine.facts['name']}: its log-probs are {mean:.2g} nats a token "
+                f"engine {name}: its log-probs are {mean:.2g} nats a token "
                 f"from the policy's after a sync, where {dtype} explains {bound:.2g}: it does not "
-                f"sample from what is trained; {_ADVICE}"
+                f"sample from what is trained; {_advice(name)}"
             )
         return {"sync_mean": mean, "sync_max": float(apart_R.max())}
 
 
-_ADVICE = "--engine hf samples from the policy itself, more slowly"
+def _advice(engine: str) -> str:
+    if engine == "hf":
+        return "please report it"
+    return "--engine hf samples without it, more slowly"
 
 
 def _fixed_tokens(length: int, vocabulary_size: int) -> tuple[int, ...]:

@@ -23,8 +23,7 @@ from astarpo.models.empty import empty_like, held_tensors, materialize
 from astarpo.models.lora import merged_tensors
 from astarpo.models.policy import Policy, make_policy
 from astarpo.runtime.distributed import OneProcess
-from astarpo.runtime.together import failing_together
-from astarpo.types import Completion, EngineStopped
+from astarpo.types import Completion
 
 
 class ReplicaEngine:
@@ -100,7 +99,7 @@ class ReplicaEngine:
             weights: All of the model's, by name; none is needed any longer when the next one comes.
         """
         weights, missing = iter(weights), set(self._held)
-        with failing_together(self._where, EngineStopped):
+        with self._where.together():
             try:
                 for name, tensor in self._held.items():
                     tensor.untyped_storage().resize_(self._sizes[name])

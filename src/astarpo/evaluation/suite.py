@@ -21,9 +21,10 @@ from astarpo.evaluation.measure import measure, write_answers
 from astarpo.grading.grader import Grader
 from astarpo.grading.verdicts import tell_verdicts
 from astarpo.models.folder import fingerprint
-from astarpo.models.policy import Policy, load_policy, pick_device
+from astarpo.models.policy import Policy, load_policy
 from astarpo.models.prompts import open_prompts
 from astarpo.models.vocabulary import Vocabulary, load_vocabulary
+from astarpo.runtime.devices import pick_device
 from astarpo.runtime.files import write_json
 from astarpo.runtime.outputs import check_file
 from astarpo.runtime.stopwatch import Stopwatch

@@ -23,7 +23,6 @@ from astarpo.models.folder import load_part, resolve_model
 from astarpo.models.fp32_head import Float32Linear, take_float32_head
 from astarpo.models.shards import TensorFiles, own_part, set_own_part
 from astarpo.runtime.distributed import OneProcess
-from astarpo.runtime.together import failing_together
 
 
 def empty_model(name: str, auto_class: Any, **changes: Any) -> Any:
@@ -119,7 +118,7 @@ def _fill_from_first(
 ) -> None:
     """Fills parameters from a model that the first process alone loads, one after the other."""
     loaded: dict[str, Tensor] = {}
-    with failing_together(where):
+    with where.together():
         if where.is_first:
             loaded = held_tensors(load())
     for name, tensor in wanted.items():

@@ -26,7 +26,7 @@ from astarpo.models.vocabulary import Vocabulary
 from astarpo.runtime.distributed import OneProcess
 from astarpo.runtime.files import atomic_directory
 from astarpo.runtime.seeding import derive_seed
-from astarpo.runtime.together import failing_together, shared_directory
+from astarpo.runtime.together import shared_directory
 from astarpo.types import UserError
 
 _SCALE = 2
@@ -135,9 +135,7 @@ def save_trained(
         return
     with shared_directory(run_path / "adapter", where) as path:
         save_adapter(path, policy, where)
-    with failing_together(where):
-        if where.is_first:
-            _save_merged(run_path, policy.vocabulary, name)
+    where.first(lambda: _save_merged(run_path, policy.vocabulary, name))
 
 
 def _save_merged(run_path: Path, vocabulary: Vocabulary, name: str) -> None:

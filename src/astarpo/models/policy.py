@@ -18,7 +18,6 @@ from astarpo.models.fp32_head import Float32Linear, take_float32_head
 from astarpo.models.shards import write_tensors
 from astarpo.models.vocabulary import Vocabulary, load_vocabulary, read_generation_config
 from astarpo.runtime.distributed import OneProcess
-from astarpo.types import UserError
 
 logger = logging.getLogger("astarpo")
 
@@ -213,16 +212,3 @@ def _describe(model: Any, path: Path) -> None:
     config.architectures = [type(model).__name__.removeprefix("FSDP")]
     config.save_pretrained(path)
     model.generation_config.save_pretrained(path)
-
-
-def pick_device(name: str) -> torch.device:
-    """The named device; `auto` is CUDA where there is one.
-
-    Raises:
-        UserError: CUDA is asked for and not there.
-    """
-    if name == "auto":
-        name = "cuda" if torch.cuda.is_available() else "cpu"
-    if name == "cuda" and not torch.cuda.is_available():
-        raise UserError("device cuda: PyTorch sees no GPU here; use --device cpu")
-    return torch.device(name)

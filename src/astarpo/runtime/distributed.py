@@ -6,20 +6,28 @@ and connects to nothing; several are started by torchrun, each one a rank.
 
     with open_ranks("auto") as where:
         mine = [prompts[i] for i in where.share(lengths)]
-        answers = where.gather(sample(mine))
+        with where.together():
+            answers = sample(mine)
+        answers = where.gather(answers)
+
+An error of one rank becomes the error of all: they learn of it where they next meet.
 """
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass
-from datetime import timedelta
-from itertools import accumulate
+from pathlib import Path
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 
-from astarpo.runtime.launch import rank_timeout, read_launch
+from astarpo.runtime.connection import Connection, connect
+from astarpo.runtime.devices import pick_device
+from astarpo.runtime.launch import read_launch
+from astarpo.runtime.locks import folder_lock
+from astarpo.runtime.shares import shares
+from astarpo.runtime.stopping import hold_stop
 from astarpo.types import UserError
 
 Item = TypeVar("Item")
@@ -87,6 +95,50 @@ class OneProcess:
     def barrier(self) -> None:
         """Waits until every process has come here."""
 
+    def together(self) -> AbstractContextManager[None]:
+        """Context of work that each process does: once one of them fails in it, all have failed.
+
+        Leaving it waits for the others. An error raised in it is raised in every process.
+        """
+        return nullcontext()
+
+    def alike(self) -> AbstractContextManager[None]:
+        """As `together`, of work that no signal may end in one process and not in another."""
+        return nullcontext()
+
+    def first(self, work: Callable[[], Item]) -> Item:
+        """What the first process finds by a call that it makes alone, or the error that it gets."""
+        return work()
+
+    def locked(self, path: Path) -> AbstractContextManager[Any]:
+        """Locks a folder, once, for the work of all processes; see `folder_lock`."""
+        return folder_lock(path)
+
+    def require_alike(self, facts: Mapping[str, Any]) -> None:
+        """Checks that every process was given the same.
+
+        Args:
+            facts: By names that a user understands, such as `setting lr`.
+
+        Raises:
+            UserError: One was not; rank and name are told.
+        """
+
+    def require_work(self, count: int, what: str) -> None:
+        """Checks that there is something to do for every process.
+
+        Raises:
+            UserError: There are more processes than so many things, such as `prompts`.
+        """
+        if count < self.size:
+            raise UserError(
+                f"{self.size} ranks and {count} {what}: start at most {count}, by torchrun "
+                f"--nproc-per-node {count}"
+            )
+
+    def settle(self, error: BaseException) -> None:
+        """Tells the other processes of an error that ends this one, where they do not know it."""
+
     def mesh(self, shard: int | None = None) -> Any:
         """The processes as a `DeviceMesh` of the dimensions `replicate` and `shard`.
 
@@ -107,34 +159,38 @@ class OneProcess:
         return None
 
 
+@dataclass(frozen=True)
 class Ranks(OneProcess):
-    """One of several processes, which torch.distributed connects."""
+    """One of several processes, which torch.distributed connects.
+
+    Attributes:
+        connection: To the others.
+    """
+
+    connection: Connection
 
     @property
     def rank(self) -> int:
         """This process's number, from 0."""
-        return dist.get_rank()
+        return self.connection.rank
 
     @property
     def size(self) -> int:
         """How many processes there are."""
-        return dist.get_world_size()
+        return self.connection.size
 
     def gather(self, items: Sequence[Item]) -> list[Item]:
         """The items of all processes, in the order in which `share` gave them out."""
-        parts: list[Any] = [None] * self.size
-        dist.all_gather_object(parts, list(items))
+        parts = self.connection.exchange("gather", list(items))
         return [item for part in parts for item in part]
 
     def agree(self, value: Item) -> Item:
         """The first process's value, for all."""
-        held = [value]
-        dist.broadcast_object_list(held, src=0)
-        return held[0]
+        return self.connection.exchange("agree", value if self.is_first else None)[0]
 
     def any(self, flag: bool) -> bool:
         """Whether any process says so."""
-        return any(self.gather([flag]))
+        return any(self.connection.exchange("any", flag))
 
     def sum(self, tensor: torch.Tensor) -> torch.Tensor:
         """Adds up a tensor over all processes, in place; returns it."""
@@ -143,7 +199,60 @@ class Ranks(OneProcess):
 
     def barrier(self) -> None:
         """Waits until every process has come here."""
-        self.gather([None])
+        self.connection.exchange("barrier")
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Context of work that each process does: once one of them fails in it, all have failed."""
+        try:
+            yield
+        except BaseException as error:
+            self.connection.fail(error)
+        else:
+            self.connection.exchange("together")
+
+    @contextmanager
+    def alike(self) -> Iterator[None]:
+        """As `together`, of work that no signal may end in one process and not in another."""
+        with self.together(), hold_stop():
+            yield
+
+    def first(self, work: Callable[[], Item]) -> Item:
+        """What the first process finds by a call that it makes alone, or the error that it gets."""
+        found = None
+        try:
+            found = work() if self.is_first else None
+        except BaseException as error:
+            self.connection.fail(error)
+        return self.connection.exchange("first", found)[0]
+
+    @contextmanager
+    def locked(self, path: Path) -> Iterator[None]:
+        """Locks a folder, once, for the work of all processes; see `folder_lock`."""
+        with ExitStack() as held:
+            with self.together():
+                if self.is_first:
+                    held.enter_context(folder_lock(path))
+            yield
+            self.barrier()  # Nobody works in it any more.
+
+    def require_alike(self, facts: Mapping[str, Any]) -> None:
+        """Checks that every process was given the same; rank and name are told where not."""
+        everyone = self.connection.exchange("facts", dict(facts))
+        unlike = [
+            (name, value, theirs.get(name), rank)
+            for rank, theirs in enumerate(everyone)
+            for name, value in everyone[0].items()
+            if theirs.get(name) != value
+        ]
+        if unlike:
+            name, value, other, rank = unlike[0]
+            text = f"{name} is {value!r} on rank 0 and {other!r} on rank {rank}"
+            raise self.connection.agreed_error(UserError(f"{text}: give all ranks the same"))
+
+    def settle(self, error: BaseException) -> None:
+        """Tells the other processes of an error that ends this one, where they do not know it."""
+        self.connection.settle(error)
 
     def mesh(self, shard: int | None = None) -> Any:
         """The processes as a `DeviceMesh` of the dimensions `replicate` and `shard`."""
@@ -155,59 +264,44 @@ class Ranks(OneProcess):
         return init_device_mesh(self.device.type, shape, mesh_dim_names=names)
 
 
+_connections: list[Connection] = []
+
+
 @contextmanager
-def open_ranks(device: torch.device) -> Iterator[OneProcess]:
+def open_ranks(device: str = "cpu") -> Iterator[OneProcess]:
     """Connects the processes that torchrun has started, until the block ends.
 
-    A group that is there already, as in a worker of Ray Train or inside another such block, is
-    used and left open.
+    Inside another such block it uses that one's connection, and a group of torch.distributed that
+    is there already, as in a worker of Ray Train, is left open.
 
     Args:
-        device: Where models are to be; of a GPU without a number the one of this rank.
+        device: Where models are to be, as settings name it; of GPUs each rank has its own.
 
     Raises:
-        UserError: The variables of torchrun do not fit, or there are fewer GPUs than ranks here.
+        UserError: The variables of torchrun do not fit, the device is not there, or there are fewer
+            GPUs than ranks here.
     """
-    launch = read_launch()
-    if launch.size == 1:
-        yield OneProcess(device)
-        return
-    if device.type == "cuda":
-        num_devices = torch.cuda.device_count()
-        if launch.local_size > num_devices:
-            raise UserError(
-                f"{launch.local_size} processes on this machine and {num_devices} GPUs: give "
-                f"torchrun --nproc-per-node {num_devices}, or --device cpu"
-            )
-        device = torch.device("cuda", launch.local_rank)
-        torch.cuda.set_device(device)
-    if dist.is_initialized():
-        yield Ranks(device)
-        return
-    has_nccl = torch.cuda.is_available() and dist.is_nccl_available()
-    backend = "cpu:gloo,cuda:nccl" if has_nccl else "gloo"
-    timeout = timedelta(seconds=rank_timeout())
-    dist.init_process_group(backend, timeout=timeout)
-    try:
-        yield Ranks(device)
-    finally:
-        dist.destroy_process_group()
+    if read_launch().size == 1 and not dist.is_initialized():
+        yield OneProcess(pick_device(device))
+    elif _connections:
+        yield _on(device, _connections[-1])
+    else:
+        connection = connect()
+        _connections.append(connection)
+        try:
+            yield _on(device, connection)
+        except BaseException as error:
+            connection.settle(error)
+            raise
+        finally:
+            _connections.remove(connection)
+            connection.close()
 
 
-def shares(lengths: Sequence[int], size: int) -> list[range]:
-    """Cuts items into one run of neighbours for each of so many ranks, of about equal length.
-
-    An item goes where its middle falls, so that no rank has more than its share and one item.
-
-    Args:
-        lengths: How much work each item is.
-        size: How many ranks there are; with fewer items some of them get none.
-    """
-    ends = list(accumulate(lengths))
-    total = ends[-1] if ends else 0
-    if total == 0:  # Nothing is known of them: so many each.
-        return shares([1] * len(lengths), size) if lengths else [range(0)] * size
-    middles = [end - length / 2 for end, length in zip(ends, lengths, strict=True)]
-    owner = [min(size - 1, int(middle * size / total)) for middle in middles]
-    edges = [next((i for i, o in enumerate(owner) if o >= r), len(owner)) for r in range(size)]
-    return [range(start, end) for start, end in zip(edges, [*edges[1:], len(owner)], strict=True)]
+def _on(device: str, connection: Connection) -> Ranks:
+    unplaced = Ranks(torch.device("cpu"), connection)
+    with unplaced.together():
+        place = pick_device(device)
+        if place.type == "cuda":
+            torch.cuda.set_device(place)
+    return Ranks(place, connection)

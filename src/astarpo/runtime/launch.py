@@ -52,6 +52,11 @@ def read_launch(env: Mapping[str, str] = os.environ) -> Launch:
     return Launch(rank, size, local_rank, max(local_size, local_rank + 1))
 
 
+def is_first_rank(env: Mapping[str, str] = os.environ) -> bool:
+    """Whether this process is the one that tells the user how the work goes."""
+    return env.get("WORLD_SIZE", "1") == "1" or env.get("RANK", "0") == "0"
+
+
 def rank_timeout(env: Mapping[str, str] = os.environ) -> float:
     """Seconds after which a rank that others wait for counts as hanging.
 

@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from astarpo.runtime.launch import is_first_rank
 from astarpo.runtime.words import shown
 
 LOGGER = logging.getLogger("astarpo")
@@ -27,6 +28,11 @@ class LogHandler(logging.Handler):
         stream.flush()
 
 
+def told_level() -> int:
+    """The lowest level of what is told here: the first rank speaks for all, others of errors."""
+    return logging.INFO if is_first_rank() else logging.ERROR
+
+
 @contextmanager
 def shown_log() -> Iterator[None]:
     """Shows the log of this package while the block lasts, unless somebody else sees to logs.
@@ -39,7 +45,7 @@ def shown_log() -> Iterator[None]:
         return
     handler = LogHandler()
     LOGGER.addHandler(handler)
-    LOGGER.setLevel(logging.INFO)
+    LOGGER.setLevel(told_level())
     try:
         yield
     finally:

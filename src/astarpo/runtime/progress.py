@@ -6,6 +6,7 @@ import sys
 import time
 from typing import Any
 
+from astarpo.runtime.launch import is_first_rank
 from astarpo.runtime.locks import beat
 from astarpo.runtime.log import in_notebook
 
@@ -16,7 +17,7 @@ _SECONDS_BETWEEN_DISPLAYS = 0.5
 
 
 class Progress:
-    """Counts towards a total, as a context manager.
+    """Counts towards a total, as a context manager; of several ranks the first one shows it.
 
     Attributes:
         label: What is counted.
@@ -37,7 +38,7 @@ class Progress:
             from IPython.display import display
 
             self._display = display(self._page(0.0), raw=True, display_id=True)
-        elif sys.stderr.isatty():
+        elif sys.stderr.isatty() and is_first_rank():
             from rich.console import Console
             from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
             from rich.progress import Progress as Bar

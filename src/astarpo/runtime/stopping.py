@@ -2,12 +2,17 @@
 
 Signals belong to the process, and so does the request to stop. So long work needs no argument for
 it: it calls `check_stop` wherever it may be given up.
+
+Where several processes share the work (`distributed.py`), a signal to one of them stops all, and
+once one has failed the others give up what they are at.
 """
 
 import logging
 import signal
 import threading
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import FrameType
 
 logger = logging.getLogger("astarpo")
@@ -19,6 +24,9 @@ STOPPED_STATUS = 3
 _SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 _active: list["StopSignal"] = []
+_given_up = False
+_held = 0
+_signs_of_life = 0
 
 
 class StopRequested(BaseException):
@@ -29,8 +37,9 @@ class StopRequested(BaseException):
 
 
 def stop_requested() -> bool:
-    """Whether a signal has asked to stop; never outside a `StopSignal`."""
-    return bool(_active) and _active[-1].requested
+    """Whether a signal has asked to stop; without a failed peer never outside a `StopSignal`."""
+    show_life()
+    return _given_up or (bool(_active) and _active[-1].requested)
 
 
 def stop_due(grace_s: float = 0.0) -> bool:
@@ -49,10 +58,45 @@ def check_stop(grace_s: float = 0.0) -> None:
         grace_s: See `stop_due`.
 
     Raises:
-        StopRequested: A signal came that long ago.
+        StopRequested: A signal came that long ago, or another process that shares the work failed.
     """
-    if stop_due(grace_s):
+    show_life()
+    if _given_up or (not _held and stop_due(grace_s)):
         raise StopRequested
+
+
+@contextmanager
+def hold_stop() -> Iterator[None]:
+    """Context in which no signal ends work that several processes must do alike or not at all."""
+    global _held
+    _held += 1
+    try:
+        yield
+    finally:
+        _held -= 1
+
+
+def request_stop() -> None:
+    """Asks to stop in place of a signal, which another process has got."""
+    if _active:
+        _active[-1].request()
+
+
+def give_up(given_up: bool = True) -> None:
+    """Ends what is going on wherever it looks, since another process that shares it has failed."""
+    global _given_up
+    _given_up = given_up
+
+
+def show_life() -> None:
+    """Notes that the work goes on, for others that wait for it."""
+    global _signs_of_life
+    _signs_of_life += 1
+
+
+def signs_of_life() -> int:
+    """How often this process has shown that its work goes on."""
+    return _signs_of_life
 
 
 class StopSignal:
@@ -87,9 +131,14 @@ class StopSignal:
         if self in _active:
             _active.remove(self)
 
+    def request(self) -> None:
+        """Asks to stop as a signal does; a signal that comes later is then the first."""
+        if not self.requested:
+            self._requested_at = time.monotonic()
+            logger.warning("stopping, and saving what is done (a second signal stops at once)")
+
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        self._requested_at = time.monotonic()
-        logger.warning("stopping, and saving what is done (a second signal stops at once)")
+        self.request()
         self._restore()
 
     def _restore(self) -> None:

@@ -8,9 +8,9 @@ import torch
 from astarpo.config import EstimateConfig, EvaluateConfig
 from astarpo.engines import require_engine
 from astarpo.grading.fingerprint import verifier_fingerprint
-from astarpo.models.policy import pick_device
 from astarpo.models.prompts import open_prompts
 from astarpo.models.vocabulary import Vocabulary, load_vocabulary
+from astarpo.runtime.devices import pick_device
 from astarpo.runtime.words import shown
 from astarpo.types import Problem, Prompt
 

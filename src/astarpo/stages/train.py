@@ -7,7 +7,7 @@ Each step:  prompts -> completions (one each for A*-PO) -> verdicts r        (ro
 
 import logging
 from collections.abc import Callable
-from contextlib import closing
+from contextlib import ExitStack, closing
 from typing import Any, NamedTuple
 
 from astarpo.config import TrainConfig
@@ -17,21 +17,20 @@ from astarpo.grading.grader import Grader
 from astarpo.grading.reward import reward_file
 from astarpo.grading.verdicts import tell_verdicts
 from astarpo.models.lora import save_trained
-from astarpo.models.policy import pick_device
 from astarpo.models.ways import latest_way
 from astarpo.reports.cards import write_model_card
 from astarpo.reports.plots import plot_run
-from astarpo.rollout import roll_out
-from astarpo.rundir.trackers import open_tracker
+from astarpo.rollout import share_roll_out
+from astarpo.rundir.trackers import Tracker, open_tracker
 from astarpo.rundir.writer import RunLog
-from astarpo.runtime.distributed import OneProcess
-from astarpo.runtime.locks import folder_lock
+from astarpo.runtime.distributed import OneProcess, open_ranks
 from astarpo.runtime.outputs import check_folder
 from astarpo.runtime.profiling import profile_steps
 from astarpo.runtime.progress import Progress
 from astarpo.runtime.stopping import StopRequested, StopSignal, stop_requested
 from astarpo.runtime.stopwatch import Stopwatch
 from astarpo.stages.prepared import preview_prompts
+from astarpo.stages.ranks import call_facts, require_prompts_each
 from astarpo.tasks.problem_set import write_problems
 from astarpo.training.checkpoint import Checkpoints
 from astarpo.training.health import HealthWatch
@@ -79,14 +78,22 @@ def train(config: TrainConfig, given: Given | None = None) -> dict[str, Any]:
         TrainingStopped: Training went wrong; the message says what to do.
     """
     given = given or Given()
-    inputs = prepare(config, given)
-    config = choose_engine(config)
-    with folder_lock(config.out):
-        run = RunLog(config.out, config, resume=config.resume)
-        training = Training(config, inputs, run, given.on_step)
-        _write_given(config, given)
+    with open_ranks(config.device) as where, ExitStack() as held:
+        with where.together():
+            inputs = prepare(config, given)
+            require_prompts_each(where, config.prompts_per_step, inputs)
+            facts = call_facts(config) | input_digests(config, inputs)
+        where.require_alike(facts)
+        config = choose_engine(config)
+        held.enter_context(where.locked(config.out))
+        with where.together():
+            run = RunLog(config.out, config, resume=config.resume)
+        training = Training(config, inputs, run, where, given.on_step)
+        where.first(lambda: _write_given(config, given))
         context = inputs.longest_prompt + inputs.text.max_new_tokens
-        with open_engine(config, training.policy, context) as engine, StopSignal():
+        with where.together():
+            engine = open_engine(config, training.policy, context, where)
+        with engine, StopSignal():
             try:
                 training.go(engine)
             except StopRequested:
@@ -126,32 +133,41 @@ class Training:
     """A run between its first step and its last; `policy` is what it trains."""
 
     def __init__(
-        self, config: TrainConfig, inputs: Inputs, run: RunLog, on_step: OnStep | None = None
+        self,
+        config: TrainConfig,
+        inputs: Inputs,
+        run: RunLog,
+        where: OneProcess,
+        on_step: OnStep | None = None,
     ) -> None:
         """Opens models and optimiser, new or as the last checkpoint has them."""
-        self._config, self._inputs, self._run = config, inputs, run
+        self._config, self._inputs, self._run, self._where = config, inputs, run, where
         self._on_step, self._is_ended = on_step, False
-        self._where = OneProcess(pick_device(config.device))
-        self._learner, self._step = open_learner(config, inputs, run, self._where)
+        self._learner, self._step = open_learner(config, inputs, run, where)
         self.policy = self._learner.policy
-        run.require_steps(inputs.num_steps)
-        run.require_inputs(input_digests(config, inputs))
-        history = run.begin(self._step)
-        self._checkpoints = Checkpoints(run, self._learner, config, self._step, self._where)
+        history = where.first(self._begin)
+        self._checkpoints = Checkpoints(run, self._learner, config, self._step, where)
         self._watch = HealthWatch(config.prompts_per_step, config.health, history)
         self._held_out = HeldOut(inputs.held_out, config, inputs.text.sampling)
-        self._evaluated = {row["step"] for row in run.evaluations()}
+        self._evaluated = {row["step"] for row in where.agree(run.evaluations())}
         near = inputs.stage1 is not None and inputs.stage1.goes_on_after(history)
         self._stage1 = inputs.stage1 if near else None
 
+    def _begin(self) -> list[dict[str, Any]]:
+        """Begins to write the run, or to go on with it; returns the metrics so far."""
+        self._run.require_steps(self._inputs.num_steps)
+        self._run.require_inputs(input_digests(self._config, self._inputs))
+        return self._run.begin(self._step)
+
     def go(self, engine: Engine) -> None:
         """Trains to the end; a signal to stop ends it with `StopRequested`, the step given up."""
-        config, run, done, wanted = self._config, self._run, self._step, self._inputs.num_steps
+        config, done, wanted = self._config, self._step, self._inputs.num_steps
+        profiled = config.profile and self._where.is_first
         with (
-            closing(open_tracker(config.log_to, run.path, run.settings, done)) as tracker,
+            closing(self._open_tracker()) as tracker,
             Grader(config.grade_workers, config.grade_timeout, config.trust_reward) as grader,
             Progress("training: steps", wanted, done) as progress,
-            profile_steps(config.out, wanted - done, enabled=config.profile) as begin_step,
+            profile_steps(config.out, wanted - done, enabled=profiled) as begin_step,
         ):
             self._evaluate_if_due(engine, grader)
             while not self._is_over():
@@ -161,21 +177,28 @@ class Training:
                 clock = Stopwatch()
                 answers = self._stage1_answers() or self._roll_out(engine, grader, clock)
                 row = self._update(engine, answers, clock)
-                tracker.log(self._step, row)
-                self._call_back(row)
+                if self._where.first(lambda row=row: self._show(row, tracker)):
+                    self._is_ended = True
                 self._watch.check(row)
                 if self._where.agree(self._checkpoints.is_due(self._step)):
-                    tracker.log_samples(self._step, answers)
+                    with self._where.together():
+                        tracker.log_samples(self._step, answers)
                     self._checkpoints.save(self._step)
                 self._evaluate_if_due(engine, grader)
                 progress.advance(1, f"reward {row['reward']:.3f}  KL {row['kl']:.3f}")
             self._checkpoints.save(self._step)
 
+    def _open_tracker(self) -> Tracker:
+        """The first process shows how training goes."""
+        name = self._config.log_to if self._where.is_first else "none"
+        with self._where.together():
+            return open_tracker(name, self._run.path, self._run.settings, self._step)
+
     def _stage1_answers(self) -> list[Answer] | None:
         """The value table's answers for the next step, where it is to learn from those."""
         answers = self._stage1.answers(self._step + 1) if self._stage1 else None
-        if answers and self._where.is_first:
-            self._run.log_samples(self._step + 1, answers)
+        if answers:
+            self._where.first(lambda: self._run.log_samples(self._step + 1, answers))
         return answers
 
     def _roll_out(self, engine: Engine, grader: Grader, clock: Stopwatch) -> list[Answer]:
@@ -186,13 +209,11 @@ class Training:
             inputs.prompts, inputs.algorithm, self._config, step, weights_P
         )
         prompts = running.valued(prompts) if running else prompts
-        mine = self._where.share([len(prompt.token_ids) for prompt in prompts])
-        prompts, seeds = [prompts[i] for i in mine], [seeds[i] for i in mine]
         vocabulary, sampling = inputs.vocabulary, inputs.text.sampling
-        answers = roll_out(vocabulary, engine, grader, prompts, seeds, sampling, clock)
-        answers = self._where.gather(answers)
-        if self._where.is_first:
-            self._run.log_samples(step, answers)
+        answers = share_roll_out(
+            self._where, vocabulary, engine, grader, prompts, seeds, sampling, clock
+        )
+        self._where.first(lambda: self._run.log_samples(step, answers))
         return answers
 
     def _update(self, engine: Engine, answers: list[Answer], clock: Stopwatch) -> dict[str, Any]:
@@ -200,22 +221,23 @@ class Training:
         config, step = self._config, self._step + 1
         scale = lr_scale(step, self._inputs.num_steps, config)
         critic_only = step <= config.critic_warmup_steps and self._inputs.algorithm.needs_critic
-        with engine.resting():
+        with self._where.alike(), engine.resting():
             losses = self._learner.update(answers, scale, clock, critic_only=critic_only)
         row = {"step": step, "lr": config.lr * scale, **losses, **answer_metrics(answers)}
         if self._inputs.stage1:
             row |= rollout_metrics(answers)
-            if self._stage1 and not self._stage1.goes_on_after([row]):
-                self._stage1 = None
+        row = self._where.agree(row)
+        if self._stage1 and not self._stage1.goes_on_after([row]):
+            self._stage1 = None
         try:
-            with clock.phase("update"):
+            with self._where.alike(), clock.phase("update"):
                 row |= engine.sync(self.policy)
         finally:  # Even where the engine fails, the step is made.
             row |= cost_metrics(clock, row["tokens"])
             row |= {name: engine.facts.get(name) for name in ("name", "decoding")}
             row |= {"engine": row.pop("name"), "forward": latest_way(self.policy.model)}
-            self._run.log_metrics(row)
             self._step = step
+            self._where.first(lambda: self._run.log_metrics(row))
         return row
 
     def _evaluate_if_due(self, engine: Engine, grader: Grader) -> None:
@@ -223,7 +245,8 @@ class Training:
         step, vocabulary = self._step, self._inputs.vocabulary
         due = step % self._config.eval_every == 0 or self._is_over()
         if self._inputs.held_out and due and step not in self._evaluated:
-            self._run.log_evaluation(step, self._held_out.evaluate(vocabulary, engine, grader))
+            found = self._held_out.evaluate(self._where, vocabulary, engine, grader)
+            self._where.first(lambda: self._run.log_evaluation(step, found))
             self._evaluated.add(step)
 
     def _is_over(self) -> bool:
@@ -232,17 +255,17 @@ class Training:
         is_late = limit_s is not None and seconds >= limit_s
         return self._step >= self._inputs.num_steps or is_late or self._is_ended
 
-    def _call_back(self, row: dict[str, Any]) -> None:
-        """Shows a step's metrics to the caller's callback, which may end training."""
+    def _show(self, row: dict[str, Any], tracker: Tracker) -> bool:
+        """Shows a step's metrics to tracker and callback; whether this one ends training."""
+        tracker.log(self._step, row)
         if self._on_step is None:
-            return
-        asked = False
+            return False
         try:
             self._on_step(dict(row))
         except StopTraining as reason:
             logger.info(f"ended after step {self._step} by the callback {reason}".rstrip())
-            asked = True
-        self._is_ended = self._where.any(asked)
+            return True
+        return False
 
     def save(self) -> None:
         """Saves a checkpoint of the last step that was made."""
@@ -256,18 +279,25 @@ class Training:
 
     def finish(self, engine: Engine) -> dict[str, Any]:
         """Writes curves, the policy and the summary, which it returns."""
+        self._where.first(self._show_all)
+        save_trained(self._run.path, self.policy, self._config.model, self._where)
+        self._where.first(lambda: write_model_card(self._run.path))
+        return self.summarize(engine, completed=True)
+
+    def _show_all(self) -> None:
         if rows := self._run.metrics():
             plot_run(self._run.path / "curves.png", rows)
             tell_verdicts("training", *run_verdicts(rows))
-        save_trained(self._run.path, self.policy, self._config.model, self._where)
-        write_model_card(self._run.path)
-        return self.summarize(engine, completed=True)
 
     def summarize(self, engine: Engine, *, completed: bool, **more: str) -> dict[str, Any]:
         """Writes the summary of the steps so far, which it returns."""
-        summary = run_summary(self._run.metrics(), engine.facts, completed=completed) | more
-        self._run.write_summary(summary)
-        return summary
+
+        def write() -> dict[str, Any]:
+            summary = run_summary(self._run.metrics(), engine.facts, completed=completed) | more
+            self._run.write_summary(summary)
+            return summary
+
+        return self._where.first(write)
 
 
 def preview(config: TrainConfig) -> list[str]:

@@ -38,7 +38,7 @@ from astarpo.runtime.files import (
     remove_leftovers,
     write_sealed_json,
 )
-from astarpo.runtime.together import failing_together, shared_directory
+from astarpo.runtime.together import shared_directory
 from astarpo.training.learner import Learner
 from astarpo.training.optimizers import restore_state, state_tensors
 from astarpo.types import UserError
@@ -86,7 +86,7 @@ class Checkpoints:
         learner: Learner,
         config: TrainConfig,
         step: int,
-        where: OneProcess | None = None,
+        where: OneProcess,
     ) -> None:
         """Removes the checkpoints after the step that the run goes on from.
 
@@ -95,11 +95,10 @@ class Checkpoints:
         self.saved_step = step
         self._run = run
         self._learner = learner
-        self._where = where or OneProcess(learner.policy.device)
+        self._where = where
         self._keep = config.keep_checkpoints
         self._clock = CheckpointClock(config.checkpoint_every, config.checkpoint_minutes)
-        if self._where.is_first:
-            tidy_checkpoints(run.path, step, self._keep)
+        where.first(lambda: tidy_checkpoints(run.path, step, self._keep))
 
     def is_due(self, step: int) -> bool:
         """Whether to save after this step."""
@@ -120,11 +119,13 @@ class Checkpoints:
             digests = _digests(temporary, where)
             if where.is_first:
                 write_sealed_json(temporary / "state.json", {"step": step, "files": digests})
-        if where.is_first:
-            _keep_latest(self._run.path, self._keep)
-            self._run.log_checkpoint()
+        where.first(self._note)
         self.saved_step = step
         self._clock.saved(time.monotonic() - started)
+
+    def _note(self) -> None:
+        _keep_latest(self._run.path, self._keep)
+        self._run.log_checkpoint()
 
 
 def _write_parts(folder: Path, learner: Learner, where: OneProcess) -> None:
@@ -160,7 +161,7 @@ def _digests(folder: Path, where: OneProcess) -> dict[str, str]:
     files = sorted(file for file in folder.rglob("*") if file.is_file()) if where.is_first else []
     names = where.agree([file.relative_to(folder).as_posix() for file in files])
     found: dict[str, str] = {}
-    with failing_together(where):
+    with where.together():
         found = {name: file_digest(folder / name) for name in names[where.rank :: where.size]}
     digests = dict(where.gather(list(found.items())))
     return {name: digests[name] for name in names}

@@ -7,7 +7,8 @@ from astarpo.engines.base import Engine, Sampling
 from astarpo.evaluation.scores import mean_score
 from astarpo.grading.grader import Grader
 from astarpo.models.vocabulary import Vocabulary
-from astarpo.rollout import roll_out
+from astarpo.rollout import share_roll_out
+from astarpo.runtime.distributed import OneProcess
 from astarpo.runtime.seeding import derive_seed
 from astarpo.runtime.stopwatch import Stopwatch
 from astarpo.types import Prompt
@@ -26,10 +27,19 @@ class HeldOut:
         ]
         self._sampling = sampling
 
-    def evaluate(self, vocabulary: Vocabulary, engine: Engine, grader: Grader) -> dict[str, float]:
+    def evaluate(
+        self, where: OneProcess, vocabulary: Vocabulary, engine: Engine, grader: Grader
+    ) -> dict[str, float]:
         """Mean reward over problems, and half the width of its 95% interval."""
-        answers = roll_out(
-            vocabulary, engine, grader, self._prompts, self._seeds, self._sampling, Stopwatch()
+        answers = share_roll_out(
+            where,
+            vocabulary,
+            engine,
+            grader,
+            self._prompts,
+            self._seeds,
+            self._sampling,
+            Stopwatch(),
         )
         rewards = [answer.verdict.reward for answer in answers]
         k = self._samples

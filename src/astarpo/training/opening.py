@@ -11,11 +11,12 @@ from astarpo.config import TrainConfig
 from astarpo.engines import require_engine
 from astarpo.models.critic import empty_critic, fill_critic, load_critic
 from astarpo.models.lora import adapt, require_lora
-from astarpo.models.policy import Policy, empty_policy, fill_policy, load_policy, pick_device
+from astarpo.models.policy import Policy, empty_policy, fill_policy, load_policy
 from astarpo.models.sharded import shard
 from astarpo.models.vocabulary import Vocabulary
 from astarpo.rundir.trackers import require_tracker
 from astarpo.rundir.writer import RunLog
+from astarpo.runtime.devices import pick_device
 from astarpo.runtime.distributed import OneProcess
 from astarpo.training.checkpoint import latest_checkpoint, restore
 from astarpo.training.inputs import Inputs
@@ -70,18 +71,21 @@ def _find_checkpoint(run: RunLog, where: OneProcess) -> tuple[Path | None, int]:
 
     The last one before any step whose metrics are lost, since that step is then made again.
     """
-    missing = where.agree(run.first_missing_step())
+    missing = where.first(run.first_missing_step)
     found = latest_checkpoint(run.path, missing, where) or latest_checkpoint(run.path, where=where)
-    if found:
-        return found
-    if where.agree(run.has_checkpoint):
+    if not found:
+        where.first(lambda: _require_no_checkpoint(run))
+    return found or (None, 0)
+
+
+def _require_no_checkpoint(run: RunLog) -> None:
+    if run.has_checkpoint:
         raise UserError(
             f"{run.path}: cannot resume: no whole checkpoint is left; put the checkpoints back, or "
             "begin anew with another --out"
         )
-    if where.is_first and run.metrics():
+    if run.metrics():
         logger.warning(f"{run.path}: has no checkpoint yet; begins again at step 1")
-    return None, 0
 
 
 @dataclass(frozen=True)

@@ -19,10 +19,11 @@ from astarpo.engines import open_engine
 from astarpo.engines.base import Engine, Request, Sampling
 from astarpo.grading.fingerprint import verifier_fingerprint
 from astarpo.grading.grader import Grader
-from astarpo.models.policy import load_policy, pick_device
+from astarpo.models.policy import load_policy
 from astarpo.models.prompts import open_prompts
 from astarpo.models.vocabulary import PromptFormat, Vocabulary, load_vocabulary
 from astarpo.rundir.reader import RunDirectory, open_run
+from astarpo.runtime.devices import pick_device
 from astarpo.runtime.seeding import derive_seed
 from astarpo.runtime.words import did_you_mean, shown
 from astarpo.tasks.problem_set import read_problems

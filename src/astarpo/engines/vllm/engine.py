@@ -31,7 +31,6 @@ from astarpo.models.policy import Policy
 from astarpo.models.vocabulary import Vocabulary
 from astarpo.runtime.distributed import OneProcess
 from astarpo.runtime.stopping import check_stop
-from astarpo.runtime.together import failing_together
 from astarpo.types import Completion, EngineStopped
 
 # Share of a GPU's memory: alone on it, and beside a trainer that keeps its weights there.
@@ -82,7 +81,7 @@ class VLLMEngine:
         vocabulary = source.vocabulary if isinstance(source, Policy) else source
         self._device = self._policy.device if self._policy else device or torch.device("cpu")
         require_device(vllm, self._device)
-        self._where = where
+        self._where = where or OneProcess(self._device)
         self._count = 0
         self._asleep = False
         self._lora: Any = None
@@ -283,7 +282,7 @@ class VLLMEngine:
     @contextmanager
     def _taking(self) -> Iterator[None]:
         """Has all processes fail where one's vLLM does not take new weights."""
-        with failing_together(self._where, EngineStopped), self._failing("while it took new weights"):
+        with self._where.together(), self._failing("while it took new weights"):
             yield
 
     @contextmanager
