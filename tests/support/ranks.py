@@ -5,10 +5,12 @@ They have imported all that it has, and so start in no time; `torchrun` takes ma
 
 import multiprocessing
 import pickle
+import signal
 import tempfile
 import traceback
 from collections.abc import Callable
 from datetime import timedelta
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
@@ -30,15 +32,9 @@ def in_ranks(size: int, work: Callable[..., Any], *args: Any) -> list[Any]:
     """
     if size == 1:
         return [work(OneProcess(torch.device("cpu")), *args)]
-    context = multiprocessing.get_context("fork")
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        ranks = [
-            context.Process(target=_run, args=(rank, size, folder, work, args))
-            for rank in range(size)
-        ]
-        for process in ranks:
-            process.start()
+        ranks = _start(size, folder, work, args)
         for process in ranks:
             process.join(2 * _LIMIT_S)
             if process.is_alive():
@@ -46,6 +42,32 @@ def in_ranks(size: int, work: Callable[..., Any], *args: Any) -> list[Any]:
         assert not list(folder.glob("*.txt")), next(folder.glob("*.txt")).read_text()
         assert all(process.exitcode == 0 for process in ranks), ranks
         return [pickle.loads((folder / f"{rank}.pickle").read_bytes()) for rank in range(size)]
+
+
+def killed_ranks(size: int, work: Callable[..., Any], *args: Any) -> None:
+    """Has so many processes do something in which one kills itself; the others are killed then.
+
+    This is what torchrun does, after some seconds.
+    """
+    with tempfile.TemporaryDirectory() as name:
+        ranks = _start(size, Path(name), work, args)
+        ended = wait([process.sentinel for process in ranks], _LIMIT_S)
+        for process in ranks:
+            if process.sentinel not in ended:
+                process.kill()
+            process.join()
+        codes = [process.exitcode for process in ranks if process.sentinel in ended]
+    assert codes == [-signal.SIGKILL], codes
+
+
+def _start(size: int, folder: Path, work: Callable[..., Any], args: Any) -> list[Any]:
+    context = multiprocessing.get_context("fork")
+    ranks = [
+        context.Process(target=_run, args=(rank, size, folder, work, args)) for rank in range(size)
+    ]
+    for process in ranks:
+        process.start()
+    return ranks
 
 
 def _run(rank: int, size: int, folder: Path, work: Callable[..., Any], args: Any) -> None:

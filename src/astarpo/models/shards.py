@@ -42,7 +42,7 @@ def write_tensors(
     where: OneProcess | None = None,
     *,
     metadata: Mapping[str, str] | None = None,
-    max_bytes: int = MAX_BYTES,
+    max_bytes: int | None = None,
 ) -> list[Path]:
     """Writes tensors to files; all processes call it alike, and each writes some of the files.
 
@@ -52,7 +52,7 @@ def write_tensors(
         tensors: By name, on every process the same names in the same order.
         where: The processes; None for this one alone.
         metadata: For the head of each file.
-        max_bytes: Of a file. One process writes all into one.
+        max_bytes: Of a file, else `MAX_BYTES`. One process writes all into one.
 
     Returns:
         The files that this process wrote, which are on disk then.
@@ -62,7 +62,7 @@ def write_tensors(
             processes do not wait for this one.
     """
     rank, size = (where.rank, where.size) if where else (0, 1)
-    files = _plan(tensors, max_bytes) if size > 1 else [list(tensors)]
+    files = _plan(tensors, max_bytes or MAX_BYTES) if size > 1 else [list(tensors)]
     names = [f"{stem}-{i:05d}-of-{len(files):05d}.safetensors" for i in range(1, len(files) + 1)]
     names = names if len(files) > 1 else [f"{stem}.safetensors"]
     written: list[Path] = []
