@@ -22,7 +22,14 @@ import torch
 
 from astarpo.engines.base import Request, Sampling, refuse_unfit
 from astarpo.engines.probe import Probe
-from astarpo.engines.vllm.opening import import_vllm, llm_settings, quiet, require_device, start
+from astarpo.engines.vllm.opening import (
+    disconnect,
+    import_vllm,
+    llm_settings,
+    quiet,
+    require_device,
+    start,
+)
 from astarpo.engines.vllm.weights import checkpoint_weights, lora_settings, retie_head
 from astarpo.models.agreement import describe_error
 from astarpo.models.folder import resolve_model
@@ -97,6 +104,8 @@ class VLLMEngine:
         }
         settings = llm_settings(self.facts["dtype"], self._device, fp32_head=fp32_head)
         settings |= {"max_num_seqs": max_sequences, "max_model_len": context or vocabulary.context}
+        if self._where.size > 1:  # Each vLLM is on its own rank's device, and alone there.
+            settings["distributed_executor_backend"] = "external_launcher"
         if self._device.type == "cpu":  # Whole prompts have to fit into a step.
             longest = context or vocabulary.context or 0
             settings["max_num_batched_tokens"] = max(4096, max_sequences, longest)
@@ -276,7 +285,7 @@ class VLLMEngine:
             llm.llm_engine.engine_core.shutdown()
         del llm
         with quiet():
-            importlib.import_module("vllm.distributed").cleanup_dist_env_and_memory()
+            disconnect(keep_group=self._where.size > 1)
         gc.collect()
 
     @contextmanager
