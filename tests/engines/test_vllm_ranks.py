@@ -92,7 +92,7 @@ def sample_and_sync(where, folder, vocabulary, lora):
 
 
 @pytest.mark.parametrize("lora", [False, True], ids=["weights", "adapter"])
-def test_each_rank_samples_from_the_shared_weights_as_they_are_after_an_update(policy, folder, lora):
+def test_each_rank_samples_from_shared_weights_as_an_update_leaves_them(policy, folder, lora):
     done = in_ranks(2, sample_and_sync, folder, policy.vocabulary, lora)
     (first, first_after, *_), (second, second_after, *_) = done
     assert len(first) == len(first_after) == len(REQUESTS)

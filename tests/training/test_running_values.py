@@ -12,12 +12,13 @@ from astarpo.runtime.seeding import weighted_draw
 from astarpo.runtime.stopwatch import Stopwatch
 from astarpo.training.inputs import valued_prompts
 from astarpo.training.learner import Learner
-from astarpo.training.running_values import RunningValues, policy_logprobs
+from astarpo.training.running_values import RunningValues
 from astarpo.training.schedule import step_prompts
+from astarpo.training.scoring import policy_logprobs
 from astarpo.types import Prompt, TrainingStopped, UserError, Verdict
 from astarpo.values.table import ValueTable
 from tests.conftest import digit_problems
-from tests.training.test_learner import make_answers, make_config, with_values
+from tests.training.test_learner import ALONE, make_answers, make_config, with_values
 from tests.values.test_table import FINGERPRINT, sample
 
 RULE = RunningValue()
@@ -105,8 +106,8 @@ def test_what_is_saved_goes_on_alike(policy, tmp_path):
 def test_log_probs_are_the_policy_s_however_they_are_batched(policy):
     answers = make_answers(policy, 5)
     sequences = [answer.sequence for answer in answers]
-    alone = [policy_logprobs(policy, [each], 0.7, 10_000)[0] for each in sequences]
-    for together in (policy_logprobs(policy, sequences, 0.7, n) for n in (1, 100, 10_000)):
+    alone = [policy_logprobs(policy, [each], 0.7, 10_000, ALONE)[0] for each in sequences]
+    for together in (policy_logprobs(policy, sequences, 0.7, n, ALONE) for n in (1, 100, 10_000)):
         for one, other in zip(alone, together, strict=True):
             assert torch.allclose(one, other, atol=1e-5)
     expected, _ = token_logprobs(policy.model, policy.collate(sequences[:1]), 0.7)
@@ -118,9 +119,9 @@ def test_the_learner_measures_the_drift_of_real_updates(policy):
     mine = copy.deepcopy(policy)
     config = make_config(algorithm="spo", lr=1e-2, minibatches=1)
     learner = Learner(mine, policy, SPO(0.2, 0.28), config, 1.0, running=running)
-    before = policy_logprobs(mine, [a.sequence for a in answers], 1.0, 8192)
+    before = policy_logprobs(mine, [a.sequence for a in answers], 1.0, 8192, ALONE)
     assert learner.update(answers, 1.0, Stopwatch())["running_drift"] == 0.0
-    after = policy_logprobs(mine, [a.sequence for a in answers], 1.0, 8192)
+    after = policy_logprobs(mine, [a.sequence for a in answers], 1.0, 8192, ALONE)
     drift = np.mean([(a - b).abs().mean() for a, b in zip(after, before, strict=True)])
     assert drift > 1e-3
     metrics = learner.update(answers, 1.0, Stopwatch())

@@ -11,13 +11,13 @@ from astarpo.models.prompts import open_prompts
 from astarpo.runtime.stopwatch import Stopwatch
 from astarpo.tasks.problem_set import read_problems
 from astarpo.training.learner import Learner
-from astarpo.training.running_values import policy_logprobs
 from astarpo.training.schedule import step_places
+from astarpo.training.scoring import policy_logprobs
 from astarpo.training.stage1 import is_from_stage1, open_stage1
 from astarpo.types import UserError
 from astarpo.values.estimators import Plugin
 from astarpo.values.table import ValueTable
-from tests.training.test_learner import make_answers, make_config, with_values
+from tests.training.test_learner import ALONE, make_answers, make_config, with_values
 
 
 @pytest.fixture(scope="module")
@@ -132,7 +132,7 @@ def test_drift_and_kl_of_a_policy_that_has_moved(policy, caplog):
     before = learner_of(policy, minibatches=1)
     before.update(kept, 1.0, Stopwatch())
     logprobs = [
-        [float(x.sum()) for x in policy_logprobs(each, sequences, 1.0, 8192)]
+        [float(x.sum()) for x in policy_logprobs(each, sequences, 1.0, 8192, ALONE)]
         for each in (before.policy, policy)
     ]
     ratios = [p - r for p, r in zip(*logprobs, strict=True)]

@@ -10,6 +10,8 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from astarpo.models.sharded import device_of
+
 logger = logging.getLogger("astarpo")
 
 Name = TypeVar("Name", bound=str)
@@ -28,7 +30,7 @@ _LIMITS = ("max_position_embeddings", "n_positions", "n_ctx", "max_seq_len", "co
 
 def tolerance(model: Any) -> float:
     """Nats a token that rounding explains, in the dtype that a model computes in."""
-    kind = model.device.type
+    kind = device_of(model).type
     dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else model.dtype
     return _TOLERANCE.get(dtype, _COARSE_TOLERANCE)
 
@@ -94,7 +96,7 @@ def tell_slower(model: Any, reason: str, instead: str) -> None:
     On a GPU the slower ways cost several times the time, so that it is a warning there. On a CPU
     whole families of models take them, at little cost.
     """
-    level = logging.WARNING if model.device.type == "cuda" else logging.INFO
+    level = logging.WARNING if device_of(model).type == "cuda" else logging.INFO
     logger.log(level, f"{type(model).__name__}: {reason}; {instead}")
 
 

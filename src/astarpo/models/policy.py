@@ -15,6 +15,7 @@ from astarpo.models.batch import TokenBatch, collate
 from astarpo.models.empty import checkpoint_tensors, empty_model, fill, materialize
 from astarpo.models.folder import load_part, quiet_transformers
 from astarpo.models.fp32_head import Float32Linear, take_float32_head
+from astarpo.models.sharded import device_of
 from astarpo.models.shards import write_tensors
 from astarpo.models.vocabulary import Vocabulary, load_vocabulary, read_generation_config
 from astarpo.runtime.distributed import OneProcess
@@ -43,8 +44,8 @@ class Policy:
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
-        return next(self.model.parameters()).device
+        """Where the model computes."""
+        return device_of(self.model)
 
     @property
     def vocabulary_size(self) -> int:

@@ -12,6 +12,7 @@ known to FSDP2: `within`.
 All processes have to call a sharded model equally often and in the same order.
 """
 
+import warnings
 from collections.abc import Callable
 from types import MethodType
 from typing import Any, TypeVar
@@ -26,7 +27,8 @@ from astarpo.types import UserError
 
 Result = TypeVar("Result")
 
-_METHOD = "_run_within"
+# What `shard` adds to a model.
+_METHOD, _DEVICE = "_run_within", "_computes_on"
 
 
 def shard(
@@ -54,6 +56,7 @@ def shard(
         register_fsdp_forward_method,
     )
 
+    layers, name = _layers(model), type(model).__name__
     precision = MixedPrecisionPolicy(
         param_dtype=dtype, reduce_dtype=torch.float32 if dtype else None, cast_forward_inputs=False
     )
@@ -63,22 +66,33 @@ def shard(
         if offload
         else OffloadPolicy(),
     }
-    for layer in _layers(model):
+    for layer in layers:
         fully_shard(layer, mp_policy=precision, **settings)
     embedding, head = model.get_input_embeddings(), _head(model)
     if head is None or head.weight is not embedding.weight:
         fully_shard(embedding, mp_policy=precision, **settings)  # else it stays with the head
     keeps_head = isinstance(head, Float32Linear)  # which computes with weights in fp32
     fully_shard(model, mp_policy=MixedPrecisionPolicy() if keeps_head else precision, **settings)
+    # Nothing is written in place into what a model returns.
+    warnings.filterwarnings("ignore", "FSDP2-wrapped module .* returned a view")
+    type(model).__name__ = name  # FSDP2's own name for it says nothing to who reads a message
     if dtype:
         embedding.register_forward_hook(_in_fp32)
     setattr(model, _METHOD, MethodType(_run, model))
     register_fsdp_forward_method(model, _METHOD)
+    on_gpu = mesh.device_type == "cuda"
+    computes_on = torch.device("cuda", torch.cuda.current_device()) if on_gpu else None
+    setattr(model, _DEVICE, computes_on)
 
 
 def is_sharded(model: Any) -> bool:
     """Whether `shard` was applied to it."""
     return _METHOD in vars(model)
+
+
+def device_of(model: Any) -> torch.device:
+    """Where a model computes, which is where its weights are unless they are offloaded."""
+    return vars(model).get(_DEVICE) or next(model.parameters()).device
 
 
 def within(model: Any, function: Callable[..., Result], *args: Any, **kwargs: Any) -> Result:
@@ -99,6 +113,15 @@ def within(model: Any, function: Callable[..., Result], *args: Any, **kwargs: An
     return result
 
 
+@torch.no_grad()
+def settle(model: Any) -> None:
+    """Has FSDP2 look which weights of a sharded model are trained, once they all have a value.
+
+    It looks when the model is first used. That may be as the reference, when no adapter is trained.
+    """
+    within(model, lambda _: torch.zeros(1))
+
+
 def whole(tensor: Tensor) -> Tensor:
     """A tensor of which processes hold parts, put together; all of them have to call this.
 
@@ -115,7 +138,7 @@ def _run(model: Any, function: Callable[..., Result], *args: Any, **kwargs: Any)
     return function(model, *args, **kwargs)
 
 
-def _layers(model: Any) -> list[nn.Module]:
+def _layers(model: Any) -> list[GradientCheckpointingLayer]:
     layers = [m for m in model.modules() if isinstance(m, GradientCheckpointingLayer)]
     if not layers:
         raise UserError(

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from astarpo.models.agreement import first_fitting, gap, reach, tolerance
 from astarpo.models.batch import TokenBatch, collate
 from astarpo.models.packing import run_packed
-from astarpo.models.sharded import is_sharded
+from astarpo.models.sharded import device_of, is_sharded
 from astarpo.types import UserError
 
 Way = Literal["packed", "padded", "alone"]
@@ -121,7 +121,7 @@ def _pick(batch: TokenBatch, length: int) -> Sequences:
 
 def _collate(sequences: Sequences, model: Any) -> TokenBatch:
     prompts, responses = zip(*sequences, strict=True)
-    return collate(prompts, responses, 0, model.device)
+    return collate(prompts, responses, 0, device_of(model))
 
 
 def _run_padded(module: Any, batch: TokenBatch) -> Tensor:

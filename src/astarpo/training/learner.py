@@ -24,7 +24,7 @@ from astarpo.models.critic import critic_values
 from astarpo.models.logprobs import token_logprobs
 from astarpo.models.policy import Policy
 from astarpo.models.recomputing import Recomputing
-from astarpo.models.sharded import is_sharded, whole
+from astarpo.models.sharded import is_sharded, settle, whole
 from astarpo.runtime.distributed import OneProcess
 from astarpo.runtime.stopwatch import Stopwatch
 from astarpo.training.health import NOT_FINITE
@@ -34,7 +34,7 @@ from astarpo.training.optimizers import make_optimizer
 from astarpo.training.records import Records, add_records, record
 from astarpo.training.running_values import RunningValues, Sighting
 from astarpo.training.schedule import MicroBatch, plan_minibatches
-from astarpo.training.scoring import Scorer, check_stop_together, turns
+from astarpo.training.scoring import Scorer, check_stop_together, policy_logprobs, turns
 from astarpo.training.stage1 import is_from_stage1
 from astarpo.types import Answer, TrainingStopped
 
@@ -90,6 +90,8 @@ class Learner:
             self.parameters |= {f"critic.{name}": p for name, p in critic.named_parameters()}
         self.optimizer = make_optimizer(config.optimizer, groups, config.lr, config.weight_decay)
         trained = [policy.model] if critic is None else [policy.model, critic]
+        for model in trained:
+            settle(model)
         self._recomputing = Recomputing(trained if config.gradient_checkpointing else [])
         self._warned = False
         # In bf16, or in kernels of its own, an engine rounds otherwise than the trainer: clipping
@@ -183,7 +185,8 @@ class Learner:
             (share * (output.loss_B.sum() / num_sequences)).backward()
             if weight:
                 assert entropy_BT is not None
-                found.append((number, record(output, logprobs_BT.detach(), entropy_BT, rows, first)))
+                noted = record(output, logprobs_BT.detach(), entropy_BT, rows, first=first)
+                found.append((number, noted))
         return found
 
     def _look(self, answers: Sequence[Answer], stopwatch: Stopwatch) -> Sighting | None:
@@ -192,7 +195,12 @@ class Learner:
             return None
         most = self._config.micro_batch_tokens
         with stopwatch.phase("reference"):
-            return self.running.look(answers, lambda seqs: self._scorer.sequences(seqs, most))
+            return self.running.look(
+                answers,
+                lambda seqs: policy_logprobs(
+                    self.policy, seqs, self._temperature, most, self._where
+                ),
+            )
 
     def _apply_gradient(self, *, critic_only: bool) -> dict[str, float]:
         models = {"grad_norm": self.policy.model}

@@ -16,7 +16,7 @@ Records = dict[str, Tensor]
 
 
 def record(
-    output: LossOutput, now_BT: Tensor, entropy_BT: Tensor, rows: Rollout, first: bool
+    output: LossOutput, now_BT: Tensor, entropy_BT: Tensor, rows: Rollout, *, first: bool
 ) -> Records:
     """Records of a micro-batch; nothing of it waits for a GPU.
 

@@ -2,7 +2,7 @@
 
 Every process plans the same micro-batches and computes its share of them; what they found is added
 up, so that each has it of the whole rollout. A model that is held in parts has to be called equally
-often by all, so that a process with fewer micro-batches computes one of them once more, for nothing.
+often by all, so that a process with fewer micro-batches computes one more, for nothing.
 
 Shapes: _B sequences, _T response tokens.
 """
@@ -31,6 +31,7 @@ from astarpo.types import Answer
 
 Sequences = Sequence[tuple[Sequence[int], Sequence[int]]]
 """Token ids of prompts and responses."""
+
 
 class Turn(NamedTuple):
     """A micro-batch that this process computes.
@@ -114,14 +115,14 @@ class Scorer:
             mask_BT[part.index_B, : part.tokens.mask_BT.shape[1]] = part.tokens.mask_BT
         at_hand = self.parked.in_use() if self.parked else nullcontext()
         with stopwatch.phase("reference"), at_hand:
-            ref_BT = self.logprobs(self.reference, parts, sampled_BT)
+            ref_BT = self._logprobs(self.reference, parts, sampled_BT)
         with stopwatch.phase("update"):
             if is_from_stage1(answers):
                 sampled_BT = ref_BT  # The reference it was that sampled.
             elif self.scores_sampled:
-                engine_BT, sampled_BT = sampled_BT, self.logprobs(self.policy, parts, sampled_BT)
+                engine_BT, sampled_BT = sampled_BT, self._logprobs(self.policy, parts, sampled_BT)
             if self.critic is not None:
-                critic_BT = self.critic_values(parts, sampled_BT)
+                critic_BT = self._critic_values(parts, sampled_BT)
             with self.policy.autocast():
                 for part in parts:  # which the updates then share
                     fit_logprobs(self.policy.model, part.tokens)
@@ -137,20 +138,12 @@ class Scorer:
             is_reference=is_from_stage1(answers),
         )
 
-    def logprobs(self, policy: Policy, parts: Sequence[MicroBatch], like_BT: Tensor) -> Tensor:
-        """[B, T] a policy's log-probs of all micro-batches, without gradients."""
-        return _shared(
-            parts,
-            like_BT,
-            policy,
-            self.where,
-            fit=lambda tokens: fit_logprobs(policy.model, tokens),
-            compute=lambda tokens: token_logprobs(policy.model, tokens, self.temperature)[0],
-        )
+    def _logprobs(self, policy: Policy, parts: Sequence[MicroBatch], like_BT: Tensor) -> Tensor:
+        return _logprobs(policy, parts, like_BT, self.temperature, self.where)
 
-    def critic_values(self, parts: Sequence[MicroBatch], like_BT: Tensor) -> Tensor:
-        """[B, T] the critic's values of all micro-batches, without gradients."""
-        return _shared(
+    def _critic_values(self, parts: Sequence[MicroBatch], like_BT: Tensor) -> Tensor:
+        """[B, T] the critic's values of a whole rollout."""
+        return _compute_shared(
             parts,
             like_BT,
             self.policy,
@@ -158,30 +151,6 @@ class Scorer:
             fit=lambda tokens: fit_critic(self.critic, tokens),
             compute=lambda tokens: critic_values(self.critic, tokens),
         )
-
-    @torch.no_grad()
-    def sequences(self, sequences: Sequences, max_tokens: int) -> list[Tensor]:
-        """The policy's log-probs of the tokens of each response, [T] each on the CPU, in nats.
-
-        Args:
-            sequences: Prompts and responses.
-            max_tokens: In one forward pass, padding included.
-
-        Raises:
-            StopRequested: A signal asks to stop.
-        """
-        lengths = [len(prompt) + len(response) for prompt, response in sequences]
-        widths = [len(response) for _, response in sequences]
-        parts = [
-            MicroBatch(
-                send(torch.tensor(rows), self.policy.device),
-                self.policy.collate([sequences[i] for i in rows]),
-            )
-            for rows in micro_batches(lengths, max_tokens)
-        ]
-        like_BT = torch.zeros(len(sequences), max(widths), device=self.policy.device)
-        logprobs_BT = self.logprobs(self.policy, parts, like_BT).cpu()
-        return [row_T[:width].clone() for row_T, width in zip(logprobs_BT, widths, strict=True)]
 
     def _values(self, answers: Sequence[Answer]) -> Tensor | None:
         """[B] V* of each answer's prompt; None where the run has no value table."""
@@ -193,7 +162,52 @@ class Scorer:
         return send(torch.tensor(values, dtype=torch.float32), self.policy.device)
 
 
-def _shared(
+@torch.no_grad()
+def policy_logprobs(
+    policy: Policy, sequences: Sequences, temperature: float, max_tokens: int, where: OneProcess
+) -> list[Tensor]:
+    """Log-probs of the tokens of each response, [T] each on the CPU, in nats.
+
+    Args:
+        policy: Scores.
+        sequences: Prompts and responses, the same on every process.
+        temperature: What the responses were sampled at.
+        max_tokens: In one forward pass, padding included.
+        where: Whose share is computed here.
+
+    Raises:
+        StopRequested: A signal asks to stop.
+    """
+    lengths = [len(prompt) + len(response) for prompt, response in sequences]
+    widths = [len(response) for _, response in sequences]
+    parts = []
+    for rows in micro_batches(lengths, max_tokens):
+        tokens = policy.collate([sequences[i] for i in rows])
+        parts.append(MicroBatch(send(torch.tensor(rows), policy.device), tokens))
+    like_BT = torch.zeros(len(sequences), max(widths), device=policy.device)
+    found_BT = _logprobs(policy, parts, like_BT, temperature, where).cpu()
+    return [row_T[:width].clone() for row_T, width in zip(found_BT, widths, strict=True)]
+
+
+def _logprobs(
+    policy: Policy,
+    parts: Sequence[MicroBatch],
+    like_BT: Tensor,
+    temperature: float,
+    where: OneProcess,
+) -> Tensor:
+    """[B, T] a policy's log-probs of a whole rollout."""
+    return _compute_shared(
+        parts,
+        like_BT,
+        policy,
+        where,
+        fit=lambda tokens: fit_logprobs(policy.model, tokens),
+        compute=lambda tokens: token_logprobs(policy.model, tokens, temperature)[0],
+    )
+
+
+def _compute_shared(
     parts: Sequence[MicroBatch],
     like_BT: Tensor,
     policy: Policy,
