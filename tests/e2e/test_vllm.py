@@ -198,7 +198,7 @@ def test_training_stops_when_weights_do_not_arrive(run, run_words, tmp_path, mon
         patch.setattr(VLLMEngine, "_load_weights", third_is_lost)
         assert main(words) == 1
     said = capsys.readouterr().err.strip().splitlines()[-1]
-    assert "the weights did not arrive; --engine hf samples from the policy itself" in said
+    assert "the weights did not arrive; --engine hf samples without it" in said
     assert len(rows_of(out)) == 2
     assert "did not arrive" in summary_of(out)["reason"]
     assert main([*words, "--resume"]) == 0  # from the step that was made, with what it learnt

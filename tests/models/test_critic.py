@@ -55,9 +55,9 @@ def test_learns_the_returns_of_its_policy(policy, critic):
 
 def test_weights_survive_the_disk(critic, policy_path, tmp_path):
     stir(critic)
-    save_critic(tmp_path / "critic.safetensors", critic)
+    save_critic(tmp_path, critic)
     again = load_critic(str(policy_path), CPU)
-    restore_critic(tmp_path / "critic.safetensors", again)
+    restore_critic(tmp_path, again)
     for name, weight in critic.state_dict().items():
         assert torch.equal(weight, again.state_dict()[name])
 

@@ -2,9 +2,10 @@ import sys
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import nn
 
+from astarpo.models.shards import TensorFiles, write_tensors
 from astarpo.training.optimizers import (
     make_optimizer,
     require_optimizer,
@@ -55,9 +56,10 @@ def test_restored_it_goes_on_with_the_same_bits(name, tmp_path):
     parts = make_parameters()
     first = open_optimizer(name, parts)
     take_steps(first, parts, range(3))
-    save_file(state_tensors(first, parts), tmp_path / "state.safetensors")
+    write_tensors(tmp_path, "state", state_tensors(first, parts))
     second = open_optimizer(name, parts)
-    restore_state(second, parts, load_file(tmp_path / "state.safetensors"))
+    with TensorFiles(tmp_path, "state") as files:
+        restore_state(second, parts, files)
     take_steps(second, parts, range(3, 5))
     for key, parameter in whole.items():
         assert torch.equal(parameter, parts[key])
@@ -75,14 +77,16 @@ def test_layout_of_adamws_state_is_that_of_earlier_checkpoints():
     assert tensors["wide:step"] == 2
 
 
-def test_zeros_that_earlier_checkpoints_have_before_a_first_step_are_as_nothing():
+def test_zeros_that_earlier_checkpoints_have_before_a_first_step_are_as_nothing(tmp_path):
     fresh, restored = make_parameters(), make_parameters()
     zeros = {}
     for name, shape in SHAPES.items():
         moments = {f"{name}:{entry}": torch.zeros(shape) for entry in ("exp_avg", "exp_avg_sq")}
         zeros |= {f"{name}:step": torch.zeros(())} | moments
     optimizer = open_optimizer("adamw", restored)
-    restore_state(optimizer, restored, zeros)
+    save_file(zeros, tmp_path / "optimizer.safetensors")
+    with TensorFiles(tmp_path, "optimizer") as files:
+        restore_state(optimizer, restored, files)
     take_steps(optimizer, restored, range(2))
     take_steps(open_optimizer("adamw", fresh), fresh, range(2))
     assert all(torch.equal(fresh[name], restored[name]) for name in SHAPES)

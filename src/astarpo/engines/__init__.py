@@ -2,16 +2,20 @@
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import TypeVar
 
 from astarpo.config import ComputeConfig, TrainConfig
 from astarpo.engines.base import Engine
 from astarpo.engines.hf import GenerateEngine, HFEngine
+from astarpo.engines.replica import ReplicaEngine
 from astarpo.engines.vllm.engine import VLLMEngine
 from astarpo.engines.vllm.opening import is_installed, require_installed
 from astarpo.models.policy import Policy
+from astarpo.models.sharded import is_sharded
 from astarpo.models.vocabulary import Vocabulary
 from astarpo.runtime.devices import pick_device
+from astarpo.runtime.distributed import OneProcess
 
 logger = logging.getLogger("astarpo")
 
@@ -43,13 +47,20 @@ def choose_engine(config: C) -> C:
     return config.model_copy(update={"engine": name})
 
 
-def open_engine(config: ComputeConfig, policy: Policy, context: int | None = None) -> Engine:
+def open_engine(
+    config: ComputeConfig,
+    policy: Policy,
+    context: int | None = None,
+    where: OneProcess | None = None,
+) -> Engine:
     """Opens the engine that the settings name, for a policy of this process.
 
     Args:
         config: Names an engine; see `choose_engine`.
         policy: Sampled from, as it is now and at each `sync`.
         context: Tokens of the longest prompt and its response; None for the model's own limit.
+        where: The processes that share the policy's weights, which all open an engine; each gets
+            one that holds all of them. None where the policy is this process's alone.
 
     Raises:
         UserError: The engine cannot be had here.
@@ -61,8 +72,10 @@ def open_engine(config: ComputeConfig, policy: Policy, context: int | None = Non
     if config.engine == "vllm":
         fp32 = isinstance(config, TrainConfig) and config.fp32_head
         rows, memory = config.max_sequences, config.engine_memory
-        return VLLMEngine(policy, rows, context=context, memory=memory, fp32_head=fp32)
-    engine = ENGINES[config.engine](policy, config.max_sequences)
+        return VLLMEngine(policy, rows, context=context, memory=memory, fp32_head=fp32, where=where)
+    make = partial(ENGINES[config.engine], max_sequences=config.max_sequences)
+    shared = where is not None and is_sharded(policy.model)
+    engine = ReplicaEngine(policy, make, where) if shared else make(policy)
     if reason := slower_because(config.engine, policy.device.type, installed=is_installed()):
         engine.facts["slower_because"] = reason
         logger.warning(f"engine {config.engine}: {reason}; sampling takes several times as long")

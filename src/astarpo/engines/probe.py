@@ -18,6 +18,7 @@ from torch import Tensor
 from astarpo.engines.base import Engine, Request, Sampling
 from astarpo.models.logprobs import token_logprobs
 from astarpo.models.policy import Policy
+from astarpo.runtime.distributed import OneProcess
 from astarpo.runtime.seeding import uniforms
 from astarpo.types import Completion, EngineStopped
 
@@ -46,15 +47,23 @@ class Probe:
         metrics = probe.check(policy)  # after each time that weights were copied
     """
 
-    def __init__(self, engine: Engine, policy: Policy, context: int | None = None) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        policy: Policy,
+        context: int | None = None,
+        where: OneProcess | None = None,
+    ) -> None:
         """Chooses the prompts.
 
         Args:
             engine: Completes them.
             policy: Whose tokens they are made of.
             context: The most tokens of a prompt and its response, where there is such a limit.
+            where: The processes that share the policy; each has an engine, and all check together.
         """
         self._engine = engine
+        self._where = where or OneProcess(policy.device)
         context = context or max(_LENGTHS) + _NEW
         self._sampling = Sampling(min(_NEW, context - 1))
         room = context - self._sampling.max_new_tokens
@@ -77,12 +86,22 @@ class Probe:
             nats a token.
 
         Raises:
-            EngineStopped: They are too far, or only the policy's have moved since the last check.
+            EngineStopped: They are too far, or only the policy's have moved since the last check;
+                of any process's engine.
         """
-        dtype = str(self._engine.facts["dtype"])
-        bound = BOUNDS.get(dtype, COARSE_BOUND)
-        done = self._engine.generate(self._requests, self._sampling)
+        done: list[Completion] = []
+        with self._where.together():
+            done = self._engine.generate(self._requests, self._sampling)
         policy_R = _logprobs(policy, self._requests, done)
+        metrics: dict[str, float] = {}
+        with self._where.together():
+            metrics = self._compare(done, policy_R)
+        return metrics
+
+    def _compare(self, done: list[Completion], policy_R: Tensor) -> dict[str, float]:
+        """See `check`."""
+        name, dtype = str(self._engine.facts["name"]), str(self._engine.facts["dtype"])
+        bound = BOUNDS.get(dtype, COARSE_BOUND)
         engine_R = policy_R.new_tensor([value for each in done for value in each.logprobs])
         apart_R = (policy_R - engine_R).abs()
         last, self._last = self._last, (done, policy_R)
@@ -90,21 +109,24 @@ class Probe:
             moved = float((policy_R - last[1]).abs().mean())
             if moved > _MOVED * bound:
                 raise EngineStopped(
-                    f"engine {self._engine.facts['name']}: its log-probs of the same tokens are to "
+                    f"engine {name}: its log-probs of the same tokens are to "
                     f"the bit what they were before the update, while the policy's have moved by "
-                    f"{moved:.2g} nats a token: the weights did not arrive; {_ADVICE}"
+                    f"{moved:.2g} nats a token: the weights did not arrive; {_advice(name)}"
                 )
         mean = float(apart_R.mean())
         if not mean <= bound:  # so that not a number is refused too
             raise EngineStopped(
-                f"engine {self._engine.facts['name']}: its log-probs are {mean:.2g} nats a token "
+                f"engine {name}: its log-probs are {mean:.2g} nats a token "
                 f"from the policy's after a sync, where {dtype} explains {bound:.2g}: it does not "
-                f"sample from what is trained; {_ADVICE}"
+                f"sample from what is trained; {_advice(name)}"
             )
         return {"sync_mean": mean, "sync_max": float(apart_R.max())}
 
 
-_ADVICE = "--engine hf samples from the policy itself, more slowly"
+def _advice(engine: str) -> str:
+    if engine == "hf":
+        return "please report it"
+    return "--engine hf samples without it, more slowly"
 
 
 def _fixed_tokens(length: int, vocabulary_size: int) -> tuple[int, ...]:

@@ -19,6 +19,7 @@ from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from astarpo.models.fp32_head import Float32Linear
@@ -122,9 +123,15 @@ def settle(model: Any) -> None:
 
 
 def whole(tensor: Tensor) -> Tensor:
-    """A tensor of which processes hold parts, put together; all of them have to call this."""
-    full: Any = getattr(tensor, "full_tensor", None)
-    return full() if full else tensor
+    """A tensor of which processes hold parts, put together; all of them have to call this.
+
+    Returns:
+        The tensor, on the device that the processes talk by; one that is not shared as it is.
+    """
+    if not isinstance(tensor, DTensor):
+        return tensor
+    # Parts may be kept in the host's memory, see `offload`.
+    return tensor.to(tensor.device_mesh.device_type).full_tensor()
 
 
 def _run(model: Any, function: Callable[..., Result], *args: Any, **kwargs: Any) -> Result:

@@ -75,7 +75,7 @@ def load_vocabulary(name: str) -> Vocabulary:
             "save the model's tokenizer there: tokenizer.save_pretrained(folder)"
         )
     config = load_part(name, "config", AutoConfig.from_pretrained)
-    generation_config = load_part(name, "generation config", _read_generation_config)
+    generation_config = load_part(name, "generation config", read_generation_config)
     return make_vocabulary(tokenizer, config, generation_config, name)
 
 
@@ -102,7 +102,7 @@ def make_vocabulary(
     )
 
 
-def _read_generation_config(path: Path, **settings: Any) -> GenerationConfig:
+def read_generation_config(path: Path, **settings: Any) -> GenerationConfig:
     """The generation config that a model loaded from a folder has, found as transformers does."""
     try:
         return GenerationConfig.from_pretrained(path, **settings)

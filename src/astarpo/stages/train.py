@@ -92,7 +92,7 @@ def train(config: TrainConfig, given: Given | None = None) -> dict[str, Any]:
         where.first(lambda: _write_given(config, given))
         context = inputs.longest_prompt + inputs.text.max_new_tokens
         with where.together():
-            engine = open_engine(config, training.policy, context)
+            engine = open_engine(config, training.policy, context, where)
         with engine, StopSignal():
             try:
                 training.go(engine)
@@ -279,15 +279,15 @@ class Training:
 
     def finish(self, engine: Engine) -> dict[str, Any]:
         """Writes curves, the policy and the summary, which it returns."""
-        self._where.first(self._write_results)
+        self._where.first(self._show_all)
+        save_trained(self._run.path, self.policy, self._config.model, self._where)
+        self._where.first(lambda: write_model_card(self._run.path))
         return self.summarize(engine, completed=True)
 
-    def _write_results(self) -> None:
+    def _show_all(self) -> None:
         if rows := self._run.metrics():
             plot_run(self._run.path / "curves.png", rows)
             tell_verdicts("training", *run_verdicts(rows))
-        save_trained(self._run.path, self.policy, self._config.model)
-        write_model_card(self._run.path)
 
     def summarize(self, engine: Engine, *, completed: bool, **more: str) -> dict[str, Any]:
         """Writes the summary of the steps so far, which it returns."""

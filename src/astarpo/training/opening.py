@@ -1,15 +1,18 @@
 """What a run needs beside its inputs; its models and optimiser, new or from a checkpoint."""
 
 import logging
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from astarpo.config import TrainConfig
 from astarpo.engines import require_engine
-from astarpo.models.critic import load_critic
+from astarpo.models.critic import empty_critic, fill_critic, load_critic
 from astarpo.models.lora import adapt, require_lora
-from astarpo.models.policy import Policy, load_policy
+from astarpo.models.policy import Policy, empty_policy, fill_policy, load_policy
+from astarpo.models.sharded import shard
 from astarpo.models.vocabulary import Vocabulary
 from astarpo.rundir.trackers import require_tracker
 from astarpo.rundir.writer import RunLog
@@ -43,32 +46,39 @@ def open_learner(
 ) -> tuple[Learner, int]:
     """Loads what is trained, and says how many steps it has behind it.
 
+    Several processes share all models out; each reads no more than its own parts.
+
     Raises:
         UserError: There were checkpoints, and none is left.
     """
-    checkpoint, steps_done = where.first(lambda: _find_checkpoint(run))
-    with where.together():
-        policy, reference = _open_policies(config, checkpoint, where.device, inputs.vocabulary)
-        critic = load_critic(config.model, where.device) if inputs.algorithm.needs_critic else None
-        rule = inputs.algorithm.running
-        learner = Learner(
-            policy, reference, inputs.algorithm, config, inputs.text.temperature, critic,
-            running=RunningValues(rule, inputs.prompts) if rule else None,
-        )  # fmt: skip
-        if checkpoint:
-            restore(checkpoint, learner)
+    checkpoint, steps_done = _find_checkpoint(run, where)
+    opener = _Opener(where, where.mesh(), inputs.vocabulary, fp32_head=config.fp32_head)
+    policy, reference = _open_policies(config, checkpoint, opener)
+    critic = opener.critic(config.model) if inputs.algorithm.needs_critic else None
+    rule = inputs.algorithm.running
+    learner = Learner(
+        policy, reference, inputs.algorithm, config, inputs.text.temperature, critic,
+        running=RunningValues(rule, inputs.prompts) if rule else None,
+        where=where,
+    )  # fmt: skip
+    if checkpoint:
+        restore(checkpoint, learner)
     return learner, steps_done
 
 
-def _find_checkpoint(run: RunLog) -> tuple[Path | None, int]:
+def _find_checkpoint(run: RunLog, where: OneProcess) -> tuple[Path | None, int]:
     """The checkpoint to go on from and its step; None and 0 for a run that begins.
 
     The last one before any step whose metrics are lost, since that step is then made again.
     """
-    missing = run.first_missing_step()
-    found = latest_checkpoint(run.path, before=missing) or latest_checkpoint(run.path)
-    if found:
-        return found
+    missing = where.first(run.first_missing_step)
+    found = latest_checkpoint(run.path, missing, where) or latest_checkpoint(run.path, where=where)
+    if not found:
+        where.first(lambda: _require_no_checkpoint(run))
+    return found or (None, 0)
+
+
+def _require_no_checkpoint(run: RunLog) -> None:
     if run.has_checkpoint:
         raise UserError(
             f"{run.path}: cannot resume: no whole checkpoint is left; put the checkpoints back, or "
@@ -76,20 +86,64 @@ def _find_checkpoint(run: RunLog) -> tuple[Path | None, int]:
         )
     if run.metrics():
         logger.warning(f"{run.path}: has no checkpoint yet; begins again at step 1")
-    return None, 0
+
+
+@dataclass(frozen=True)
+class _Opener:
+    """Loads models, in one process whole, in several each its parts.
+
+    Attributes:
+        where: The processes.
+        mesh: How they share models out; None for one process.
+        vocabulary: The models'.
+        fp32_head: Whether their output layers compute in float32.
+    """
+
+    where: OneProcess
+    mesh: Any
+    vocabulary: Vocabulary
+    fp32_head: bool
+
+    def policy(self, name: str, *, trainable: bool = False) -> Policy:
+        """A policy from a folder or the hub; in several processes without its weights."""
+        load = load_policy if self.mesh is None else empty_policy
+        return load(
+            name, self.where.device, self.vocabulary,
+            trainable=trainable, fp32_head=self.fp32_head,
+        )  # fmt: skip
+
+    def share(self, policy: Policy, name: str) -> None:
+        """Shares out what `policy` gave, where processes share, and reads its weights."""
+        if self.mesh is not None:
+            shard(policy.model, self.mesh, policy.autocast_dtype)
+            fill_policy(policy, name, self.where)
+
+    def critic(self, name: str) -> Any:
+        """A critic that starts from a model."""
+        if self.mesh is None:
+            return load_critic(name, self.where.device)
+        critic = empty_critic(name)
+        dtype = torch.bfloat16 if self.where.device.type == "cuda" else None
+        shard(critic, self.mesh, dtype)
+        fill_critic(critic, name, self.where)
+        return critic
 
 
 def _open_policies(
-    config: TrainConfig, checkpoint: Path | None, device: torch.device, vocabulary: Vocabulary
+    config: TrainConfig, checkpoint: Path | None, opener: _Opener
 ) -> tuple[Policy, Policy]:
     """The policy, new or from a checkpoint, and its reference."""
-    fp32 = config.fp32_head
     if config.lora_rank is not None:
-        base = load_policy(config.model, device, vocabulary, fp32_head=fp32)
-        return adapt(base, config, checkpoint / "adapter" if checkpoint else None)
-    reference = load_policy(config.model, device, vocabulary, fp32_head=fp32)
+        base = opener.policy(config.model)
+        adapter = checkpoint / "adapter" if checkpoint else None
+        policy, reference = adapt(base, config, adapter)
+        opener.share(policy, config.model)
+        return policy, reference
+    reference = opener.policy(config.model)
+    opener.share(reference, config.model)
     start_from = str(checkpoint / "model") if checkpoint else config.model
     # Both have the reference's vocabulary, so that a resumed run saves the same bytes: a tokenizer
     # that was saved and loaded is not saved as the original was.
-    policy = load_policy(start_from, device, vocabulary, trainable=True, fp32_head=fp32)
+    policy = opener.policy(start_from, trainable=True)
+    opener.share(policy, start_from)
     return policy, reference

@@ -13,7 +13,9 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
+from astarpo.models.shards import TensorFiles
 from astarpo.types import UserError
 
 OptimizerName = Literal["adamw", "adamw_8bit"]
@@ -45,10 +47,12 @@ def state_tensors(
     storages: set[int] = set()
     for name, parameter in parameters.items():
         for entry, value in optimizer.state[parameter].items():
-            tensor = value.contiguous() if isinstance(value, Tensor) else torch.tensor(value)
-            if tensor.data_ptr() in storages:  # 8-bit states share one table of values
-                tensor = tensor.clone()
-            storages.add(tensor.data_ptr())
+            tensor = value if isinstance(value, Tensor) else torch.tensor(value)
+            if not isinstance(tensor, DTensor):
+                tensor = tensor.contiguous()
+                if tensor.data_ptr() in storages:  # 8-bit states share one table of values
+                    tensor = tensor.clone()
+                storages.add(tensor.data_ptr())
             tensors[f"{name}:{entry}"] = tensor
     return tensors
 
@@ -56,14 +60,42 @@ def state_tensors(
 def restore_state(
     optimizer: torch.optim.Optimizer,
     parameters: Mapping[str, nn.Parameter],
-    tensors: Mapping[str, Tensor],
+    files: TensorFiles,
 ) -> None:
-    """Puts what `state_tensors` gave into an optimiser that has not been used yet."""
-    for key, tensor in tensors.items():
+    """Puts what `state_tensors` gave into an optimiser that has not been used yet.
+
+    Args:
+        optimizer: Not used yet.
+        parameters: What it trains, by name; of those that are shared out each process reads the
+            parts that it holds.
+        files: What was written, on whatever number of processes.
+    """
+    for key in files:
         name, _, entry = key.rpartition(":")
-        # torch counts steps in floating point, bitsandbytes in plain integers.
-        value = tensor.item() if tensor.dtype == torch.int64 else tensor
-        optimizer.state[parameters[name]][entry] = value
+        parameter = parameters[name]
+        if isinstance(parameter, DTensor) and files.shape(key) == parameter.shape:
+            value: Any = _shared_like(parameter, files.read_like(key, parameter))
+        else:
+            tensor = files.read(key)
+            # torch counts steps in floating point, bitsandbytes in plain integers.
+            value = (
+                tensor.item()
+                if tensor.dtype == torch.int64
+                else tensor.to(parameter.device, copy=True)
+            )
+        optimizer.state[parameter][entry] = value
+
+
+def _shared_like(parameter: DTensor, part: Tensor) -> DTensor:
+    """A tensor that is shared out as a parameter is, from this process's part."""
+    return DTensor.from_local(
+        part.to(parameter.device, copy=True),
+        parameter.device_mesh,
+        parameter.placements,
+        run_check=False,
+        shape=parameter.shape,
+        stride=parameter.stride(),
+    )
 
 
 def _bitsandbytes() -> Any:

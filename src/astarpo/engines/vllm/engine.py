@@ -22,13 +22,21 @@ import torch
 
 from astarpo.engines.base import Request, Sampling, refuse_unfit
 from astarpo.engines.probe import Probe
-from astarpo.engines.vllm.opening import import_vllm, llm_settings, quiet, require_device, start
+from astarpo.engines.vllm.opening import (
+    disconnect,
+    import_vllm,
+    llm_settings,
+    quiet,
+    require_device,
+    start,
+)
 from astarpo.engines.vllm.weights import checkpoint_weights, lora_settings, retie_head
 from astarpo.models.agreement import describe_error
 from astarpo.models.folder import resolve_model
 from astarpo.models.lora import save_adapter
 from astarpo.models.policy import Policy
 from astarpo.models.vocabulary import Vocabulary
+from astarpo.runtime.distributed import OneProcess
 from astarpo.runtime.stopping import check_stop
 from astarpo.types import Completion, EngineStopped
 
@@ -56,6 +64,7 @@ class VLLMEngine:
         context: int | None = None,
         memory: float | None = None,
         fp32_head: bool = False,
+        where: OneProcess | None = None,
     ) -> None:
         """Starts vLLM.
 
@@ -67,6 +76,7 @@ class VLLMEngine:
             context: See the class; None for as many as the model was made for.
             memory: Share of a GPU's memory to take; else .9, and .5 for a policy.
             fp32_head: Whether to compute logits in float32 where all else is in bfloat16.
+            where: The processes that share the policy; each starts a vLLM of its own.
 
         Raises:
             UserError: vLLM is not installed, is made for another device, does not know the model,
@@ -78,6 +88,7 @@ class VLLMEngine:
         vocabulary = source.vocabulary if isinstance(source, Policy) else source
         self._device = self._policy.device if self._policy else device or torch.device("cpu")
         require_device(vllm, self._device)
+        self._where = where or OneProcess(self._device)
         self._count = 0
         self._asleep = False
         self._lora: Any = None
@@ -93,6 +104,8 @@ class VLLMEngine:
         }
         settings = llm_settings(self.facts["dtype"], self._device, fp32_head=fp32_head)
         settings |= {"max_num_seqs": max_sequences, "max_model_len": context or vocabulary.context}
+        if self._where.size > 1:  # Each vLLM is on its own rank's device, and alone there.
+            settings["distributed_executor_backend"] = "external_launcher"
         if self._device.type == "cpu":  # Whole prompts have to fit into a step.
             longest = context or vocabulary.context or 0
             settings["max_num_batched_tokens"] = max(4096, max_sequences, longest)
@@ -115,10 +128,10 @@ class VLLMEngine:
 
     def _take_over(self, policy: Policy) -> None:
         """Gives vLLM all of a policy for the first time."""
-        self._probe = Probe(self, policy, self.context)
+        self._probe = Probe(self, policy, self.context, self._where)
         try:
             if policy.adapter:
-                with self._failing("while it took new weights"):
+                with self._taking():
                     self._load_weights(policy)  # of the base model, which no sync changes
             self.sync(policy)
         except BaseException:
@@ -194,7 +207,7 @@ class VLLMEngine:
         if self._policy is None or policy.model is not self._policy.model:
             raise ValueError("this engine samples from the policy that it was opened with")
         started = time.perf_counter()
-        with self._failing("while it took new weights"):
+        with self._taking():
             if policy.adapter:
                 self._load_adapter(policy)
             else:
@@ -207,9 +220,13 @@ class VLLMEngine:
 
     def _load_weights(self, policy: Policy) -> None:
         """Replaces all weights in place. Never without the iterator: that reads the base model."""
-        arguments = {"weights_iterator": checkpoint_weights(policy)}
-        self._llm.collective_rpc("reload_weights", kwargs=arguments)
-        self._llm.apply_model(retie_head)
+        weights = checkpoint_weights(policy)
+        try:
+            self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": weights})
+            self._llm.apply_model(retie_head)
+        finally:
+            for _ in weights:  # of which other processes may still wait for this one's parts
+                pass
 
     def _load_adapter(self, policy: Policy) -> None:
         """Replaces the adapter; by its number alone vLLM would go on with the one that it has."""
@@ -268,8 +285,14 @@ class VLLMEngine:
             llm.llm_engine.engine_core.shutdown()
         del llm
         with quiet():
-            importlib.import_module("vllm.distributed").cleanup_dist_env_and_memory()
+            disconnect(keep_group=self._where.size > 1)
         gc.collect()
+
+    @contextmanager
+    def _taking(self) -> Iterator[None]:
+        """Has all processes fail where one's vLLM does not take new weights."""
+        with self._where.together(), self._failing("while it took new weights"):
+            yield
 
     @contextmanager
     def _failing(self, when: str) -> Iterator[None]:

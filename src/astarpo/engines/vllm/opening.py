@@ -119,6 +119,22 @@ def start(vllm: Any, model: str, settings: dict[str, Any]) -> Any:
         ) from error
 
 
+def disconnect(*, keep_group: bool) -> None:
+    """Ends what a vLLM that has been shut down leaves of torch.distributed.
+
+    Args:
+        keep_group: Whether the group of all processes was there before; vLLM would end it too.
+    """
+    state = importlib.import_module("vllm.distributed.parallel_state")
+    if not keep_group:
+        state.cleanup_dist_env_and_memory()
+        return
+    state.destroy_model_parallel()
+    if state._WORLD:
+        state._WORLD.destroy()
+    state._WORLD = None  # else the next vLLM would take it for its own
+
+
 @contextmanager
 def quiet() -> Iterator[None]:
     """Keeps Python's warnings of other libraries out of the way."""

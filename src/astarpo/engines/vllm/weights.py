@@ -5,7 +5,9 @@ from typing import Any
 
 from torch import Tensor
 
+from astarpo.models.empty import checkpoint_tensors
 from astarpo.models.policy import Policy
+from astarpo.models.sharded import whole
 from astarpo.types import UserError
 
 # The ranks of adapters that vLLM has room for.
@@ -13,17 +15,12 @@ _LORA_RANKS = (8, 16, 32, 64, 128, 256, 320, 512)
 
 
 def checkpoint_weights(policy: Policy) -> Iterator[tuple[str, Tensor]]:
-    """A policy's weights without its adapter, by their names in the model's checkpoint."""
-    from transformers.core_model_loading import revert_weight_conversion
+    """A policy's weights without its adapter, by their names in the model's checkpoint.
 
-    model = policy.model.get_base_model() if policy.adapter else policy.model
-    weights = {
-        name.replace(".base_layer.", "."): parameter.detach()
-        for name, parameter in model.named_parameters()
-        if ".lora_" not in name
-    }
-    # transformers fuses the experts of some models and renames parts of others when it loads them.
-    yield from revert_weight_conversion(model, weights).items()
+    Processes that share a model all go through them, and put them together one by one.
+    """
+    for name, tensor in checkpoint_tensors(policy.model).items():
+        yield name, whole(tensor.detach())
 
 
 def retie_head(model: Any) -> None:
