@@ -5,8 +5,9 @@ import numpy as np
 import pytest
 
 from astarpo.types import UserError
+from astarpo.values.prior import weigh_priors
 from astarpo.values.rounds import Limit, next_round, prices, rounds, stated_error
-from astarpo.values.shrinkage import Shrunk, fit_beta_prior
+from astarpo.values.shrinkage import Shrunk
 
 NAN = float("nan")
 
@@ -40,24 +41,25 @@ def rms(errors) -> float:
 
 
 def test_a_round_goes_where_the_closed_form_says():
-    # Two right of two, one of two, none of two; four times each, so a quarter of 24 samples are 6.
-    rewards_PN = np.array([[1.0, 1], [0, 1], [0, 0]] * 4)
-    a, b = fit_beta_prior(rewards_PN.sum(axis=1), np.full(12, 2))
+    # Two right of two, one of two, none of two; 40 times each, so a quarter of 240 samples are 60.
+    rewards_PN = np.array([[1.0, 1], [0, 1], [0, 0]] * 40)
+    priors = weigh_priors(rewards_PN.sum(axis=1).astype(int), np.full(120, 2))
+    estimates = Shrunk(math.inf).estimate(rewards_PN).v_star_P[2::-1]
 
     def gain(right: int, already: int) -> float:
-        x, y = a + right, b + 2 - right
-        variance = x * y / ((x + y) ** 2 * (x + y + 1))
-        after = [variance * (x + y) / (x + y + j) for j in (already, already + 1)]
+        x, y = priors.known(right, 2)
+        squared = x * y / ((x + y) ** 2 * (x + y + 1)) + (x / (x + y) - estimates[right]) ** 2
+        after = [squared * (x + y) / (x + y + j) for j in (already, already + 1)]
         return after[0] - after[1]
 
-    gains = [(-gain(int(rewards_PN[p].sum()), j), p, j) for p in range(12) for j in range(2)]
-    expected = [p for _, p, _ in sorted(gains)[:6]]
-    planned_R, error_R = next_round(rewards_PN, np.ones((12, 2)), Shrunk(math.inf))
+    gains = [(-gain(int(rewards_PN[p].sum()), j), p, j) for p in range(120) for j in range(2)]
+    expected = [p for _, p, _ in sorted(gains)[:60]]
+    planned_R, error_R = next_round(rewards_PN, np.ones((120, 2)), Shrunk(math.inf))
     assert planned_R.tolist() == expected
     assert planned_R.tolist()[:4] == [1, 4, 7, 10]  # of one right in two the least is known
     stated = stated_error(rewards_PN, Shrunk(math.inf))
-    left = 12 * stated**2 + sum(gain for gain, _, _ in sorted(gains)[:6])
-    assert error_R[-1] == pytest.approx(math.sqrt(left / 12), rel=1e-4)
+    left = 120 * stated**2 + sum(gain for gain, _, _ in sorted(gains)[:60])
+    assert error_R[-1] == pytest.approx(math.sqrt(left / 120), rel=1e-4)
     assert (np.diff(error_R) < 0).all()
 
 

@@ -9,7 +9,8 @@ from astarpo.cli import main, parse
 from astarpo.tasks.problem_set import read_problems
 from astarpo.types import UserError
 from astarpo.values.estimators import Plugin, problem_values
-from astarpo.values.shrinkage import Beta, Shrunk, chance_of_all, fit_beta_prior
+from astarpo.values.prior import Beta, chance_of_all, fit_beta_prior
+from astarpo.values.shrinkage import Shrunk
 from tests.conftest import run_command
 
 NAN = float("nan")
@@ -144,14 +145,17 @@ def test_the_stated_error_is_the_true_one(shape, beta):
 @pytest.mark.parametrize(("a", "b"), [(0.01, 0.5), (0.3, 9.0), (2.0, 2.0), (40, 0.05), (9e3, 2e4)])
 def test_the_posterior_error_against_its_closed_form(a, b):
     exact = math.sqrt(a * b / (a + b + 1)) / (a + b)  # a Beta distribution's deviation
-    assert Shrunk(math.inf)._posterior_error(a, b, 0.0, 1.0) == pytest.approx(exact, rel=1e-5)
+    found = Shrunk(math.inf)._distance(Beta(a, b), a / (a + b), 0.0, 1.0)
+    assert found == pytest.approx(exact, rel=1e-5)
 
 
 def test_other_rewards_by_moments():
     # Means 1 and 5, variance within 2, between (2*4 + 2*4 - 2) / (4 - 8/4) = 7: weight 7/8.
     found = Shrunk(math.inf).estimate(np.array([[0.0, 2.0], [4.0, 6.0]]))
     assert found.v_star_P.tolist() == [1.25, 4.75]
-    assert found.standard_error_P == pytest.approx([math.sqrt(7 / 8)] * 2)
+    # The same many times over: 3 between, 2 within, hence sqrt(3 * 1 / (3 + 1)).
+    found = Shrunk(math.inf).estimate(np.array([[0.0, 2.0], [4.0, 6.0]] * 2000))
+    assert found.standard_error_P == pytest.approx([math.sqrt(3 / 4)] * 4000, rel=1e-3)
     at_one = Shrunk(1.0).estimate(np.log([[1.0, 3.0], [5.0, 7.0]]))  # whose exp are such numbers
     assert at_one.v_star_P == pytest.approx(np.log([2.25, 5.75]))
 

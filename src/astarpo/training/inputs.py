@@ -21,7 +21,7 @@ from astarpo.tasks.overlap import refuse_overlap
 from astarpo.tasks.problem_set import read_problems
 from astarpo.training.stage1 import Stage1Rollouts, open_stage1
 from astarpo.types import Problem, Prompt, UserError
-from astarpo.values.choice import estimator_of
+from astarpo.values.choice import estimator_of, tell_other_estimator
 from astarpo.values.table import ValueTable
 
 logger = logging.getLogger("astarpo")
@@ -120,6 +120,8 @@ def open_inputs(
     prompts = _prompts(vocabulary, problems, text)
     stage1 = None
     if table is not None:
+        if algorithm.needs_values and algorithm.running is None:
+            tell_other_estimator(config, table.path)
         whole, prompts = prompts, valued_prompts(prompts, table, config, algorithm.running)
         if config.first_rollouts == "stage1":
             stage1 = open_stage1(config, table, whole, prompts)

@@ -25,7 +25,7 @@ import numpy as np
 
 from astarpo.config import TrainConfig
 from astarpo.values.estimators import Estimator, Floats
-from astarpo.values.shrinkage import Beta, chance_of_all, fit_beta_prior
+from astarpo.values.prior import Beta, chance_of_all, fit_beta_prior
 
 _PASSES = TrainConfig.model_fields["epochs"].default
 

@@ -54,6 +54,22 @@ def written_values(folder: Path) -> tuple[list[str], str]:
     return written["problem_id"], written["estimator"][0]
 
 
+def written_estimator(folder: Path) -> str | None:
+    """What V* in the file is from; None where a table is unfinished, or version 0.1.0 wrote it.
+
+    Raises:
+        DamagedFileError: The file is damaged.
+    """
+    if not (folder / _NAME).exists():
+        return None
+    with _opened(folder) as file:
+        if "estimator" not in file.schema_arrow.names:
+            return None
+        for batch in file.iter_batches(1, columns=["estimator"]):
+            return batch["estimator"][0].as_py()
+    return None
+
+
 @contextmanager
 def _opened(folder: Path) -> Iterator[pq.ParquetFile]:
     """The file of a table's folder; where it is damaged or lost, the message tells the remedy."""

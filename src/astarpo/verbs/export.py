@@ -16,7 +16,7 @@ from astarpo.runtime.outputs import check_file
 from astarpo.tasks.own import PROMPT_IS_TEXT
 from astarpo.tasks.problem_set import read_problems, to_row, write_rows
 from astarpo.types import Problem, UserError
-from astarpo.values.choice import estimator_of
+from astarpo.values.choice import estimator_of, tell_other_estimator
 from astarpo.values.table import ValueTable
 
 logger = logging.getLogger("astarpo")
@@ -32,6 +32,8 @@ def export(config: ExportConfig) -> Path:
         UserError: The table or the problems cannot be read, or have nothing in common.
     """
     table, problems, kept = prepare(config)
+    if config.format != "apo":
+        tell_other_estimator(config, table.path)
     values = table.values(kept, estimator_of(dict(config))).v_star_P.tolist()
     if config.format == "apo":
         rows = _with_samples(kept, table)
