@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from astarpo.config import ComputeConfig, TrainConfig
+from astarpo.config import ComputeConfig
 from astarpo.planning.cards import Card
-from astarpo.planning.memory import Place, cache_bytes, engine_name
+from astarpo.planning.memory import Place, cache_bytes, engine_name, engine_share
 from astarpo.planning.shape import ModelShape
 from astarpo.planning.work import Lengths, Work
 from astarpo.runtime.files import DamagedFileError, read_json_object
@@ -51,19 +51,19 @@ class Rates:
 
 
 def estimated(
-    shape: ModelShape, train: TrainConfig, lengths: Lengths, place: Place
+    shape: ModelShape, config: ComputeConfig, lengths: Lengths, place: Place
 ) -> Rates | None:
     """What a card could do, roughly; None where nothing is known of the card."""
-    card, engine = place.card, engine_name(train, place.card)
+    card, engine = place.card, engine_name(config, place.card)
     if card.flops is None or card.bandwidth is None:
         return None
-    rows = _rows(shape, train, lengths, place, engine)
+    rows = _rows(shape, config, lengths, place, engine)
     few, full = (_step_s(shape, lengths, place, count, engine) for count in (1, rows))
     wasted = 1.0
     if engine != "vllm":
         wasted = min(_RAGGED, lengths.answer_limit / lengths.answer_mean)
     mean = lengths.prompt_mean + lengths.answer_mean
-    passes = 2 + (8 if train.gradient_checkpointing else 6)
+    passes = 2 + (8 if getattr(config, "gradient_checkpointing", False) else 6)
     flops = passes * shape.num_read + 12 * shape.num_layers * shape.hidden_size * mean
     best = _UPDATE_SHARE * card.flops
     return Rates(
@@ -82,7 +82,7 @@ def _rows(
     if engine != "vllm" or not place.card.is_gpu:
         return config.max_sequences
     weights = shape.num_parameters * place.number_bytes / place.tensor_parallel
-    room = (config.engine_memory or 0.5) * place.card.memory - weights - 2**31
+    room = engine_share(config) * place.card.memory - weights - 2**31
     one = cache_bytes(shape, lengths.prompt_mean + lengths.answer_mean, place)
     return max(1, min(config.max_sequences, int(room // one)))
 

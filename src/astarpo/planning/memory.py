@@ -7,7 +7,7 @@ what they assume.
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 
@@ -62,15 +62,31 @@ class Place:
 
     Attributes:
         card: Every device.
-        ranks: How many share one copy of the weights, gradients and moments.
+        nodes: Machines.
+        devices_per_node: Devices of each.
         tensor_parallel: How many share one engine.
-        devices: All of them.
+        shard_size: How many share one copy of the weights, gradients and moments; None for all.
     """
 
     card: Card
-    ranks: int = 1
+    nodes: int = 1
+    devices_per_node: int = 1
     tensor_parallel: int = 1
-    devices: int = 1
+    shard_size: int | None = None
+
+    @property
+    def devices(self) -> int:
+        """All of them."""
+        return self.nodes * self.devices_per_node
+
+    @property
+    def ranks(self) -> int:
+        """How many share one copy of the weights, gradients and moments."""
+        return min(self.shard_size or self.devices, self.devices)
+
+    def over(self, nodes: int, devices_per_node: int) -> "Place":
+        """The same over so many machines."""
+        return replace(self, nodes=nodes, devices_per_node=devices_per_node)
 
     @property
     def compute(self) -> torch.dtype | None:
@@ -108,6 +124,11 @@ def engine_name(config: ComputeConfig, card: Card) -> str:
     return "vllm" if card.is_gpu else "hf"
 
 
+def engine_share(config: ComputeConfig) -> float:
+    """The share of a GPU's memory that vLLM takes."""
+    return config.engine_memory or (_SHARED if isinstance(config, TrainConfig) else _ALONE)
+
+
 def update_moment(
     shape: ModelShape, train: TrainConfig, lengths: Lengths, place: Place
 ) -> Moment:
@@ -124,7 +145,7 @@ def update_moment(
         at_rest["engine"] = _ASLEEP if place.card.is_gpu else resting
     elif place.ranks > 1:
         at_rest["engine"] = shape.num_parameters * place.number_bytes  # a replica of its own
-    return Moment("update", {**fullest, **at_rest})
+    return Moment("train: update", {**fullest, **at_rest})
 
 
 def _placed(
@@ -154,7 +175,12 @@ def _gathered(shape: ModelShape) -> float:
 
 
 def sampling_moment(
-    shape: ModelShape, train: TrainConfig, lengths: Lengths, place: Place, samples: int
+    shape: ModelShape,
+    train: TrainConfig,
+    lengths: Lengths,
+    place: Place,
+    samples: int,
+    update: Moment,
 ) -> Moment:
     """The fullest moment of sampling while training: no gradients, and an engine.
 
@@ -164,15 +190,12 @@ def sampling_moment(
         lengths: Of prompts and answers.
         place: The devices.
         samples: Answers of a step.
+        update: The fullest moment of an update, whose weights, moments and reference stay.
     """
-    update = update_moment(shape, train, lengths, place).kinds
-    held: dict[str, float] = {
-        kind: update[kind] for kind in ("weights", "moments", "process") if kind in update
-    }
-    if "reference" in update or train.reference_offload:
-        held["reference"] = update.get("reference", 0)
+    stays = ("weights", "moments", "reference", "process")
+    held = {kind: size for kind, size in update.kinds.items() if kind in stays}
     if engine_name(train, place.card) == "vllm":
-        held |= _vllm(shape, train.engine_memory or _SHARED, place, held)
+        held |= _vllm(shape, engine_share(train), place)
     else:
         each = -(-samples // place.devices)
         rows = min(train.max_sequences, each)
@@ -181,7 +204,7 @@ def sampling_moment(
             held["engine"] = shape.num_parameters * place.number_bytes
         elif place.compute and train.lora_rank is None:
             held["copies"] = 2 * shape.num_read  # autocast's, for as long as it samples
-    return Moment("sampling while training", held)
+    return Moment("train: sample", held)
 
 
 def alone_moment(
@@ -199,8 +222,7 @@ def alone_moment(
     """
     held: dict[str, float] = {"process": _PROCESS[place.card.is_gpu]}
     if engine_name(config, place.card) == "vllm":
-        held |= _vllm(shape, config.engine_memory or _ALONE, place, held)
-        return Moment(name, held)
+        return Moment(name, held | _vllm(shape, engine_share(config), place))
     linear = shape.num_read * place.number_bytes
     if place.card.is_gpu:
         held["weights"] = linear + 4 * shape.num_embedding
@@ -214,14 +236,11 @@ def _vllm_weights(shape: ModelShape, place: Place) -> float:
     return shape.num_parameters * place.number_bytes / place.tensor_parallel
 
 
-def _vllm(
-    shape: ModelShape, share: float, place: Place, beside: Mapping[str, float]
-) -> dict[str, float]:
+def _vllm(shape: ModelShape, share: float, place: Place) -> dict[str, float]:
     """vLLM takes its share of a GPU, whatever it needs; on a CPU a cache of a set size."""
     weights = _vllm_weights(shape, place)
     if not place.card.is_gpu:
         return {"engine": weights, "cache": _VLLM_CPU_CACHE}
-    # Its share holds a process of its own; what else is there is the trainer's.
     room = share * place.card.memory - weights - _VLLM_OWN
     return {"engine": weights + _VLLM_OWN, "cache": max(room, 0.0)}
 

@@ -4,12 +4,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from astarpo.algorithms.choice import make_algorithm
-from astarpo.config import ComputeConfig, EstimateConfig, EvaluateConfig, TrainConfig
+from astarpo.config import TrainConfig
 from astarpo.planning.checks import Checks
+from astarpo.planning.fitting import TITLES, Trial
 from astarpo.planning.hours import Rates, estimated, stage_seconds, with_given
-from astarpo.planning.memory import Moment, Place, alone_moment, engine_name, vllm_refusal
-from astarpo.planning.remedies import Remedy, Trial, find_remedies
+from astarpo.planning.memory import Moment, Place
+from astarpo.planning.remedies import Remedy, find_remedies
 from astarpo.planning.shape import ModelShape
 from astarpo.planning.storage import storage
 from astarpo.planning.work import Lengths, Work, recipe_work
@@ -86,49 +86,27 @@ class Planned:
 
 def make_plan(asked: Asked) -> Planned:
     """Works everything out; takes seconds, whatever the size of the model."""
-    train: TrainConfig = asked.stages["train"]
-    algorithm = make_algorithm(train, asked.lengths.answer_limit)
-    work = recipe_work(asked.stages, algorithm, asked.num_train, asked.num_test, asked.lengths)
-    samples = train.prompts_per_step * algorithm.samples_per_prompt
-    trial = Trial(asked.shape, train, asked.lengths, asked.place, samples)
-    moments, refusals = _alone(asked)
-    moments += trial.moments
-    if trial.refusal:
-        refusals.append(f"training: {trial.refusal}")
-    rates = asked.rates or estimated(asked.shape, train, asked.lengths, asked.place)
+    config: TrainConfig | None = asked.stages.get("train")
+    trial = Trial(asked.stages, asked.shape, asked.lengths, asked.place)
+    work = recipe_work(asked.stages, asked.num_train, asked.num_test, asked.lengths)
+    speed = next(asked.stages[n] for n in ("train", *TITLES) if n in asked.stages)
+    rates = asked.rates or estimated(asked.shape, speed, asked.lengths, asked.place)
     rates = with_given(rates, asked.sample_rate, asked.update_rate)
     seconds = {}
     if rates:
+        updates = config.minibatches if config else 0
         seconds = {
-            each.stage: stage_seconds(each, rates, asked.lengths, asked.place, train.minibatches)
+            each.stage: stage_seconds(each, rates, asked.lengths, asked.place, updates)
             for each in work
         }
+    held = storage(asked.shape, config, {each.stage: each for each in work}, asked.lengths)
     return Planned(
         asked=asked,
         work=work,
-        moments=moments,
-        refusals=refusals,
+        moments=trial.moments,
+        refusals=trial.refusals,
         remedies=[] if trial.fits else find_remedies(trial),
         rates=rates,
         seconds=seconds,
-        storage=storage(asked.shape, train, {each.stage: each for each in work}, asked.lengths),
+        storage=held,
     )
-
-
-def _alone(asked: Asked) -> tuple[list[Moment], list[str]]:
-    """The fullest moments of stages that only sample, and why some cannot."""
-    moments, refusals = [], []
-    for name, title in (("estimate", "stage 1"), ("evaluate_reference", "scores")):
-        config: ComputeConfig | None = asked.stages.get(name)
-        if config is None:
-            continue
-        assert isinstance(config, EstimateConfig | EvaluateConfig)
-        fan = max(1, config.samples)
-        moments.append(
-            alone_moment(title, asked.shape, config, asked.lengths, asked.place, fan)
-        )
-        if engine_name(config, asked.place.card) == "vllm":
-            share = config.engine_memory or 0.9
-            if reason := vllm_refusal(asked.shape, share, asked.lengths, asked.place):
-                refusals.append(f"{title}: {reason}")
-    return moments, refusals

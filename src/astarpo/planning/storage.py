@@ -31,23 +31,22 @@ def trained_parameters(shape: ModelShape, train: TrainConfig) -> int:
 
 
 def storage(
-    shape: ModelShape, train: TrainConfig, work: Mapping[str, Work], lengths: Lengths
+    shape: ModelShape, train: TrainConfig | None, work: Mapping[str, Work], lengths: Lengths
 ) -> dict[str, float]:
     """Bytes of each part: value table, samples of training, checkpoints, the trained model.
 
     Args:
         shape: The model.
-        train: The settings of training.
+        train: The settings of training, where there is some.
         work: What stages do, by their names.
         lengths: Of prompts and answers.
     """
-    trained = trained_parameters(shape, train)
-    moments = 2 if train.optimizer == "adamw_8bit" else 8
-    one = trained * (4 + moments)
     parts: dict[str, float] = {}
     if "estimate" in work:
         parts["value table"] = table_bytes(work["estimate"].samples, lengths)
-    if "train" in work:
+    if train is not None:
+        trained = trained_parameters(shape, train)
+        one = trained * (4 + (2 if train.optimizer == "adamw_8bit" else 8))
         parts["answers of training"] = table_bytes(work["train"].samples, lengths)
         # The newest is whole before the oldest goes.
         count = train.keep_checkpoints + 1

@@ -4,7 +4,8 @@ import textwrap
 from dataclasses import asdict
 from typing import Any
 
-from astarpo.config import TrainConfig
+from astarpo.config import ComputeConfig, TrainConfig
+from astarpo.planning.fitting import TITLES
 from astarpo.planning.hours import unknown_speed
 from astarpo.planning.memory import GIB, KINDS, Moment, engine_name
 from astarpo.planning.planned import Planned
@@ -32,7 +33,6 @@ def render(planned: Planned) -> Plan:
 
 def _heading(planned: Planned) -> list[str]:
     asked = planned.asked
-    train: TrainConfig = asked.stages["train"]
     size = asked.shape.num_parameters
     shown = f"{size / 1e9:.2f} billion" if size >= 1e8 else f"{size / 1e6:.2f} million"
     place, card = asked.place, asked.place.card
@@ -41,10 +41,16 @@ def _heading(planned: Planned) -> list[str]:
         many = f"{place.devices} x {card.name}" if place.devices > 1 else f"one {card.name}"
         devices = many.replace("one a", "a").replace("x a GPU", "GPUs")
     return _wrapped(
-        f"{asked.name}: {train.algorithm} from {asked.shape.name} ({shown} parameters) on "
+        f"{asked.name}: {asked.shape.name} ({shown} parameters) on "
         f"{devices} ({card.memory / GIB:.1f} GiB each), engine "
-        f"{engine_name(train, card)}. Nothing is run or loaded."
+        f"{engine_name(_first(planned), card)}. Nothing is run or loaded."
     )
+
+
+def _first(planned: Planned) -> ComputeConfig:
+    """The settings of training, else of what samples."""
+    stages = planned.asked.stages
+    return next(stages[name] for name in ("train", *TITLES) if name in stages)
 
 
 def _work(planned: Planned) -> list[str]:
@@ -84,16 +90,18 @@ def _memory(planned: Planned) -> list[str]:
     rows.append(("total", *(f"{moment.total / GIB:.2f}" for moment in moments)))
     rows.append((f"of {place.card.memory / GIB:.1f}", *(_fits(planned, m) for m in moments)))
     lengths = planned.asked.lengths
-    train: TrainConfig = planned.asked.stages["train"]
-    told = (
-        f"for sequences of {lengths.longest:,} tokens, micro-batches of "
-        f"{max(train.micro_batch_tokens, lengths.longest):,}. The update is traced: the learner's "
-        "own code on tensors without contents."
-    )
-    if place.ranks > 1:
-        told += f" How {place.ranks} devices share it, and engines, are worked out by formulas."
+    train: TrainConfig | None = planned.asked.stages.get("train")
+    told = f"for sequences of {lengths.longest:,} tokens"
+    if train is None:
+        told += ", by formulas."
     else:
-        told += " Engines are worked out by formulas."
+        most = max(train.micro_batch_tokens, lengths.longest)
+        told += (
+            f", micro-batches of {most:,}. The update is traced: the learner's own code on tensors "
+            "without contents. Engines "
+        )
+        shared = f"and how {place.ranks} devices share a model " if place.ranks > 1 else ""
+        told += f"{shared}are worked out by formulas."
     if place.card.is_gpu:
         told += " No peak on a GPU has been measured to hold this against."
     return [*text_table(rows, right=set(range(1, len(moments) + 1))), *_wrapped(told)]
@@ -162,17 +170,9 @@ def _verdict(planned: Planned) -> list[str]:
 
 
 def _change(word: str, remedy: Remedy) -> list[str]:
-    flags = " ".join(remedy_flags(remedy))
-    told = f"{remedy.peak / GIB:.1f} GiB, planned again; {remedy.cost}"
-    return [f"  {word}: {flags}", *_wrapped(told, "    ")]
-
-
-def remedy_flags(remedy: Remedy) -> list[str]:
-    """The flags of `astarpo plan` and `astarpo run` that make a change."""
-    flags = [] if remedy.devices is None else [f"--set resources.devices={remedy.devices}"]
-    return flags + [
-        f"--set train.{name}={str(value).lower()}" for name, value in remedy.changes.items()
-    ]
+    flags = " ".join(f"--set {name}={str(v).lower()}" for name, v in remedy.changes.items())
+    told = f"{remedy.peak / GIB:.1f} GiB at most, planned again; {remedy.cost}"
+    return [*_wrapped(f"{word}: {flags}", "  "), *_wrapped(told, "    ")]
 
 
 def facts(planned: Planned) -> dict[str, Any]:

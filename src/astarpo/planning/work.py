@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from astarpo.algorithms.base import Algorithm
+from astarpo.algorithms.choice import make_algorithm
 from astarpo.config import EstimateConfig, EvaluateConfig, TrainConfig, WarmStartConfig
 
 
@@ -59,13 +59,12 @@ class Work:
 
 
 def recipe_work(
-    stages: Mapping[str, Any], algorithm: Algorithm, num_train: int, num_test: int, lengths: Lengths
+    stages: Mapping[str, Any], num_train: int, num_test: int, lengths: Lengths
 ) -> list[Work]:
-    """The work of every stage, in order.
+    """The work of every stage that has problems, in order.
 
     Args:
         stages: The config of each, by name.
-        algorithm: The loss that is trained by.
         num_train: Problems to train on.
         num_test: Held-out problems.
         lengths: Of prompts and answers.
@@ -75,14 +74,14 @@ def recipe_work(
         if isinstance(config, EstimateConfig):
             found.append(estimate_work(name, config, num_train, lengths))
         elif isinstance(config, TrainConfig):
-            found.append(train_work(name, config, algorithm, num_train, num_test, lengths))
+            found.append(train_work(name, config, num_train, num_test, lengths))
         elif isinstance(config, EvaluateConfig):
             found.append(evaluate_work(name, config, num_test, lengths))
         elif isinstance(config, WarmStartConfig):
             found.append(Work(name, num_train, steps=config.steps))
         else:
             found.append(Work(name, num_test if config.split == "test" else num_train))
-    return found
+    return [each for each in found if each.problems]
 
 
 def estimate_work(stage: str, config: EstimateConfig, problems: int, lengths: Lengths) -> Work:
@@ -104,13 +103,13 @@ def estimate_work(stage: str, config: EstimateConfig, problems: int, lengths: Le
 def train_work(
     stage: str,
     config: TrainConfig,
-    algorithm: Algorithm,
     problems: int,
     num_test: int,
     lengths: Lengths,
 ) -> Work:
     """Stage 2, with the held-out problems that it answers meanwhile; a filter is not foreseen."""
     problems = min(problems, config.limit or problems)
+    algorithm = make_algorithm(config, lengths.answer_limit)
     steps = config.steps or math.ceil(config.epochs * problems / config.prompts_per_step)
     learnt = steps * config.prompts_per_step * algorithm.samples_per_prompt
     looks = 0

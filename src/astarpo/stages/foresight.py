@@ -55,7 +55,9 @@ def place_of(resources: ResourcesConfig, config: ComputeConfig) -> Place:
             f"{devices} devices of {card.name}: say which GPUs they are: --card H100, or their "
             "memory in GiB, such as --card 80"
         )
-    return Place(card, devices, resources.tensor_parallel, devices)
+    shard_size = getattr(config, "shard_size", None)  # of training
+    nodes, each, spread = resources.nodes, resources.devices, resources.tensor_parallel
+    return Place(card, nodes, each, spread, shard_size)
 
 
 def shape_of(stages: Mapping[str, Any]) -> tuple[ModelShape, Vocabulary | None]:
