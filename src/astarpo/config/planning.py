@@ -19,9 +19,9 @@ class ResourcesConfig(Config):
     card: Annotated[str | None, declare(Group.BATCHES)] = None
     """The GPU: a name, such as H100, or its memory in GiB, such as 80; cpu for none; else the
     recipe's, or what this machine has."""
-    engine: Annotated[
-        Literal["auto", "vllm", "hf", "generate"] | None, declare(Group.SAMPLING)
-    ] = None
+    engine: Annotated[Literal["auto", "vllm", "hf", "generate"] | None, declare(Group.SAMPLING)] = (
+        None
+    )
     """What samples responses; else the recipe's, or auto."""
     tensor_parallel: Annotated[int, declare(Group.SAMPLING, ge=1)] = 1
     """GPUs that one engine is spread over; else the recipe's, or 1."""

@@ -54,7 +54,7 @@ CARDS = {
         _card("RTX-4080", 15.6, 0.717, 97),
     )
 }
-"""Cards by name. Memory is what programs see of it, a little less than what is printed on the box."""
+"""Cards by name. Memory is what programs see of it, a little less than the maker names."""
 
 
 def find_card(name: str | None, device: str) -> Card:
@@ -77,7 +77,7 @@ def find_card(name: str | None, device: str) -> Card:
     if size := re.fullmatch(r"(\d+(?:\.\d+)?)-?(?:gib|gb)?", known):
         if not float(size[1]):
             raise UserError(f"card {name}: a GPU has some memory; give it in GiB, such as 80")
-        return Card(f"a GPU of {float(size[1]):g} GiB", int(float(size[1]) * _GIB))
+        return Card(f"GPU of {float(size[1]):g} GiB", int(float(size[1]) * _GIB))
     names = [card.name for card in CARDS.values()]
     hint = did_you_mean(name.upper(), names)
     raise UserError(

@@ -59,7 +59,7 @@ class LiveBytes(TorchDispatchMode):
         self._look()
 
     def making(self, kind: str | None) -> None:
-        """Says what kind all new tensors are of, until the next call; None to tell by themselves."""
+        """Says what kind all new tensors are of; with None each tells by itself."""
         self._making = kind
 
     def gradients_of(self, module: nn.Module) -> None:
@@ -92,9 +92,9 @@ class LiveBytes(TorchDispatchMode):
         return out
 
     def _kind(self, func: Any, args: tuple[Any, ...], made: Tensor) -> str:
-        if func is _aten._to_copy.default and isinstance(args[0], FakeTensor):
-            if id(args[0].untyped_storage()) in self._weights:
-                return "copies"  # autocast's
+        casts = func is _aten._to_copy.default and isinstance(args[0], FakeTensor)
+        if casts and id(args[0].untyped_storage()) in self._weights:
+            return "copies"  # autocast's
         # Gradients of the output layer's weights have the vocabulary first.
         if made.ndim > 1 and made.shape[-1] == self._vocabulary_size:
             return "logits"

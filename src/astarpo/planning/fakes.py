@@ -58,7 +58,7 @@ def open_fake_critic(config: Any, mode: FakeTensorMode) -> Any:
 
 
 def make_fake(model: nn.Module, mode: FakeTensorMode) -> None:
-    """Puts fake tensors of the same shapes into the places of a model's; shared ones stay shared."""
+    """Puts fake tensors in the places of a model's own; shared ones stay shared."""
     made: dict[int, Any] = {}
     for module in model.modules():
         for held in (module._parameters, module._buffers):

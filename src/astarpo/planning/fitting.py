@@ -6,7 +6,7 @@ from functools import cached_property
 from typing import Any
 
 from astarpo.algorithms.choice import make_algorithm
-from astarpo.config import EstimateConfig, EvaluateConfig, TrainConfig
+from astarpo.config import ComputeConfig, EstimateConfig, EvaluateConfig, TrainConfig
 from astarpo.planning.memory import (
     Moment,
     Place,
@@ -59,9 +59,7 @@ class Trial:
             samples = self.train.prompts_per_step * group
             update = update_moment(self.shape, self.train, self.lengths, self.place)
             found += [
-                sampling_moment(
-                    self.shape, self.train, self.lengths, self.place, samples, update
-                ),
+                sampling_moment(self.shape, self.train, self.lengths, self.place, samples, update),
                 update,
             ]
         return found
@@ -84,6 +82,11 @@ class Trial:
         return {name: self.stages[name] for name in TITLES if name in self.stages}
 
     @property
+    def speed(self) -> ComputeConfig:
+        """The settings that the speed is that of: those of training, else of what samples."""
+        return next(self.stages[name] for name in ("train", *TITLES) if name in self.stages)
+
+    @property
     def peak(self) -> float:
         """Bytes of the fullest moment."""
         return max((moment.total for moment in self.moments), default=0.0)
@@ -94,7 +97,7 @@ class Trial:
         return not self.refusals and self.peak <= self.place.card.memory
 
     def changed(self, changes: Mapping[str, Any]) -> "Trial":
-        """The same with other settings, named as `--set` names them: `train.lr`, or `lr` for all."""
+        """The same with other settings, named as `--set` names them."""
         trial = self
         for path, value in changes.items():
             table, _, name = path.rpartition(".")

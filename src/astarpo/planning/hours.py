@@ -90,7 +90,8 @@ def _rows(
 def _step_s(shape: ModelShape, lengths: Lengths, place: Place, rows: int, engine: str) -> float:
     """Seconds of one decoding step of so many rows."""
     card = place.card
-    assert card.flops is not None and card.bandwidth is not None
+    assert card.flops is not None
+    assert card.bandwidth is not None
     held = lengths.prompt_mean + lengths.answer_mean / 2
     spread = place.tensor_parallel
     read = shape.num_read * place.number_bytes / spread + rows * cache_bytes(shape, held, place)
@@ -126,9 +127,8 @@ def with_given(rates: Rates | None, sample: float | None, update: float | None) 
         rates,
         sample=sample or rates.sample,
         update=update or rates.update,
-        said=f"{' and '.join(given)} as given" + (
-            "" if len(given) == 2 else f"; else {rates.said}"
-        ),
+        said=f"{' and '.join(given)} as given"
+        + ("" if len(given) == 2 else f"; else {rates.said}"),
     )
 
 

@@ -5,7 +5,6 @@ engines hold, and how several devices share a model, is worked out by the formul
 what they assume.
 """
 
-from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
@@ -129,9 +128,7 @@ def engine_share(config: ComputeConfig) -> float:
     return config.engine_memory or (_SHARED if isinstance(config, TrainConfig) else _ALONE)
 
 
-def update_moment(
-    shape: ModelShape, train: TrainConfig, lengths: Lengths, place: Place
-) -> Moment:
+def update_moment(shape: ModelShape, train: TrainConfig, lengths: Lengths, place: Place) -> Moment:
     """The fullest moment of an update."""
     load = Load(lengths.prompt_longest, lengths.answer_limit, place.compute)
     peaks = trace_update(shape, train, load)
@@ -237,7 +234,7 @@ def _vllm_weights(shape: ModelShape, place: Place) -> float:
 
 
 def _vllm(shape: ModelShape, share: float, place: Place) -> dict[str, float]:
-    """vLLM takes its share of a GPU, whatever it needs; on a CPU a cache of a set size."""
+    """VLLM takes its share of a GPU, whatever it needs; on a CPU a cache of a set size."""
     weights = _vllm_weights(shape, place)
     if not place.card.is_gpu:
         return {"engine": weights, "cache": _VLLM_CPU_CACHE}
@@ -267,5 +264,3 @@ def vllm_refusal(shape: ModelShape, share: float, lengths: Lengths, place: Place
         f"vLLM needs {needed / GIB:.1f} GiB for its weights and one answer, and has "
         f"{share:g} of {place.card.memory / GIB:.1f} GiB"
     )
-
-

@@ -4,9 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from astarpo.config import TrainConfig
 from astarpo.planning.checks import Checks
-from astarpo.planning.fitting import TITLES, Trial
+from astarpo.planning.fitting import Trial
 from astarpo.planning.hours import Rates, estimated, stage_seconds, with_given
 from astarpo.planning.memory import Moment, Place
 from astarpo.planning.remedies import Remedy, find_remedies
@@ -58,7 +57,8 @@ class Planned:
         moments: The fullest moments of stages that need a device.
         refusals: Why stages cannot run, beside moments that are too full.
         remedies: What makes training fit, the smallest change first; empty where it fits.
-        rates: Those that hours are planned by; None where nothing is known.
+        ready: As asked, or with the first remedy where that does not fit: what costs are of.
+        rates: Those that hours are planned by; None where nothing is known, or nothing fits.
         seconds: Of each stage, where there are rates.
         storage: Bytes by part.
     """
@@ -68,6 +68,7 @@ class Planned:
     moments: list[Moment]
     refusals: list[str]
     remedies: list[Remedy]
+    ready: Trial
     rates: Rates | None
     seconds: dict[str, float]
     storage: dict[str, float]
@@ -81,32 +82,34 @@ class Planned:
     @property
     def device_hours(self) -> float:
         """Hours of all devices together."""
-        return sum(self.seconds.values()) / 3600 * self.asked.place.devices
+        return sum(self.seconds.values()) / 3600 * self.ready.place.devices
 
 
 def make_plan(asked: Asked) -> Planned:
     """Works everything out; takes seconds, whatever the size of the model."""
-    config: TrainConfig | None = asked.stages.get("train")
     trial = Trial(asked.stages, asked.shape, asked.lengths, asked.place)
+    remedies = [] if trial.fits else find_remedies(trial)
     work = recipe_work(asked.stages, asked.num_train, asked.num_test, asked.lengths)
-    speed = next(asked.stages[n] for n in ("train", *TITLES) if n in asked.stages)
-    rates = asked.rates or estimated(asked.shape, speed, asked.lengths, asked.place)
-    rates = with_given(rates, asked.sample_rate, asked.update_rate)
+    ready = trial.changed(remedies[0].changes) if remedies else trial
+    rates = None
+    if ready.fits:
+        rates = asked.rates or estimated(ready.shape, ready.speed, ready.lengths, ready.place)
+        rates = with_given(rates, asked.sample_rate, asked.update_rate)
     seconds = {}
     if rates:
-        updates = config.minibatches if config else 0
+        updates = trial.train.minibatches if trial.train else 0
         seconds = {
-            each.stage: stage_seconds(each, rates, asked.lengths, asked.place, updates)
+            each.stage: stage_seconds(each, rates, ready.lengths, ready.place, updates)
             for each in work
         }
-    held = storage(asked.shape, config, {each.stage: each for each in work}, asked.lengths)
     return Planned(
         asked=asked,
         work=work,
         moments=trial.moments,
         refusals=trial.refusals,
-        remedies=[] if trial.fits else find_remedies(trial),
+        remedies=remedies,
+        ready=ready,
         rates=rates,
         seconds=seconds,
-        storage=held,
+        storage=storage(ready.shape, ready.train, {w.stage: w for w in work}, ready.lengths),
     )

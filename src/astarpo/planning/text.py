@@ -4,10 +4,9 @@ import textwrap
 from dataclasses import asdict
 from typing import Any
 
-from astarpo.config import ComputeConfig, TrainConfig
-from astarpo.planning.fitting import TITLES
+from astarpo.config import TrainConfig
 from astarpo.planning.hours import unknown_speed
-from astarpo.planning.memory import GIB, KINDS, Moment, engine_name
+from astarpo.planning.memory import GIB, KINDS, Moment, Place, engine_name
 from astarpo.planning.planned import Planned
 from astarpo.planning.records import Plan
 from astarpo.planning.remedies import Remedy
@@ -16,15 +15,15 @@ from astarpo.runtime.tables import text_table
 WIDTH = 80
 
 
-def render(planned: Planned) -> Plan:
-    """The plan as text and as facts."""
+def render(planned: Planned, *, brief: bool = False) -> Plan:
+    """The plan as text and as facts; `brief` leaves out of the text what was found in problems."""
     parts = [
         _heading(planned),
         _work(planned),
         _memory(planned),
         _hours(planned),
         _storage(planned),
-        _problems(planned),
+        [] if brief else _problems(planned),
         _verdict(planned),
     ]
     text = "\n\n".join("\n".join(part) for part in parts if part)
@@ -36,21 +35,20 @@ def _heading(planned: Planned) -> list[str]:
     size = asked.shape.num_parameters
     shown = f"{size / 1e9:.2f} billion" if size >= 1e8 else f"{size / 1e6:.2f} million"
     place, card = asked.place, asked.place.card
-    devices = card.name
-    if card.is_gpu:
-        many = f"{place.devices} x {card.name}" if place.devices > 1 else f"one {card.name}"
-        devices = many.replace("one a", "a").replace("x a GPU", "GPUs")
+    each = " each" if place.devices > 1 else ""
     return _wrapped(
-        f"{asked.name}: {asked.shape.name} ({shown} parameters) on "
-        f"{devices} ({card.memory / GIB:.1f} GiB each), engine "
-        f"{engine_name(_first(planned), card)}. Nothing is run or loaded."
+        f"{asked.name}: {asked.shape.name} ({shown} parameters) on {_devices(place)} of "
+        f"{card.memory / GIB:.1f} GiB{each}, engine {engine_name(planned.ready.speed, card)}. "
+        "Nothing is run or loaded."
     )
 
 
-def _first(planned: Planned) -> ComputeConfig:
-    """The settings of training, else of what samples."""
-    stages = planned.asked.stages
-    return next(stages[name] for name in ("train", *TITLES) if name in stages)
+def _devices(place: Place) -> str:
+    """The devices in words."""
+    if place.devices == 1:
+        return place.card.name if not place.card.is_gpu else f"1 {place.card.name}"
+    each = f"{place.devices_per_node} x {place.card.name}"
+    return f"{place.nodes} nodes with {each}" if place.nodes > 1 else each
 
 
 def _work(planned: Planned) -> list[str]:
@@ -112,20 +110,23 @@ def _fits(planned: Planned, moment: Moment) -> str:
 
 
 def _hours(planned: Planned) -> list[str]:
-    asked, rates = planned.asked, planned.rates
+    asked, rates, place = planned.asked, planned.rates, planned.ready.place
+    if not planned.fits and not planned.remedies:
+        return []
     if rates is None:
-        return _wrapped(unknown_speed(asked.place.card))
-    heads = ["stage", "hours"] + ["cost"] * bool(asked.price)
-    rows = [heads]
+        return _wrapped(unknown_speed(place.card))
+    rows = [["stage", "hours"] + ["cost"] * bool(asked.price)]
     for stage, seconds in planned.seconds.items():
         if seconds:
             rows.append([stage.replace("_", " "), *_spent(planned, seconds)])
     rows.append(["in all", *_spent(planned, sum(planned.seconds.values()))])
+    if not planned.fits:
+        rows[0][0] = "with the first change"
     return [
         *text_table(rows, right={1, 2}),
         *_wrapped(
-            f"at {rates.sample:,.0f} tokens a second sampled and {rates.update:,.0f} learnt from, "
-            f"each device: {rates.said}"
+            f"on {_devices(place)}, at {rates.sample:,.0f} tokens a second sampled and "
+            f"{rates.update:,.0f} learnt from, each: {rates.said}"
         ),
     ]
 
@@ -134,7 +135,7 @@ def _spent(planned: Planned, seconds: float) -> list[str]:
     hours = seconds / 3600
     shown = [f"{hours:,.1f}" if hours >= 1 else f"{hours:.2g}"]
     if planned.asked.price:
-        shown.append(f"{hours * planned.asked.place.devices * planned.asked.price:,.2f}")
+        shown.append(f"{hours * planned.ready.place.devices * planned.asked.price:,.2f}")
     return shown
 
 
@@ -161,7 +162,7 @@ def _verdict(planned: Planned) -> list[str]:
         for m in planned.moments
         if m.total > room * GIB
     ]
-    lines = _wrapped("does not fit: " + "; ".join([*over, *planned.refusals]))
+    lines = _wrapped("does not fit: " + "; ".join(over or planned.refusals))
     for number, remedy in enumerate(planned.remedies):
         lines += _change("change" if number == 0 else "or", remedy)
     if not planned.remedies:

@@ -8,7 +8,7 @@ with each layer.
 
 import logging
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -28,7 +28,7 @@ from astarpo.training.learner import Learner
 from astarpo.types import Answer, Completion, Problem, Prompt, Verdict
 
 _DEPTHS = (3, 4)
-"""Layers of the models that are traced; the first two and the last two have windows of their own."""
+"""Layers of the two models that are traced; see `_place` for the windows that both have."""
 
 _MOST_TRACED = 5
 """Models of no more layers are traced as they are."""
@@ -156,7 +156,7 @@ def _place(number: int, last: int) -> str:
     return f"-{last - number + 1}" if last - number <= 1 else "between"
 
 
-def _decoder_layers(model: Any) -> Sequence[nn.Module]:
+def _decoder_layers(model: Any) -> nn.ModuleList:
     """The longest list of modules in a model: its decoder's layers."""
     lists = [module for module in model.modules() if isinstance(module, nn.ModuleList)]
     return max(lists, key=len)

@@ -37,6 +37,7 @@ from astarpo.runtime.progress import Progress
 from astarpo.runtime.seeding import derive_seed
 from astarpo.runtime.stopwatch import Stopwatch
 from astarpo.runtime.version import package_version
+from astarpo.stages.foresight import plan_stage
 from astarpo.stages.prepared import Prepared, prepare_prompts, preview_prompts
 from astarpo.tasks.problem_set import read_problems, write_problems
 from astarpo.training.sharding import OneProcess
@@ -266,4 +267,5 @@ def preview(config: EstimateConfig) -> list[str]:
     return [
         f"{first}{wanted} samples ({config.samples} each), {wanted - left} already there",
         *preview_prompts(vocabulary, prompts, len(all_problems)),
+        *plan_stage("estimate", config, prompts),
     ]

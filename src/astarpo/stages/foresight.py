@@ -4,18 +4,20 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from astarpo.config import ComputeConfig, EstimateConfig, ResourcesConfig
+from astarpo.config import ComputeConfig, EstimateConfig, ResourcesConfig, TrainConfig
 from astarpo.models.prompts import open_prompts
 from astarpo.models.vocabulary import Vocabulary, load_vocabulary, make_vocabulary
 from astarpo.planning.cards import find_card
 from astarpo.planning.checks import Checks, check_problems
 from astarpo.planning.memory import Place
+from astarpo.planning.planned import Asked, make_plan
 from astarpo.planning.shape import ModelShape, read_shape
+from astarpo.planning.text import render
 from astarpo.planning.work import Lengths
 from astarpo.stages.data import gather_problems, keep_apart
 from astarpo.stages.warm_start import byte_tokenizer, policy_config
 from astarpo.training.inputs import TextSettings
-from astarpo.types import UserError
+from astarpo.types import Prompt, UserError
 
 _MOST_READ = 20_000
 """Prompts that are turned into tokens for their lengths; the others are taken to be like them."""
@@ -105,7 +107,10 @@ def foresee(
         lengths = _lengths(None, text, answer_tokens, "each as long as max_prompt_tokens")
         require_context(shape, lengths)
         return Foreseen(num_problems, stages["test_data"].limit or 0, lengths, None)
-    apart = keep_apart(stages["train_data"], stages["test_data"])
+    train, test = stages["train_data"], stages["test_data"]
+    if train.without == test.out:  # The stages are prepared, and that file is not written yet.
+        train = train.model_copy(update={"without": None})
+    apart = keep_apart(train, test)
     raw = gather_problems(apart.train.model_copy(update={"without": None}))
     if vocabulary is None:
         lengths = _lengths(None, text, answer_tokens, "the model has no tokenizer here: each as "
@@ -156,3 +161,52 @@ def require_context(shape: ModelShape, lengths: Lengths) -> None:
             "tokens; set one of them lower"
         )
 
+
+def plan_stages(name: str, stages: Mapping[str, Any], resources: ResourcesConfig) -> str:
+    """The plan of a recipe's stages as a dry run shows it.
+
+    Args:
+        name: Of the recipe.
+        stages: The config of each; problems are read.
+        resources: The machines it is for.
+    """
+    shape, vocabulary = shape_of(stages)
+    foreseen = foresee(stages, shape, vocabulary, None, (None, ""))
+    asked = Asked(
+        name=name,
+        stages=stages,
+        shape=shape,
+        place=place_of(resources, stages["train"]),
+        lengths=foreseen.lengths,
+        num_train=foreseen.num_train,
+        num_test=foreseen.num_test,
+        checks=foreseen.checks,
+    )
+    return render(make_plan(asked)).text
+
+
+def plan_stage(
+    name: str, config: EstimateConfig | TrainConfig, prompts: Sequence[Prompt], **more: int
+) -> list[str]:
+    """The plan of one stage whose prompts are at hand, in lines; see `plan_stages`.
+
+    Args:
+        name: Of the stage.
+        config: Its settings.
+        prompts: That it goes over.
+        more: `max_new_tokens` and `num_test`, where the config does not say them.
+    """
+    limit = more.get("max_new_tokens") or config.max_new_tokens
+    assert limit is not None
+    text = TextSettings("raw", 0, limit, 1.0)
+    lengths = _lengths([len(p.token_ids) for p in prompts], text, (None, ""), "as read")
+    asked = Asked(
+        name=name,
+        stages={name: config},
+        shape=read_shape(config.model),
+        place=place_of(ResourcesConfig(), config),
+        lengths=lengths,
+        num_train=len(prompts),
+        num_test=more.get("num_test", 0),
+    )
+    return ["", *render(make_plan(asked), brief=True).text.splitlines()]
