@@ -17,7 +17,7 @@ FLOORS = (
     {"rollout", "values"},
     {"rundir", "evaluation"},
     {"training"},
-    {"reports"},
+    {"reports", "planning"},
     {"stages"},
     {"experiments"},
     {"verbs"},

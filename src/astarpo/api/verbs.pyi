@@ -17,6 +17,7 @@ from astarpo.config import (
     EvaluateConfig,
     ExportConfig,
     ImportValuesConfig,
+    PlanConfig,
     PushConfig,
     RecipesConfig,
     ReportConfig,
@@ -495,6 +496,64 @@ def load_problems(
         >>> rows = [{"question": "What is half of 8?", "answer": "4"}]
         >>> astarpo.load_problems(rows, prompt_column="question", reward="math")
         <1 problems judged by math; the first: 'What is half of 8?'>
+    """
+    ...
+
+@overload
+def plan(config: PlanConfig, /) -> Any: ...
+@overload
+def plan(
+    *,
+    recipe: str,
+    model: str | Path | Run | None = None,
+    source: str | None = None,
+    test_source: str | None = None,
+    set: tuple[str, ...] = (),
+    json: bool = False,
+    trust_reward: str | None = None,
+    num_problems: int | None = None,
+    answer_tokens: float | None = None,
+    rates: Path | str | None = None,
+    sample_rate: float | None = None,
+    update_rate: float | None = None,
+    price: float | None = None,
+    nodes: int = 1,
+    devices: int = 1,
+    card: str | None = None,
+    engine: Literal["auto", "vllm", "hf", "generate"] | None = None,
+    tensor_parallel: int = 1,
+    engine_memory: float | None = None,
+) -> Any:
+    """Work out what a recipe would do, need and cost, and what does not fit; runs nothing.
+
+    Args:
+        recipe: A TOML file, or the name of a shipped recipe.
+        model: Policy to train, a folder (config.json is enough) or a hub name; else the recipe's.
+        source: Training problems, a file or a hub name; else the recipe's.
+        test_source: Test problems, a file or a hub name; else the recipe's.
+        set: Change a setting of the recipe, as TABLE.SETTING=VALUE (train.lr=2e-6, data.limit=64);
+            may be given several times.
+        json: Print the plan as JSON, for programs.
+        trust_reward: Reward function of yours, as FILE.py:NAME or MODULE:NAME, that the recipe
+            names as its judge: it is imported only if you name it here.
+        num_problems: Take so many training problems for granted instead of reading them; every
+            prompt then counts as one of max_prompt_tokens.
+        answer_tokens: Tokens of an answer in the mean, for samples, hours and storage; else as in
+            rates, or a quarter of max_new_tokens. Memory is always planned for the longest.
+        rates: Measured speed: a run of astarpo run or astarpo train, or the JSON file of
+            benchmarks/gpu.py; else what the card could do is estimated.
+        sample_rate: Tokens a second that one device samples; else from rates, or estimated.
+        update_rate: Tokens a second, prompts included, that one device learns from; else from
+            rates, or estimated.
+        price: Price of one device for an hour, for the costs.
+        nodes: Machines that train together; else the recipe's, or 1.
+        devices: GPUs of each machine; else the recipe's, or 1.
+        card: The GPU: a name, such as H100, or its memory in GiB, such as 80; cpu for none; else
+            the recipe's, or what this machine has.
+        engine: What samples responses; else the recipe's, or auto.
+        tensor_parallel: GPUs that one engine is spread over; else the recipe's, or 1.
+        engine_memory: Share of a GPU's memory that vllm takes; else the recipe's, or .9, and .5 in
+            training.
     """
     ...
 

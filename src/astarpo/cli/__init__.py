@@ -5,6 +5,7 @@ their values, so the command line and a config file obey the same rules. Torch i
 verb runs, not before.
 """
 
+import json
 import sys
 from collections.abc import Sequence
 from functools import partial
@@ -22,6 +23,7 @@ from astarpo.config.documents import (
     refuse_unasked,
     settings_for,
 )
+from astarpo.planning.records import Plan
 from astarpo.runtime.launch import is_first_rank, read_launch
 from astarpo.runtime.log import LOGGER, LogHandler, told_level
 from astarpo.runtime.stopping import STOPPED_STATUS
@@ -29,7 +31,7 @@ from astarpo.runtime.words import did_you_mean, shown
 from astarpo.types import TrainingStopped, UserError
 from astarpo.verbs import verb_home
 
-USER_ERROR, STOPPED, INTERRUPTED = 2, 1, 130
+USER_ERROR, STOPPED, DOES_NOT_FIT, INTERRUPTED = 2, 1, 1, 130
 
 _PURPOSES = {
     "begin here": ("demo", "recipes", "run", "plan"),
@@ -49,8 +51,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         arguments: Words of the command line; None for this process's.
 
     Returns:
-        Exit status: 0 when done, 1 if training went wrong, 2 for a mistake of the user's, 3 if a
-        signal stopped the verb and its state was saved.
+        Exit status: 0 when done, 1 if training went wrong or a plan does not fit, 2 for a mistake
+        of the user's, 3 if a signal stopped the verb and its state was saved.
     """
     arguments = list(sys.argv[1:] if arguments is None else arguments)
     _show_log()
@@ -135,6 +137,10 @@ def _run(verb: str, config: Config, *, dry: bool) -> int:
         print(*details, sep="\n")
         return 0
     result = function(config)
+    if isinstance(result, Plan):
+        print(json.dumps(result.facts, indent=2) if config.json else result.text)
+        if not result.fits:
+            return DOES_NOT_FIT
     if isinstance(result, str):
         print(result)
     if isinstance(result, dict) and result.get("completed") is False:
@@ -165,7 +171,8 @@ def _overview() -> str:
             "--dry-run checks all inputs and says what would be done.",
             f"Completion of words: astarpo --print-completion {{{','.join(SHELLS)}}}",
             "",
-            "exit status: 0 done, 1 training went wrong, 2 a mistake in what was asked for,",
+            "exit status: 0 done, 1 training went wrong, or a plan does not fit,",
+            "             2 a mistake in what was asked for,",
             "             3 stopped by SIGTERM or Ctrl-C with its state saved: the same command",
             "             continues it (for train: with --resume)",
         ]

@@ -1,6 +1,7 @@
 """Settings of every verb: frozen, bounded, nothing unknown accepted. Imports no torch."""
 
 from astarpo.config.base import ComputeConfig, Config
+from astarpo.config.planning import PlanConfig, ResourcesConfig
 from astarpo.config.runs import (
     CompareConfig,
     DemoConfig,
@@ -24,6 +25,7 @@ from astarpo.config.train import AlgorithmConfig, TrainConfig
 VERBS: dict[str, type[Config]] = {
     "demo": DemoConfig,
     "run": RunConfig,
+    "plan": PlanConfig,
     "data": DataConfig,
     "estimate": EstimateConfig,
     "train": TrainConfig,
@@ -57,9 +59,11 @@ __all__ = [
     "ExperimentConfig",
     "ExportConfig",
     "ImportValuesConfig",
+    "PlanConfig",
     "PushConfig",
     "RecipesConfig",
     "ReportConfig",
+    "ResourcesConfig",
     "RunConfig",
     "RunsConfig",
     "SweepConfig",

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from astarpo.config import VERBS, Config, EvaluateConfig
+from astarpo.config import VERBS, Config, EvaluateConfig, ResourcesConfig
 from astarpo.config.base import is_function
 from astarpo.config.setting import ALGORITHM_NAMES
 from astarpo.config.train import readers
@@ -28,11 +28,12 @@ C = TypeVar("C", bound=Config)
 TABLES: dict[str, str] = (
     {verb: verb for verb in VERBS}
     | dict.fromkeys(("test", "warm-data", "ood"), "data")
+    | {"resources": "plan"}
     | dict.fromkeys(("variants", *ALGORITHM_NAMES), "train")
 )
 """Tables of a document, by the verb whose settings they hold: each verb's own, and in recipes what
 differs from `[data]` for other problems (see `verbs/run.py`), or from `[train]` for an algorithm or
-a variant (see `experiments/plan.py`)."""
+a variant (see `experiments/plan.py`). `[resources]` says which machines a recipe is for."""
 
 _REMOVED = {"center": False, "policy_scale": False, "residual_clip": None}
 """Settings of version 0.1.0 that are gone, with their defaults."""
@@ -103,14 +104,15 @@ def settings_for(
         UserError: A top-level name belongs to no verb.
     """
     shared = {k: v for k, v in document.items() if not isinstance(v, dict)}
-    known = {name for config_class in VERBS.values() for name in config_class.model_fields}
+    known = {name for key, each in VERBS.items() if key != "plan" for name in each.model_fields}
     tables = document.keys() - shared.keys()
     if unknown := sorted((shared.keys() - known) | (tables - TABLES.keys())):
         hints = [did_you_mean(n, TABLES if n in tables else known) for n in unknown]
         raise UserError(f"{origin}: no such setting: {', '.join(unknown)}{''.join(hints)}")
     fields = VERBS[verb].model_fields
     own = document.get(verb, {})
-    settings = {k: v for k, v in shared.items() if k in fields}
+    machines = resources_of(document, origin).model_dump(exclude_unset=True)
+    settings = {k: v for k, v in (shared | machines).items() if k in fields}
     if verb != "train":
         return settings | own
     chosen = algorithm or (settings | own).get("algorithm", fields["algorithm"].default)
@@ -120,6 +122,20 @@ def settings_for(
         k: v for k, v in settings.items() if is_own or k not in others or chosen in readers(k)
     }
     return settings | own | document.get(str(chosen), {})
+
+
+def resources_of(document: Mapping[str, Any], origin: str) -> ResourcesConfig:
+    """The machines that a document's table `[resources]` says it is for.
+
+    Those of its settings that a verb knows too, such as `engine`, hold for that verb.
+
+    Raises:
+        UserError: A setting is unknown or out of bounds.
+    """
+    table = document.get("resources", {})
+    if not isinstance(table, Mapping):
+        raise UserError(f"{origin}: resources is a table: write [resources]")
+    return build(ResourcesConfig, table, lambda name: f"{origin}: [resources] {name}")
 
 
 def refuse_unasked(

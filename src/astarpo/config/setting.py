@@ -36,6 +36,7 @@ class Group(StrEnum):
     EVALUATION = "evaluation while training"
     LOGS = "checkpoints and logs"
     GRADING = "grading"
+    COSTS = "lengths, speed and price"
 
 
 OnResume = Literal["fixed", "free", "steering", "length"]

@@ -28,6 +28,7 @@ from astarpo.reports.plots import plot_values
 from astarpo.runtime.distributed import open_ranks
 from astarpo.runtime.outputs import check_folder
 from astarpo.runtime.version import package_version
+from astarpo.stages.foresight import plan_stage
 from astarpo.stages.prepared import Prepared, prepare_prompts, preview_prompts
 from astarpo.stages.ranks import call_facts
 from astarpo.stages.sampling import sample
@@ -185,4 +186,5 @@ def preview(config: EstimateConfig) -> list[str]:
     return [
         f"{first}{wanted} samples ({config.samples} each), {wanted - left} already there",
         *preview_prompts(vocabulary, prompts, len(all_problems)),
+        *plan_stage("estimate", config, prompts),
     ]

@@ -29,6 +29,7 @@ from astarpo.runtime.profiling import profile_steps
 from astarpo.runtime.progress import Progress
 from astarpo.runtime.stopping import StopRequested, StopSignal, stop_requested
 from astarpo.runtime.stopwatch import Stopwatch
+from astarpo.stages.foresight import plan_stage
 from astarpo.stages.prepared import preview_prompts
 from astarpo.stages.ranks import call_facts, require_prompts_each
 from astarpo.tasks.problem_set import write_problems
@@ -311,4 +312,11 @@ def preview(config: TrainConfig) -> list[str]:
         f"{inputs.num_steps} steps of {config.prompts_per_step} prompts, "
         f"{inputs.algorithm.samples_per_prompt} samples each, {config.minibatches} updates a step",
         *preview_prompts(inputs.vocabulary, prompts, len(inputs.problems)),
+        *plan_stage(
+            "train",
+            config,
+            prompts,
+            max_new_tokens=inputs.text.max_new_tokens,
+            num_test=len(inputs.held_out),
+        ),
     ]

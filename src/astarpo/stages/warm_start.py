@@ -133,32 +133,38 @@ def build_policy(hidden_size: int, layers: int, heads: int, seed: int) -> Policy
     Raises:
         UserError: The hidden size does not divide into heads of even size.
     """
-    from transformers import Qwen2Config, Qwen2ForCausalLM
+    from transformers import Qwen2ForCausalLM
+
+    tokenizer = byte_tokenizer()
+    config = policy_config(hidden_size, layers, heads, tokenizer)
+    with torch.random.fork_rng():
+        torch.manual_seed(derive_seed(seed, "weights"))
+        model = Qwen2ForCausalLM(config)
+    vocabulary = make_vocabulary(tokenizer, model.config, model.generation_config)
+    return make_policy(model, vocabulary, trainable=True)
+
+
+def policy_config(hidden_size: int, layers: int, heads: int, tokenizer: Any) -> Any:
+    """The config of such a policy; raises what `build_policy` raises."""
+    from transformers import Qwen2Config
 
     if hidden_size % (2 * heads):
         raise UserError(
             f"hidden_size {hidden_size} must be a multiple of twice the heads ({heads})"
         )
-    tokenizer = byte_tokenizer()
-    with torch.random.fork_rng():
-        torch.manual_seed(derive_seed(seed, "weights"))
-        model = Qwen2ForCausalLM(
-            Qwen2Config(
-                vocab_size=len(tokenizer),
-                hidden_size=hidden_size,
-                intermediate_size=3 * hidden_size,
-                num_hidden_layers=layers,
-                num_attention_heads=heads,
-                num_key_value_heads=heads,
-                max_position_embeddings=4096,
-                tie_word_embeddings=True,
-                bos_token_id=None,
-                eos_token_id=tokenizer.eos_token_id,
-                pad_token_id=tokenizer.pad_token_id,
-            )
-        )
-    vocabulary = make_vocabulary(tokenizer, model.config, model.generation_config)
-    return make_policy(model, vocabulary, trainable=True)
+    return Qwen2Config(
+        vocab_size=len(tokenizer),
+        hidden_size=hidden_size,
+        intermediate_size=3 * hidden_size,
+        num_hidden_layers=layers,
+        num_attention_heads=heads,
+        num_key_value_heads=heads,
+        max_position_embeddings=4096,
+        tie_word_embeddings=True,
+        bos_token_id=None,
+        eos_token_id=tokenizer.eos_token_id,
+        pad_token_id=tokenizer.pad_token_id,
+    )
 
 
 def byte_tokenizer() -> Any:

@@ -16,12 +16,20 @@ from typing import Any
 
 from astarpo.config import ReportConfig, RunConfig
 from astarpo.config.changes import apply_changes
-from astarpo.config.documents import find_recipe, permit_recipe, plain, read_document, upgrade
+from astarpo.config.documents import (
+    find_recipe,
+    permit_recipe,
+    plain,
+    read_document,
+    resources_of,
+    upgrade,
+)
 from astarpo.reports.cards import write_model_card
 from astarpo.runtime.distributed import OneProcess, open_ranks
 from astarpo.runtime.files import DamagedFileError, read_json_object, write_json
 from astarpo.runtime.outputs import check_folder
 from astarpo.runtime.tables import text_table
+from astarpo.stages.foresight import plan_stages
 from astarpo.stages.pipeline import is_made, prepare_stages, run_stage, stage_configs
 from astarpo.types import UserError
 from astarpo.verbs.report import report
@@ -231,5 +239,9 @@ def _render(
 
 
 def preview(config: RunConfig) -> list[str]:
-    """The lines of a dry run, one a stage; raises what `prepare` raises."""
-    return [f"{name}: {stage.model_dump_json()}" for name, stage in prepare(config).items()]
+    """The lines of a dry run: each stage's config, and the plan; raises what `prepare` raises."""
+    document, origin = read_recipe(config)
+    stages = prepare_document(document, config.out, origin)
+    lines = [f"{name}: {stage.model_dump_json()}" for name, stage in stages.items()]
+    resources = resources_of(document, origin)
+    return [*lines, "", *plan_stages(Path(config.recipe).stem, stages, resources).splitlines()]
