@@ -9,7 +9,7 @@ the other, after each update, and is given back while the policy is trained.
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Self
 
@@ -58,7 +58,7 @@ class ReplicaEngine:
         self.sync(policy)
 
     @property
-    def facts(self) -> Mapping[str, Any]:
+    def facts(self) -> dict[str, Any]:
         """See `Engine.facts`."""
         return self._engine.facts
 

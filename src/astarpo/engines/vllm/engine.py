@@ -23,11 +23,10 @@ import torch
 from astarpo.engines.base import Request, Sampling, refuse_unfit
 from astarpo.engines.probe import Probe
 from astarpo.engines.vllm.opening import (
-    disconnect,
     import_vllm,
     llm_settings,
-    quiet,
     require_device,
+    shut_down,
     start,
 )
 from astarpo.engines.vllm.weights import checkpoint_weights, lora_settings, retie_head
@@ -281,11 +280,8 @@ class VLLMEngine:
         if self._llm is None:
             return
         llm, self._llm = self._llm, None
-        with quiet():
-            llm.llm_engine.engine_core.shutdown()
+        shut_down(llm, keep_group=self._where.size > 1)
         del llm
-        with quiet():
-            disconnect(keep_group=self._where.size > 1)
         gc.collect()
 
     @contextmanager
