@@ -197,7 +197,7 @@ def _run(path, case, where, mesh):
 if __name__ == "__main__":
     torch.set_num_threads(1)
     path, out, *names = sys.argv[1:]
-    with open_ranks(CPU) as where:
+    with open_ranks("cpu") as where:
         found = results(path, names, where, where.mesh)
         if where.is_first:
             torch.save(found, out)

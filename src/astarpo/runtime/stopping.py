@@ -43,12 +43,15 @@ def stop_requested() -> bool:
 
 
 def stop_due(grace_s: float = 0.0) -> bool:
-    """Whether a signal has asked to stop, so many seconds ago; never outside a `StopSignal`.
+    """Whether a signal has asked to stop, so many seconds ago, or another process has failed.
+
+    Several processes that look together, and stop together, need not care for `hold_stop`.
 
     Args:
         grace_s: Seconds that the caller may take after the signal to get its work done after all.
     """
-    return bool(_active) and _active[-1].since_s >= grace_s
+    show_life()
+    return _given_up or (bool(_active) and _active[-1].since_s >= grace_s)
 
 
 def check_stop(grace_s: float = 0.0) -> None:
@@ -60,8 +63,7 @@ def check_stop(grace_s: float = 0.0) -> None:
     Raises:
         StopRequested: A signal came that long ago, or another process that shares the work failed.
     """
-    show_life()
-    if _given_up or (not _held and stop_due(grace_s)):
+    if stop_due(grace_s) and (_given_up or not _held):
         raise StopRequested
 
 
