@@ -38,7 +38,9 @@ def work(folder: Path, name: str) -> None:
         "rounds": {"budget_samples": 72, "estimator": "shrunk", "shard_problems": 4},
     }
     for table, settings in tables.items():
-        estimate(EstimateConfig(**common, **prompts, **settings, out=out / table, allow_truncated=True))
+        estimate(
+            EstimateConfig(**common, **prompts, **settings, out=out / table, allow_truncated=True)
+        )
     with open_ranks():
         for run, settings in RUNS.items():
             has_table = settings["algorithm"] in ("astar_po", "spo")

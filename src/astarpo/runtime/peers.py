@@ -133,8 +133,8 @@ class Peers:
                 continue
             if now - beat_at > silent_s:
                 raise PeerLost(
-                    f"rank {rank} is dead or halted; what is on disk is whole, and the same command goes on "
-                    "from there (train: with --resume)"
+                    f"rank {rank} is dead or halted; what is on disk is whole, and the same "
+                    "command goes on from there (train: with --resume)"
                 )
             if now - sign_at > self._timeout_s:
                 raise PeerLost(
