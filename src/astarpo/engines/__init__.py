@@ -15,7 +15,7 @@ from astarpo.models.policy import Policy
 from astarpo.models.sharded import is_sharded
 from astarpo.models.vocabulary import Vocabulary
 from astarpo.runtime.devices import pick_device
-from astarpo.runtime.distributed import OneProcess
+from astarpo.runtime.one_process import OneProcess
 
 logger = logging.getLogger("astarpo")
 

@@ -22,7 +22,7 @@ from astarpo.engines.probe import Probe
 from astarpo.models.empty import empty_like, held_tensors, materialize
 from astarpo.models.lora import merged_tensors
 from astarpo.models.policy import Policy, make_policy
-from astarpo.runtime.distributed import OneProcess
+from astarpo.runtime.one_process import OneProcess
 from astarpo.types import Completion
 
 

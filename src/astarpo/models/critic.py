@@ -16,7 +16,7 @@ from astarpo.models.folder import load_part
 from astarpo.models.sharded import within
 from astarpo.models.shards import TensorFiles, set_own_part, write_tensors
 from astarpo.models.ways import Way, before_responses, fitting_way
-from astarpo.runtime.distributed import OneProcess
+from astarpo.runtime.one_process import OneProcess
 
 
 def load_critic(name: str, device: torch.device) -> Any:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from astarpo.models.folder import load_part, resolve_model
 from astarpo.models.fp32_head import Float32Linear, take_float32_head
 from astarpo.models.shards import TensorFiles, own_part, set_own_part
-from astarpo.runtime.distributed import OneProcess
+from astarpo.runtime.one_process import OneProcess
 
 
 def empty_model(name: str, auto_class: Any, **changes: Any) -> Any:

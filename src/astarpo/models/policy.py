@@ -18,7 +18,7 @@ from astarpo.models.fp32_head import Float32Linear, take_float32_head
 from astarpo.models.sharded import device_of
 from astarpo.models.shards import write_tensors
 from astarpo.models.vocabulary import Vocabulary, load_vocabulary, read_generation_config
-from astarpo.runtime.distributed import OneProcess
+from astarpo.runtime.one_process import OneProcess
 
 logger = logging.getLogger("astarpo")
 

@@ -35,7 +35,7 @@ from astarpo.models.folder import resolve_model
 from astarpo.models.lora import save_adapter
 from astarpo.models.policy import Policy
 from astarpo.models.vocabulary import Vocabulary
-from astarpo.runtime.distributed import OneProcess
+from astarpo.runtime.one_process import OneProcess
 from astarpo.runtime.stopping import check_stop
 from astarpo.types import Completion, EngineStopped
 
