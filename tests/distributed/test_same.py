@@ -9,7 +9,7 @@ import pytest
 from tests.distributed.work import RUNS, work
 from tests.support.torchrun import torchrun
 
-COSTS = ("seconds", "tokens_per_second", "peak_memory_gib", "device_memory", "check")
+COSTS = ("seconds", "tokens_per_second", "peak_memory_gib", "device_memory", "check", "sync_")
 
 
 @pytest.fixture(scope="module")
