@@ -7,7 +7,7 @@ from astarpo.engines.base import Engine, Request, Sampling
 from astarpo.grading.grader import Grader
 from astarpo.grading.pool import GradingStopped
 from astarpo.models.vocabulary import Vocabulary
-from astarpo.runtime.distributed import OneProcess
+from astarpo.runtime.one_process import OneProcess
 from astarpo.runtime.stopping import StopRequested, stop_requested
 from astarpo.runtime.stopwatch import Stopwatch
 from astarpo.types import Answer, Prompt

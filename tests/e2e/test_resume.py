@@ -18,9 +18,9 @@ from astarpo.cli import main
 from astarpo.config import EstimateConfig, TrainConfig
 from astarpo.models.policy import save_model
 from astarpo.rundir.trackers import Tracker
-from astarpo.runtime.distributed import OneProcess
 from astarpo.runtime.files import write_sealed_json
 from astarpo.runtime.locks import folder_lock
+from astarpo.runtime.one_process import OneProcess
 from astarpo.runtime.stopping import check_stop
 from astarpo.stages.warm_start import build_policy
 from astarpo.tasks.problem_set import write_problems

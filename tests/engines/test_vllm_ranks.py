@@ -63,7 +63,7 @@ def shift(policy):
     with torch.no_grad():
         for parameter in policy.model.parameters():
             if parameter.requires_grad:
-                parameter.mul_(1.05).add_(0.01)
+                parameter.mul_(1.05).add_(0.2 if policy.adapter else 0.01)
 
 
 def ids(completions):

@@ -19,7 +19,7 @@ from astarpo.models.lora import save_trained
 from astarpo.models.sharded import whole
 from astarpo.rundir.writer import RunLog
 from astarpo.runtime import files
-from astarpo.runtime.distributed import OneProcess
+from astarpo.runtime.one_process import OneProcess
 from astarpo.runtime.stopwatch import Stopwatch
 from astarpo.stages.estimate import estimate
 from astarpo.training.checkpoint import Checkpoints, latest_checkpoint

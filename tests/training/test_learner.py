@@ -17,7 +17,7 @@ from astarpo.engines.hf import HFEngine
 from astarpo.models.batch import collate
 from astarpo.models.logprobs import token_logprobs
 from astarpo.models.policy import Policy, make_policy
-from astarpo.runtime.distributed import OneProcess
+from astarpo.runtime.one_process import OneProcess
 from astarpo.runtime.stopwatch import Stopwatch
 from astarpo.training.learner import Learner
 from astarpo.training.metrics import standard_error

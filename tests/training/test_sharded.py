@@ -12,7 +12,7 @@ from astarpo.models.batch import collate
 from astarpo.models.critic import critic_values, load_critic
 from astarpo.models.logprobs import token_logprobs
 from astarpo.models.sharded import shard
-from astarpo.runtime.distributed import OneProcess
+from astarpo.runtime.one_process import OneProcess
 from astarpo.types import UserError
 from tests.support.models import small_model
 from tests.support.torchrun import torchrun
@@ -43,7 +43,8 @@ def together(policy_path, tmp_path_factory):
     def run(num_ranks):
         out = tmp_path_factory.mktemp("ranks") / "found.pt"
         names = {2: ON_TWO, 3: ON_THREE, 4: ON_FOUR}[num_ranks]
-        torchrun(num_ranks, "tests.training.sharded_cases", policy_path, out, *names)
+        done = torchrun(num_ranks, "-m", "tests.training.sharded_cases", policy_path, out, *names)
+        assert done.status == 0, done.stderr[-4000:]
         return torch.load(out)
 
     return run

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Callable
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from astarpo.config import ComputeConfig, TrainConfig
 from astarpo.engines.base import Engine
@@ -15,7 +15,7 @@ from astarpo.models.policy import Policy
 from astarpo.models.sharded import is_sharded
 from astarpo.models.vocabulary import Vocabulary
 from astarpo.runtime.devices import pick_device
-from astarpo.runtime.distributed import OneProcess
+from astarpo.runtime.one_process import OneProcess
 
 logger = logging.getLogger("astarpo")
 
@@ -73,9 +73,12 @@ def open_engine(
         fp32 = isinstance(config, TrainConfig) and config.fp32_head
         rows, memory = config.max_sequences, config.engine_memory
         return VLLMEngine(policy, rows, context=context, memory=memory, fp32_head=fp32, where=where)
-    make = partial(ENGINES[config.engine], max_sequences=config.max_sequences)
-    shared = where is not None and is_sharded(policy.model)
-    engine = ReplicaEngine(policy, make, where) if shared else make(policy)
+    kind: Any = ENGINES[config.engine]
+    if where is not None and is_sharded(policy.model):
+        make = partial(kind, max_sequences=config.max_sequences)
+        engine: HFEngine | ReplicaEngine = ReplicaEngine(policy, make, where)
+    else:
+        engine = kind(policy, config.max_sequences)
     if reason := slower_because(config.engine, policy.device.type, installed=is_installed()):
         engine.facts["slower_because"] = reason
         logger.warning(f"engine {config.engine}: {reason}; sampling takes several times as long")

@@ -18,7 +18,7 @@ from torch import Tensor
 from astarpo.engines.base import Engine, Request, Sampling
 from astarpo.models.logprobs import token_logprobs
 from astarpo.models.policy import Policy
-from astarpo.runtime.distributed import OneProcess
+from astarpo.runtime.one_process import OneProcess
 from astarpo.runtime.seeding import uniforms
 from astarpo.types import Completion, EngineStopped
 

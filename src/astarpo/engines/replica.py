@@ -9,7 +9,7 @@ the other, after each update, and is given back while the policy is trained.
 
 import time
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Self
 
@@ -22,7 +22,7 @@ from astarpo.engines.probe import Probe
 from astarpo.models.empty import empty_like, held_tensors, materialize
 from astarpo.models.lora import merged_tensors
 from astarpo.models.policy import Policy, make_policy
-from astarpo.runtime.distributed import OneProcess
+from astarpo.runtime.one_process import OneProcess
 from astarpo.types import Completion
 
 
@@ -58,7 +58,7 @@ class ReplicaEngine:
         self.sync(policy)
 
     @property
-    def facts(self) -> Mapping[str, Any]:
+    def facts(self) -> dict[str, Any]:
         """See `Engine.facts`."""
         return self._engine.facts
 

@@ -14,7 +14,7 @@ from astarpo.models.batch import micro_batches
 from astarpo.models.logprobs import token_logprobs
 from astarpo.models.policy import Policy
 from astarpo.models.vocabulary import PromptFormat, Vocabulary
-from astarpo.runtime.distributed import OneProcess
+from astarpo.runtime.one_process import OneProcess
 from astarpo.runtime.progress import Progress
 from astarpo.tasks import get_task
 from astarpo.tasks.hellaswag import HellaSwag

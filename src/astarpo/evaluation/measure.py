@@ -18,7 +18,7 @@ from astarpo.grading.grader import Grader
 from astarpo.models.policy import Policy
 from astarpo.models.vocabulary import Vocabulary
 from astarpo.rollout import share_roll_out
-from astarpo.runtime.distributed import OneProcess
+from astarpo.runtime.one_process import OneProcess
 from astarpo.runtime.parquet import write_parquet
 from astarpo.runtime.progress import Progress
 from astarpo.runtime.seeding import derive_seed

@@ -82,10 +82,8 @@ def evaluate_suite(config: EvaluateConfig) -> dict[str, Any]:
     with open_ranks(config.device) as where:
         with where.together():
             prepared = prepare(config)
-        where.require_alike(
-            {f"the problems of {name}": p for name, p in _digests(prepared.problems).items()}
-            | prepared.result["settings"]
-        )
+        every = {name: _identity(name, rows) for name, rows in prepared.problems.items()}
+        where.require_alike(prepared.result["settings"] | every)
         if prepared.prompts:
             _run_all(choose_engine(config), prepared, where)
     logger.info(table(prepared.result))
@@ -252,10 +250,6 @@ def _open_result(
             "give another --out"
         )
     return result
-
-
-def _digests(problems: Mapping[str, Sequence[Problem]]) -> dict[str, str]:
-    return {name: _identity(name, rows)["problems"] for name, rows in problems.items()}
 
 
 def _identity(name: str, problems: Sequence[Problem]) -> dict[str, str]:

@@ -16,7 +16,7 @@ from astarpo.models.folder import load_part
 from astarpo.models.sharded import within
 from astarpo.models.shards import TensorFiles, set_own_part, write_tensors
 from astarpo.models.ways import Way, before_responses, fitting_way
-from astarpo.runtime.distributed import OneProcess
+from astarpo.runtime.one_process import OneProcess
 
 
 def load_critic(name: str, device: torch.device) -> Any:
@@ -41,15 +41,16 @@ def empty_critic(name: str) -> Any:
     return empty_model(name, AutoModelForTokenClassification, num_labels=1).eval()
 
 
-def fill_critic(critic: Any, name: str, where: OneProcess) -> None:
+def fill_critic(critic: Any, name: str, where: OneProcess, *, offload: bool = False) -> None:
     """Reads the weights of an empty critic, of which each process reads the parts that it holds.
 
     Args:
         critic: What `empty_critic` gave, shared out or not.
         name: The model folder or hub name that it was made from.
         where: The processes, which all call this.
+        offload: Whether it is shared out with its weights in the host's memory.
     """
-    materialize(critic, where.device)
+    materialize(critic, where.device, offload=offload)
     head = {id(parameter) for parameter in _head(critic).parameters()}
     new = [each for each, parameter in critic.named_parameters() if id(parameter) in head]
     fill(critic, name, lambda: _load(name), where, new)

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from astarpo.models.folder import load_part, resolve_model
 from astarpo.models.fp32_head import Float32Linear, take_float32_head
 from astarpo.models.shards import TensorFiles, own_part, set_own_part
-from astarpo.runtime.distributed import OneProcess
+from astarpo.runtime.one_process import OneProcess
 
 
 def empty_model(name: str, auto_class: Any, **changes: Any) -> Any:
@@ -60,17 +60,25 @@ def empty_like(model: Any) -> Any:
     return made
 
 
-def materialize(model: Any, device: torch.device) -> None:
+def materialize(model: Any, device: torch.device, *, offload: bool = False) -> None:
     """Gives the parameters of an empty model memory, of which nobody knows what it holds.
 
     Of a model that is shared out, each process gets memory for its own parts.
+
+    Args:
+        model: What it has besides its parameters is moved to the device.
+        device: Where it computes.
+        offload: Whether its parameters are in the host's memory instead.
     """
+    place = torch.device("cpu") if offload else device
     groups: dict[int, list[str]] = defaultdict(list)
     for name, parameter in model.named_parameters(remove_duplicate=False):
         groups[id(parameter)].append(name)
     model._apply(
         lambda tensor: (
-            torch.empty_like(tensor, device=device) if tensor.is_meta else tensor.to(device)
+            torch.empty_like(tensor, device=place)
+            if tensor.is_meta
+            else tensor.to(place if isinstance(tensor, nn.Parameter) else device)
         )
     )
     for first, *others in groups.values():  # what was tied is tied again
@@ -133,10 +141,10 @@ def without_memory() -> Iterator[None]:
     """Context in which parameters of new modules get no memory; buffers do."""
     register = nn.Module.register_parameter
 
-    def register_empty(module: nn.Module, name: str, parameter: nn.Parameter | None) -> None:
-        if parameter is not None and not parameter.is_meta:  # else it may be tied to another one
-            parameter = nn.Parameter(parameter.to("meta"), parameter.requires_grad)
-        register(module, name, parameter)
+    def register_empty(self: nn.Module, name: str, param: nn.Parameter | None) -> None:
+        if param is not None and not param.is_meta:  # else it may be tied to another one
+            param = nn.Parameter(param.to("meta"), param.requires_grad)
+        register(self, name, param)
 
     nn.Module.register_parameter = register_empty
     try:
@@ -204,7 +212,7 @@ def _keys(model: Any, wanted: Mapping[str, Tensor], files: TensorFiles) -> dict[
     sources = getattr(base, "all_tied_weights_keys", None) or {}
     keys: dict[str, str] = {}
     for name in wanted:
-        found = [key for key in (name, sources.get(name)) if key in files]
-        if found:
-            keys[name] = found[0]
+        for key in (name, sources.get(name, name)):
+            if key in files:
+                keys.setdefault(name, key)
     return keys

@@ -23,8 +23,8 @@ from astarpo.models.folder import quiet_transformers
 from astarpo.models.policy import Policy, load_policy, save_model
 from astarpo.models.sharded import whole
 from astarpo.models.vocabulary import Vocabulary
-from astarpo.runtime.distributed import OneProcess
 from astarpo.runtime.files import atomic_directory
+from astarpo.runtime.one_process import OneProcess
 from astarpo.runtime.seeding import derive_seed
 from astarpo.runtime.together import shared_directory
 from astarpo.types import UserError

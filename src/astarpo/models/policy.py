@@ -18,7 +18,7 @@ from astarpo.models.fp32_head import Float32Linear, take_float32_head
 from astarpo.models.sharded import device_of
 from astarpo.models.shards import write_tensors
 from astarpo.models.vocabulary import Vocabulary, load_vocabulary, read_generation_config
-from astarpo.runtime.distributed import OneProcess
+from astarpo.runtime.one_process import OneProcess
 
 logger = logging.getLogger("astarpo")
 
@@ -126,18 +126,19 @@ def empty_policy(
     return make_policy(model, vocabulary, trainable=trainable, device=device)
 
 
-def fill_policy(policy: Policy, name: str, where: OneProcess) -> None:
+def fill_policy(policy: Policy, name: str, where: OneProcess, *, offload: bool = False) -> None:
     """Reads the weights of an empty policy, of which each process reads the parts that it holds.
 
     Args:
         policy: What `empty_policy` gave, with or without an adapter, shared out or not.
         name: The model folder or hub name that it was made from.
         where: The processes, which all call this.
+        offload: Whether it is shared out with its weights in the host's memory.
 
     Raises:
         UserError: The weights are not there, or do not load.
     """
-    materialize(policy.model, where.device)
+    materialize(policy.model, where.device, offload=offload)
     fill(policy.model, name, lambda: _load_model(name), where)
 
 
@@ -210,6 +211,6 @@ def _describe(model: Any, path: Path) -> None:
     """Writes the config as transformers does beside weights, but from a model that is sharded."""
     config = copy.copy(model.config)
     config.dtype = str(model.dtype).removeprefix("torch.")
-    config.architectures = [type(model).__name__.removeprefix("FSDP")]
+    config.architectures = [type(model).__name__]
     config.save_pretrained(path)
     model.generation_config.save_pretrained(path)

@@ -131,7 +131,8 @@ def whole(tensor: Tensor) -> Tensor:
     if not isinstance(tensor, DTensor):
         return tensor
     # Parts may be kept in the host's memory, see `offload`.
-    return tensor.to(tensor.device_mesh.device_type).full_tensor()
+    near: Any = tensor.to(tensor.device_mesh.device_type)
+    return near.full_tensor()
 
 
 def _run(model: Any, function: Callable[..., Result], *args: Any, **kwargs: Any) -> Result:

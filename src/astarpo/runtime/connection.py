@@ -101,10 +101,14 @@ class Connection:
 
     def fail(self, error: BaseException) -> NoReturn:
         """Makes an error of this rank that of all, where it is not so yet; raises it."""
-        if error is not self._agreed and not isinstance(error, PeerFailed):
-            if not isinstance(error, StopRequested):
-                self._peers.announce_failure()
+        if error is self._agreed or isinstance(error, PeerFailed):
+            raise error
+        if isinstance(error, StopRequested):
             self.exchange("failure", error=error)
+        self._peers.announce_failure()
+        # The others may be at work that cannot be given up, and that waits for this rank.
+        with suppress(PeerLate):
+            self.exchange("failure", error=error, patience_s=_LEAVING_S)
         raise error
 
     def agreed_error(self, error: BaseException) -> BaseException:

@@ -118,7 +118,7 @@ class Peers:
     def _require_life(self) -> None:
         """Refuses to wait any longer for a rank that is dead or hangs."""
         is_ending = stopping.stop_requested() or self._store.check(["stop"])
-        silent_s = _SILENT_AT_THE_END_S if is_ending else _SILENT_S
+        silent_s = _SILENT_AT_THE_END_S if is_ending else min(_SILENT_S, self._timeout_s)
         now = time.monotonic()
         for rank in set(range(self.size)) - {self.rank}:
             if not self._store.check([f"life/{rank}"]):
@@ -133,8 +133,8 @@ class Peers:
                 continue
             if now - beat_at > silent_s:
                 raise PeerLost(
-                    f"rank {rank} is dead; what is on disk is whole, and the same command goes on "
-                    "from there (train: with --resume)"
+                    f"rank {rank} is dead or halted; what is on disk is whole, and the same "
+                    "command goes on from there (train: with --resume)"
                 )
             if now - sign_at > self._timeout_s:
                 raise PeerLost(

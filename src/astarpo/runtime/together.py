@@ -4,8 +4,8 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from astarpo.runtime.distributed import OneProcess
 from astarpo.runtime.files import atomic_directory, disk_errors
+from astarpo.runtime.one_process import OneProcess
 
 
 @contextmanager

@@ -85,7 +85,7 @@ def estimate(config: EstimateConfig, problems: list[Problem] | None = None) -> V
         )
         where.first(lambda: _start(config, fingerprint, engine, grader, prepared.problems))
         with where.together():
-            table = ValueTable.join(config.out, fingerprint)
+            table = ValueTable(config.out, fingerprint)
         done = sample(config, where, prepared, engine, grader, table)
         kept = [prompt.problem for prompt in prepared.prompts]
         facts = {"num_set_aside": len(prepared.problems) - len(kept), "rounds": done.number}

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from astarpo.config import Config
-from astarpo.runtime.distributed import OneProcess
 from astarpo.runtime.environment import commit, version_of
+from astarpo.runtime.one_process import OneProcess
 from astarpo.training.inputs import Inputs
 from astarpo.types import Problem
 

@@ -12,8 +12,8 @@ from astarpo.engines.base import Engine, Sampling
 from astarpo.grading.grader import Grader
 from astarpo.models.vocabulary import Vocabulary
 from astarpo.rollout import roll_out
-from astarpo.runtime.distributed import OneProcess
 from astarpo.runtime.memory import peak_memory_gib
+from astarpo.runtime.one_process import OneProcess
 from astarpo.runtime.profiling import profile_steps
 from astarpo.runtime.progress import Progress
 from astarpo.runtime.seeding import derive_seed

@@ -29,7 +29,6 @@ from astarpo.models.lora import save_adapter
 from astarpo.models.policy import save_model
 from astarpo.models.shards import TensorFiles, write_tensors
 from astarpo.rundir.writer import RunLog
-from astarpo.runtime.distributed import OneProcess
 from astarpo.runtime.files import (
     DamagedFileError,
     file_digest,
@@ -38,6 +37,7 @@ from astarpo.runtime.files import (
     remove_leftovers,
     write_sealed_json,
 )
+from astarpo.runtime.one_process import OneProcess
 from astarpo.runtime.together import shared_directory
 from astarpo.training.learner import Learner
 from astarpo.training.optimizers import restore_state, state_tensors

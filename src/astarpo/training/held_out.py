@@ -8,7 +8,7 @@ from astarpo.evaluation.scores import mean_score
 from astarpo.grading.grader import Grader
 from astarpo.models.vocabulary import Vocabulary
 from astarpo.rollout import share_roll_out
-from astarpo.runtime.distributed import OneProcess
+from astarpo.runtime.one_process import OneProcess
 from astarpo.runtime.seeding import derive_seed
 from astarpo.runtime.stopwatch import Stopwatch
 from astarpo.types import Prompt

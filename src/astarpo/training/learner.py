@@ -25,7 +25,7 @@ from astarpo.models.logprobs import token_logprobs
 from astarpo.models.policy import Policy
 from astarpo.models.recomputing import Recomputing
 from astarpo.models.sharded import is_sharded, settle, whole
-from astarpo.runtime.distributed import OneProcess
+from astarpo.runtime.one_process import OneProcess
 from astarpo.runtime.stopwatch import Stopwatch
 from astarpo.training.health import NOT_FINITE
 from astarpo.training.metrics import standard_error, summarize_records

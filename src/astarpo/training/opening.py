@@ -17,7 +17,7 @@ from astarpo.models.vocabulary import Vocabulary
 from astarpo.rundir.trackers import require_tracker
 from astarpo.rundir.writer import RunLog
 from astarpo.runtime.devices import pick_device
-from astarpo.runtime.distributed import OneProcess
+from astarpo.runtime.one_process import OneProcess
 from astarpo.training.checkpoint import latest_checkpoint, restore
 from astarpo.training.inputs import Inputs
 from astarpo.training.learner import Learner
@@ -52,7 +52,7 @@ def open_learner(
         UserError: There were checkpoints, and none is left.
     """
     checkpoint, steps_done = _find_checkpoint(run, where)
-    opener = _Opener(where, where.mesh(), inputs.vocabulary, fp32_head=config.fp32_head)
+    opener = _Opener(where, where.mesh(config.shard_size), inputs.vocabulary, config)
     policy, reference = _open_policies(config, checkpoint, opener)
     critic = opener.critic(config.model) if inputs.algorithm.needs_critic else None
     rule = inputs.algorithm.running
@@ -96,27 +96,27 @@ class _Opener:
         where: The processes.
         mesh: How they share models out; None for one process.
         vocabulary: The models'.
-        fp32_head: Whether their output layers compute in float32.
+        config: Says how they compute, and which are kept in the host's memory.
     """
 
     where: OneProcess
     mesh: Any
     vocabulary: Vocabulary
-    fp32_head: bool
+    config: TrainConfig
 
     def policy(self, name: str, *, trainable: bool = False) -> Policy:
         """A policy from a folder or the hub; in several processes without its weights."""
         load = load_policy if self.mesh is None else empty_policy
         return load(
             name, self.where.device, self.vocabulary,
-            trainable=trainable, fp32_head=self.fp32_head,
+            trainable=trainable, fp32_head=self.config.fp32_head,
         )  # fmt: skip
 
-    def share(self, policy: Policy, name: str) -> None:
+    def share(self, policy: Policy, name: str, *, offload: bool) -> None:
         """Shares out what `policy` gave, where processes share, and reads its weights."""
         if self.mesh is not None:
-            shard(policy.model, self.mesh, policy.autocast_dtype)
-            fill_policy(policy, name, self.where)
+            shard(policy.model, self.mesh, policy.autocast_dtype, offload=offload)
+            fill_policy(policy, name, self.where, offload=offload)
 
     def critic(self, name: str) -> Any:
         """A critic that starts from a model."""
@@ -124,8 +124,9 @@ class _Opener:
             return load_critic(name, self.where.device)
         critic = empty_critic(name)
         dtype = torch.bfloat16 if self.where.device.type == "cuda" else None
-        shard(critic, self.mesh, dtype)
-        fill_critic(critic, name, self.where)
+        offload = self.config.policy_offload
+        shard(critic, self.mesh, dtype, offload=offload)
+        fill_critic(critic, name, self.where, offload=offload)
         return critic
 
 
@@ -137,13 +138,13 @@ def _open_policies(
         base = opener.policy(config.model)
         adapter = checkpoint / "adapter" if checkpoint else None
         policy, reference = adapt(base, config, adapter)
-        opener.share(policy, config.model)
+        opener.share(policy, config.model, offload=config.policy_offload)
         return policy, reference
     reference = opener.policy(config.model)
-    opener.share(reference, config.model)
+    opener.share(reference, config.model, offload=config.reference_offload)
     start_from = str(checkpoint / "model") if checkpoint else config.model
     # Both have the reference's vocabulary, so that a resumed run saves the same bytes: a tokenizer
     # that was saved and loaded is not saved as the original was.
     policy = opener.policy(start_from, trainable=True)
-    opener.share(policy, start_from)
+    opener.share(policy, start_from, offload=config.policy_offload)
     return policy, reference

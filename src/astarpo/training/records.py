@@ -9,7 +9,7 @@ from torch import Tensor
 
 from astarpo.algorithms.base import LossOutput, Rollout
 from astarpo.models.batch import masked_sum
-from astarpo.runtime.distributed import OneProcess
+from astarpo.runtime.one_process import OneProcess
 
 Records = dict[str, Tensor]
 """By name, [B] each."""

@@ -20,7 +20,7 @@ from astarpo.models.batch import TokenBatch, micro_batches
 from astarpo.models.critic import critic_values, fit_critic
 from astarpo.models.logprobs import fit_logprobs, token_logprobs
 from astarpo.models.policy import Policy
-from astarpo.runtime.distributed import OneProcess
+from astarpo.runtime.one_process import OneProcess
 from astarpo.runtime.stopping import StopRequested, stop_due
 from astarpo.runtime.stopwatch import Stopwatch
 from astarpo.runtime.transfer import send

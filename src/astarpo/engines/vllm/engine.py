@@ -23,11 +23,10 @@ import torch
 from astarpo.engines.base import Request, Sampling, refuse_unfit
 from astarpo.engines.probe import Probe
 from astarpo.engines.vllm.opening import (
-    disconnect,
     import_vllm,
     llm_settings,
-    quiet,
     require_device,
+    shut_down,
     start,
 )
 from astarpo.engines.vllm.weights import checkpoint_weights, lora_settings, retie_head
@@ -36,7 +35,7 @@ from astarpo.models.folder import resolve_model
 from astarpo.models.lora import save_adapter
 from astarpo.models.policy import Policy
 from astarpo.models.vocabulary import Vocabulary
-from astarpo.runtime.distributed import OneProcess
+from astarpo.runtime.one_process import OneProcess
 from astarpo.runtime.stopping import check_stop
 from astarpo.types import Completion, EngineStopped
 
@@ -281,11 +280,8 @@ class VLLMEngine:
         if self._llm is None:
             return
         llm, self._llm = self._llm, None
-        with quiet():
-            llm.llm_engine.engine_core.shutdown()
+        shut_down(llm, keep_group=self._where.size > 1)
         del llm
-        with quiet():
-            disconnect(keep_group=self._where.size > 1)
         gc.collect()
 
     @contextmanager

@@ -119,16 +119,28 @@ def start(vllm: Any, model: str, settings: dict[str, Any]) -> Any:
         ) from error
 
 
-def disconnect(*, keep_group: bool) -> None:
-    """Ends what a vLLM that has been shut down leaves of torch.distributed.
+def shut_down(llm: Any, *, keep_group: bool) -> None:
+    """Ends vLLM.
 
     Args:
-        keep_group: Whether the group of all processes was there before; vLLM would end it too.
+        llm: What `start` gave.
+        keep_group: Whether the group of all processes was there before it, which it would end too.
     """
-    state = importlib.import_module("vllm.distributed.parallel_state")
-    if not keep_group:
-        state.cleanup_dist_env_and_memory()
-        return
+    core: Any = importlib.import_module("vllm.v1.engine.core")
+    disconnect = core.cleanup_dist_env_and_memory
+    with quiet():
+        try:
+            if keep_group:
+                core.cleanup_dist_env_and_memory = _leave_groups
+            llm.llm_engine.engine_core.shutdown()
+            core.cleanup_dist_env_and_memory()
+        finally:
+            core.cleanup_dist_env_and_memory = disconnect
+
+
+def _leave_groups() -> None:
+    """Ends vLLM's own groups of processes."""
+    state: Any = importlib.import_module("vllm.distributed.parallel_state")
     state.destroy_model_parallel()
     if state._WORLD:
         state._WORLD.destroy()
