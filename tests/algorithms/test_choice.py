@@ -10,7 +10,7 @@ import torch
 
 import astarpo
 from astarpo.algorithms.base import Algorithm, LossInputs, LossOutput
-from astarpo.algorithms.choice import make_algorithm
+from astarpo.algorithms.choice import make_algorithm, reads
 from astarpo.cli import main
 from astarpo.config import TrainConfig
 from astarpo.config.documents import build
@@ -154,3 +154,64 @@ def test_installed_packages_add_tasks_and_algorithms(package, policy_path, tmp_p
     assert (
         "lost: the package other-package adds it, and cannot be loaded" in capsys.readouterr().err
     )
+
+
+def test_what_an_algorithm_of_another_package_reads(package):
+    assert reads("towards", "lr")
+    assert reads("towards", "kl_coef")
+    assert not reads("towards", "beta2")
+    assert reads("grpo", "lr")
+    assert not reads("grpo", "beta2")
+
+
+COMPARED = """
+max_new_tokens = 4
+device = "cpu"
+[data]
+task = "arithmetic"
+size = 3
+limit = 8
+[test]
+limit = 2
+[train]
+prompts_per_step = 2
+minibatches = 1
+steps = 1
+beta2 = 0.01
+[towards]
+kl_coef = 0.25
+[variants.firm]
+algorithm = "towards"
+kl_coef = 0.5
+[evaluate]
+samples = 1
+"""
+
+
+def test_they_are_compared_and_swept_too(package, policy_path, tmp_path, capsys):
+    recipe = tmp_path / "recipe.toml"
+    recipe.write_text(COMPARED)
+    shared = [recipe, "--model", policy_path]
+
+    def call(*words: object) -> int:
+        return main([str(word) for word in words])
+
+    words = ["--seeds", "1", "--algorithms", "towards,firm", "--out", tmp_path / "compared"]
+    assert call("compare", *shared, *words) == 0, capsys.readouterr().err
+    (first,) = astarpo.Run(tmp_path / "compared" / "runs" / "towards" / "seed-1").metrics
+    (second,) = astarpo.Run(tmp_path / "compared" / "runs" / "firm" / "seed-1").metrics
+    assert (first["coef"], second["coef"]) == (0.25, 0.5)
+    assert "| firm" in (tmp_path / "compared" / "table.md").read_text()
+
+    words = ["--algorithms", "towards", "--over", "0.125,0.75", "--out", tmp_path / "swept"]
+    swept = ["sweep", "kl_coef", *shared, "--seeds", "1", *words, "--dry-run"]
+    assert call(*swept) == 0, capsys.readouterr().err
+    assert "towards-kl_coef=0.75" in capsys.readouterr().out
+    capsys.readouterr()
+    swept[1] = "beta2"
+    assert call(*swept) == 2
+    assert "beta2: towards does not read it: leave it out" in capsys.readouterr().err
+    words = ["--algorithms", "toward", "--out", tmp_path / "none"]
+    assert call("compare", *shared, *words) == 2
+    assert "no such algorithm: toward; there are astar_po" in (err := capsys.readouterr().err)
+    assert "did you mean towards?" in err

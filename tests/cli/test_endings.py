@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from astarpo.cli import parse
+from astarpo.cli import main, parse
 from astarpo.cli.endings import ENDINGS, ending
 from astarpo.config import VERBS
 
@@ -61,6 +61,11 @@ def test_what_comes_next_is_a_command(verb):
         ),
         ("recipes compare", "compare compare --out"),
         ("recipes gsm8k", "run gsm8k --out"),
+        ("estimate --model shipped:sums --problems p --out o", "train --model shipped:sums"),
+        (
+            "evaluate --model m --reference shipped:beliefs --problems p --out o.json",
+            "evaluate --model shipped:beliefs --problems p",
+        ),
         ("evaluate --model m --suite paper --out o.json", "--suite paper --out reference-o.json"),
     ],
 )
@@ -80,3 +85,19 @@ def test_places_are_named():
     config, _ = parse(["train", "--model", "m", "--problems", "p", "--out", "o"])
     lines = ending("train", config)
     assert f"model:  {Path('o') / 'model'}" in lines
+
+
+def test_the_command_after_a_shipped_policy_runs_as_it_is_printed(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    data = "data arithmetic --size 2 --limit 4 --out p.parquet"
+    assert main(data.split()) == 0
+    estimate = "estimate --model shipped:sums --problems p.parquet --out values --samples 2"
+    capsys.readouterr()
+    assert main([*estimate.split(), "--max-new-tokens", "32", "--device", "cpu"]) == 0
+    told = capsys.readouterr().err
+    (line,) = (each for each in told.splitlines() if each.startswith("next:"))
+    assert "train --model shipped:sums --problems p.parquet" in line
+    program, *words = shlex.split(line.partition(":")[2])
+    assert program == "astarpo"
+    assert main(words) == 0, capsys.readouterr().err
+    assert Path("runs/new/model/config.json").is_file()

@@ -37,11 +37,6 @@ def make_algorithm(config: TrainConfig, max_new_tokens: int) -> Algorithm:
     if config.algorithm in ALGORITHMS:
         return ALGORITHMS[config.algorithm](config, max_new_tokens)
     own = _own(config.algorithm)
-    if not issubclass(own if isinstance(own, type) else type(own), Algorithm):
-        raise UserError(
-            f"algorithm {config.algorithm}: is no astarpo.algorithms.base.Algorithm: derive it "
-            "from that class"
-        )
     algorithm = _made(own, config) if isinstance(own, type) else own
     _refuse_unread(own, algorithm, config)
     return algorithm
@@ -52,7 +47,29 @@ def algorithm_version(config: TrainConfig) -> str | None:
     return None if config.algorithm in ALGORITHMS else code_digest(_own(config.algorithm))
 
 
+def reads(algorithm: str, name: str) -> bool:
+    """Whether an algorithm reads a setting, given the names of both.
+
+    Raises:
+        UserError: The algorithm is of another package, and cannot be loaded or is none.
+    """
+    of_losses = readers(name)
+    if of_losses == ALGORITHM_NAMES or algorithm in ALGORITHMS:
+        return of_losses == ALGORITHM_NAMES or algorithm in of_losses
+    return name in _own_reads(_own(algorithm))
+
+
 def _own(name: str) -> Any:
+    """A class or an instance of the user's."""
+    own = _found(name)
+    if not issubclass(own if isinstance(own, type) else type(own), Algorithm):
+        raise UserError(
+            f"algorithm {name}: is no astarpo.algorithms.base.Algorithm: derive it from that class"
+        )
+    return own
+
+
+def _found(name: str) -> Any:
     if found := given(name):
         return found.value
     if ":" in name:
@@ -78,16 +95,22 @@ def _taken(kind: type) -> list[str]:
     return [name for name in inspect.signature(kind).parameters if name in TRAIN_SETTINGS]
 
 
+def _own_reads(own: Any) -> set[str]:
+    """The settings of some algorithms that one of the user's reads, be it a class or made of it."""
+    found = set(_taken(own) if isinstance(own, type) else [])
+    if own.needs_values:
+        found |= {"beta1", "estimator"}  # by which its V* are estimated
+    if own.needs_critic:
+        found |= {"critic_lr", "critic_warmup_steps"}
+    return found
+
+
 def _refuse_unread(own: Any, algorithm: Algorithm, config: TrainConfig) -> None:
     """Refuses a setting of some algorithms that this one does not read."""
-    reads = set(_taken(own) if isinstance(own, type) else [])
-    if algorithm.needs_values:
-        reads |= {"beta1", "estimator"}  # by which its V* are estimated
-    if algorithm.needs_critic:
-        reads |= {"critic_lr", "critic_warmup_steps"}
+    known = _own_reads(algorithm) | (_own_reads(own) if isinstance(own, type) else set())
     changed = config.model_dump(exclude_defaults=True).keys() & config.model_fields_set
     of_some = {name for name in changed if readers(name) != ALGORITHM_NAMES}
-    if unread := sorted(of_some - reads):
+    if unread := sorted(of_some - known):
         raise UserError(
             f"{unread[0]}: {config.algorithm} does not read it: leave it out, or let its __init__ "
             f"take {unread[0]}"

@@ -8,8 +8,9 @@ from collections.abc import Callable
 from typing import Any
 
 from astarpo.config import Config
+from astarpo.config.base import typed_model
 from astarpo.config.documents import find_recipe, read_document
-from astarpo.config.setting import ALGORITHM_NAMES
+from astarpo.config.train import known_algorithms
 
 
 def ending(verb: str, config: Config) -> list[str]:
@@ -28,7 +29,7 @@ _Ending = tuple[dict[str, Any], list[list[Any]]]
 
 
 def _command(*words: Any) -> str:
-    return shlex.join(["astarpo", *map(str, words)])
+    return shlex.join(["astarpo", *(typed_model(str(word)) for word in words)])
 
 
 def _data(config: Any) -> _Ending:
@@ -98,7 +99,7 @@ def _runs(config: Any) -> _Ending:
 
 
 def _recipes(config: Any) -> _Ending:
-    of_experiment = {"variants", *ALGORITHM_NAMES}
+    of_experiment = {"variants", *known_algorithms()}
     if config.name and of_experiment & read_document(find_recipe(config.name)).keys():
         return {}, [["compare", config.name, "--out", "runs/new", "--dry-run"]]
     return {}, [["run", config.name or "NAME", "--out", "runs/new", "--dry-run"]]

@@ -29,21 +29,33 @@ class Config(BaseModel):
     takes_file: ClassVar[bool] = True
 
 
+_SCHEME = "shipped"
+
+
 def find_shipped(model: str) -> str:
     """The folder of a small policy that is shipped, `shipped:sums` say; other names as they are.
 
     Raises:
         UserError: There is none of this name.
     """
-    scheme, _, name = model.partition(":")
-    if scheme != "shipped":
+    if model.partition(":")[0] != _SCHEME:
         return model
+    shipped = _shipped()
+    if model not in shipped:
+        raise UserError(f"{model}: no such policy is shipped; there are {', '.join(shipped)}")
+    return shipped[model]
+
+
+def typed_model(model: str) -> str:
+    """A model as a user would type it: `shipped:sums` for that one's folder; others as they are."""
+    by_folder = {folder: name for name, folder in _shipped().items()}
+    return by_folder.get(model, model)
+
+
+def _shipped() -> dict[str, str]:
+    """The folders of the policies that are shipped, by what a user types."""
     folder = Path(str(resources.files("astarpo"))) / "assets"
-    names = sorted(path.name for path in folder.iterdir())
-    if name not in names:
-        known = ", ".join(f"shipped:{name}" for name in names)
-        raise UserError(f"{model}: no such policy is shipped; there are {known}")
-    return str(folder / name)
+    return {f"{_SCHEME}:{path.name}": str(path) for path in sorted(folder.iterdir())}
 
 
 Model = Annotated[str, AfterValidator(find_shipped)]

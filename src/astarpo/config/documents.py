@@ -19,7 +19,8 @@ from pydantic import ValidationError
 from astarpo.config import VERBS, Config, EvaluateConfig, ResourcesConfig
 from astarpo.config.base import is_function
 from astarpo.config.setting import ALGORITHM_NAMES
-from astarpo.config.train import readers
+from astarpo.config.train import ALGORITHM_PLUGINS, readers
+from astarpo.runtime.plugins import plugin_names
 from astarpo.runtime.words import did_you_mean
 from astarpo.types import UserError
 
@@ -106,7 +107,10 @@ def settings_for(
     shared = {k: v for k, v in document.items() if not isinstance(v, dict)}
     known = {name for key, each in VERBS.items() if key != "plan" for name in each.model_fields}
     tables = document.keys() - shared.keys()
-    if unknown := sorted((shared.keys() - known) | (tables - TABLES.keys())):
+    strange = tables - TABLES.keys()
+    if strange:  # An installed package's algorithm has its table, too.
+        strange -= set(plugin_names(ALGORITHM_PLUGINS))
+    if unknown := sorted((shared.keys() - known) | strange):
         hints = [did_you_mean(n, TABLES if n in tables else known) for n in unknown]
         raise UserError(f"{origin}: no such setting: {', '.join(unknown)}{''.join(hints)}")
     fields = VERBS[verb].model_fields

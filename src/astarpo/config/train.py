@@ -231,12 +231,17 @@ ALGORITHM_PLUGINS = "astarpo.algorithms"
 """The group of entry points by which other packages add algorithms."""
 
 
+def known_algorithms() -> tuple[str, ...]:
+    """The algorithms that go by a name: those that ship, then those of installed packages."""
+    return (*ALGORITHM_NAMES, *plugin_names(ALGORITHM_PLUGINS))
+
+
 def _is_own_algorithm(name: str) -> bool:
     """Whether it is none that ships; raises UserError where it is none at all.
 
     A name with a colon is that of a class which a call in Python was given.
     """
-    known = (*ALGORITHM_NAMES, *plugin_names(ALGORITHM_PLUGINS))
+    known = known_algorithms()
     if name not in known and ":" not in name:
         hint = did_you_mean(name, known)
         raise UserError(f"algorithm: there is no {name!r}; choose from {', '.join(known)}{hint}")

@@ -22,10 +22,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from astarpo.algorithms.base import Algorithm
-from astarpo.algorithms.choice import make_algorithm
+from astarpo.algorithms.choice import make_algorithm, reads
 from astarpo.config import DataConfig, EstimateConfig, EvaluateConfig, TrainConfig
 from astarpo.config.documents import build, measures_kl, settings_for
-from astarpo.config.train import readers
 from astarpo.rundir.reader import has_run
 from astarpo.stages.data import TEST_SHARE
 from astarpo.training.inputs import TextSettings
@@ -184,7 +183,7 @@ class Experiment:
         """Training of a variant. What its stage 1 cost is subtracted from what all get."""
         stage1 = self.estimate_config(variant, seed)
         shared = settings_for("train", self.document, self.origin, variant.algorithm)
-        shared = {k: v for k, v in shared.items() if variant.algorithm in readers(k)}
+        shared = {k: v for k, v in shared.items() if reads(variant.algorithm, k)}
         steps = {} if self.steps is None else {"steps": self.steps}
         explicit = {**self.document.get(variant.algorithm, {}), **steps, **variant.train}
         # A value table fixes how its users sample; all other runs are to sample in the same way.

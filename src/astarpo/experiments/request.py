@@ -10,8 +10,8 @@ from typing import Any
 
 from astarpo.config import CompareConfig, DataConfig, EstimateConfig, SweepConfig, TrainConfig
 from astarpo.config.documents import build, find_recipe, read_recipe_file, upgrade
-from astarpo.config.setting import ALGORITHM_NAMES, setting_of
-from astarpo.config.train import TRAIN_SETTINGS
+from astarpo.config.setting import setting_of
+from astarpo.config.train import TRAIN_SETTINGS, known_algorithms
 from astarpo.experiments.files import problem_files
 from astarpo.experiments.plan import Experiment, Variant
 from astarpo.reports.collect import flatten
@@ -88,22 +88,22 @@ def parse_list(text: str, name: str) -> list[str]:
 def parse_algorithms(text: str, document: Mapping[str, Any], origin: str) -> list[Variant]:
     """A variant for each name of an algorithm or of a table `[variants.NAME]` of the recipe."""
     names = parse_list(text, "algorithms")
-    tables = document.get("variants", {})
-    if unknown := [name for name in names if name not in (*ALGORITHM_NAMES, *tables)]:
+    tables, algorithms = document.get("variants", {}), known_algorithms()
+    known = (*algorithms, *tables)
+    if unknown := [name for name in names if name not in known]:
         raise UserError(
-            f"algorithms: no such algorithm: {', '.join(unknown)}; there are "
-            f"{', '.join((*ALGORITHM_NAMES, *tables))}"
-            f"{did_you_mean(unknown[0], (*ALGORITHM_NAMES, *tables))}"
+            f"algorithms: no such algorithm: {', '.join(unknown)}; there are {', '.join(known)}"
+            f"{did_you_mean(unknown[0], known)}"
         )
     _refuse_repeated(names, "algorithms")
     variants = []
     for name in names:
         train = dict(tables.get(name, {"algorithm": name}))
         algorithm = train.pop("algorithm", None)
-        if algorithm not in ALGORITHM_NAMES or not re.fullmatch(r"[\w-]+", name):
+        if algorithm not in algorithms or not re.fullmatch(r"[\w-]+", name):
             raise UserError(
                 f"{origin}: [variants.{name}]: a variant is a word, and its table has an algorithm "
-                f"out of {', '.join(ALGORITHM_NAMES)}"
+                f"out of {', '.join(algorithms)}"
             )
         variants.append(Variant(name, algorithm, name, train=train))
     return variants
