@@ -9,12 +9,14 @@ asks for a small policy of the recipe's own instead of a given `model`.
 """
 
 import logging
+import os
+import shlex
 import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from astarpo.config import ReportConfig, RunConfig
+from astarpo.config import ReportConfig, ResourcesConfig, RunConfig
 from astarpo.config.changes import apply_changes
 from astarpo.config.documents import (
     find_recipe,
@@ -49,6 +51,7 @@ def run(config: RunConfig) -> dict[str, Any]:
     with open_ranks() as where:
         with where.together():
             document, origin = read_recipe(config)
+            require_processes(resources_of(document, origin), config)
         return run_document(document, config.out, origin)
 
 
@@ -56,6 +59,38 @@ def prepare(config: RunConfig) -> dict[str, Any]:
     """The config of every stage of a recipe, checked as far as possible before any of them runs."""
     document, origin = read_recipe(config)
     return prepare_document(document, config.out, origin)
+
+
+def require_processes(resources: ResourcesConfig, config: RunConfig) -> None:
+    """Checks that a recipe runs on the devices that it is for.
+
+    Raises:
+        UserError: torchrun has started another number of processes, or none has.
+    """
+    if resources.tensor_parallel > 1:
+        raise UserError(
+            "[resources] tensor_parallel: no engine here spreads a model over devices; leave it "
+            "out, or sample elsewhere and read the table by astarpo import-values"
+        )
+    if not {"nodes", "devices"} & resources.model_fields_set:
+        return
+    wanted, found = resources.nodes * resources.devices, int(os.environ.get("WORLD_SIZE", "1"))
+    if wanted == found:
+        return
+    words = ["torchrun", "--nproc-per-node", str(resources.devices)]
+    if resources.nodes > 1:
+        words += ["--nnodes", str(resources.nodes), "--rdzv-backend", "c10d"]
+        words += ["--rdzv-endpoint", "FIRST_NODE:29500"]
+    words += ["-m", "astarpo", "run", config.recipe, "--out", str(config.out)]
+    processes = "1 process runs" if found == 1 else f"{found} processes run"
+    if wanted == 1:
+        words = ["astarpo", *words[words.index("run") :]]
+    on_each = " on each node" if resources.nodes > 1 else ""
+    raise UserError(
+        f"[resources] asks for {wanted} devices and {processes} here: start it by {shlex.join(words)}"
+        f"{on_each}, with your other flags; or give --set resources.nodes=1 "
+        f"--set resources.devices={found} for what is here"
+    )
 
 
 def run_document(document: Mapping[str, Any], out: Path, origin: str) -> dict[str, Any]:
@@ -155,11 +190,13 @@ def _require_same_recipe(document: Mapping[str, Any], out: Path) -> None:
 
 def _asked(document: Mapping[str, Any]) -> dict[str, Any]:
     """What a recipe computes, wherever it is done."""
-    return {
+    asked = {
         name: _asked(value) if isinstance(value, Mapping) else value
         for name, value in document.items()
-        if name != "device"
+        if name not in ("device", "resources")
     }
+    engine = document.get("resources", {}).get("engine")
+    return asked | ({"engine": engine} if engine else {})
 
 
 def _finished_stages(out: Path) -> dict[str, float]:
