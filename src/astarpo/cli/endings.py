@@ -10,6 +10,7 @@ from typing import Any
 from astarpo.config import Config
 from astarpo.config.documents import find_recipe, read_document
 from astarpo.config.setting import ALGORITHM_NAMES
+from astarpo.runtime.files import read_json_object
 
 
 def ending(verb: str, config: Config) -> list[str]:
@@ -44,6 +45,9 @@ def _warm_start(config: Any) -> _Ending:
 
 
 def _estimate(config: Any) -> _Ending:
+    manifest = config.out / "manifest.json"
+    if config.part and "parts" in read_json_object(manifest):  # The log says what is missing.
+        return {"value table": f"{config.out}, unfinished"}, []
     places = {"value table": config.out, "V*": config.out / "values.parquet"}
     step = ["train", "--model", config.model, "--problems", config.problems]
     step += ["--values", config.out, "--out", "runs/new", *_of_values(config)]

@@ -5,39 +5,33 @@
 Finished shards survive any kill; the same call again does what is missing. A sample depends only on
 the seed, its problem and its number, so more samples or problems can be added to a table later.
 
+Which samples stand in which shard is a plan (values/plan.py) that follows from the settings alone,
+so that processes which know nothing of each other can each do a part of it (`--part`).
+
 N is the same for each problem, or is shared out in rounds (values/rounds.py): then a round follows
 from the samples of those before it, so that a later call goes through the same ones.
 """
 
 import logging
 import math
-from collections import Counter
 from collections.abc import Iterator, Sequence
-from functools import partial
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
 
 from astarpo.config import EstimateConfig, ImportValuesConfig
-from astarpo.engines import choose_engine, load_engine
-from astarpo.engines.base import Engine, Sampling
 from astarpo.grading.grader import Grader
 from astarpo.grading.reward import reward_file
 from astarpo.grading.verdicts import warn_of_verdicts
-from astarpo.models.policy import load_policy
-from astarpo.models.vocabulary import Vocabulary
 from astarpo.reports.plots import plot_values
-from astarpo.rollout import roll_out
-from astarpo.runtime.locks import folder_lock
-from astarpo.runtime.memory import peak_memory_gib
+from astarpo.runtime.locks import brief_lock, folder_lock
 from astarpo.runtime.outputs import check_folder
-from astarpo.runtime.profiling import profile_steps
-from astarpo.runtime.progress import Progress
-from astarpo.runtime.seeding import derive_seed
-from astarpo.runtime.stopwatch import Stopwatch
 from astarpo.runtime.version import package_version
+from astarpo.stages.parts import agree_on_plan, is_whole, of_part, require_plan, start
 from astarpo.stages.prepared import Prepared, prepare_prompts, preview_prompts
+from astarpo.stages.sampling import LocalSampler, fill
 from astarpo.tasks.problem_set import read_problems, write_problems
 from astarpo.training.sharding import OneProcess
 from astarpo.types import Problem, Prompt, UserError
@@ -45,18 +39,15 @@ from astarpo.values.advice import advise
 from astarpo.values.choice import estimator_of
 from astarpo.values.estimators import problem_values
 from astarpo.values.manifest import TABLE_MARKS, require_fit, started_manifest
-from astarpo.values.plan import missing_shards, sampling_fingerprint
+from astarpo.values.plan import PLANS, Plans, sampling_fingerprint
 from astarpo.values.rejudge import rejudge
 from astarpo.values.rounds import Limit, Round, rounds
-from astarpo.values.shards import Sample, shard_name
+from astarpo.values.shards import shard_paths
 from astarpo.values.shrinkage import Shrunk
-from astarpo.values.summary import column_counts, describe, summarize_samples, summarize_values
+from astarpo.values.summary import describe, summarize_samples, summarize_values
 from astarpo.values.table import ValueTable
 
 logger = logging.getLogger("astarpo")
-
-# The share of truncated samples is judged from this many on.
-_ENOUGH_SAMPLES = 128
 
 
 def estimate(config: EstimateConfig, problems: list[Problem] | None = None) -> ValueTable:
@@ -75,34 +66,44 @@ def estimate(config: EstimateConfig, problems: list[Problem] | None = None) -> V
     """
     given = problems
     problems, prompts, _, vocabulary, device = prepare(config, given)
-    config = choose_engine(config)
     fingerprint = sampling_fingerprint(config, problems, config.seed)
     where = OneProcess(device)
-    load = partial(load_policy, config.model, where.device, vocabulary)
     context = max(len(prompt.token_ids) for prompt in prompts) + config.max_new_tokens
     with (
-        folder_lock(config.out),
-        # The engine comes first: a table is not bound to a model that cannot be loaded.
-        load_engine(config, vocabulary, load, context) as engine,
+        folder_lock(config.out) if config.part is None else nullcontext(),
+        Grader(config.grade_workers, config.grade_timeout, config.trust_reward) as grader,
+        LocalSampler(config, vocabulary, context, grader) as sampler,
     ):
-        facts = {"model": config.model, "package_version": package_version()}
-        facts |= {"engine": dict(engine.facts)}
-        table = ValueTable.start(config.out, fingerprint, facts, any_verifier=config.rejudge)
+        facts: dict[str, Any] = {"model": config.model, "package_version": package_version()}
+        if not shard_paths(config.out):
+            # The engine comes first: a table is not bound to a model that cannot be loaded.
+            facts["engine"] = sampler.open()
+        table, plans = start(config, fingerprint, facts, prompts)
         if given is not None:
             write_problems(config.problems, given)
-        with Grader(config.grade_workers, config.grade_timeout, config.trust_reward) as grader:
-            if config.rejudge:
-                rejudge(table, problems, grader)
-            done = Round(0, np.zeros(len(prompts), np.int64))
-            for done in plan_rounds(config, table, prompts):
-                shards = missing_shards(table, prompts, done.counts_P, config.shard_problems)
-                mine = [shards[i] for i in where.share([len(shard) for shard in shards])]
-                _sample_missing(config, vocabulary, engine, grader, table, mine, done)
+        if config.rejudge:
+            rejudge(table, problems, grader)
+        done = Round(0, np.zeros(len(prompts), np.int64))
+        for done in plan_rounds(config, table, prompts):
+            agree_on_plan(config, table, plans, done)
+            shards = of_part(plans.missing(table, done.counts_P), config)
+            mine = [shards[i] for i in where.share([len(shard) for shard in shards])]
+            if done.number > 1 and shards:
+                _tell_round(done, sum(map(len, shards)))
+            fill(config, table, sampler, mine)
         if where.is_first:
             kept = [prompt.problem for prompt in prompts]
             facts = {"num_set_aside": len(problems) - len(prompts), "rounds": done.number}
-            finish_table(table, kept, done.counts_P, config, **facts)
+            with brief_lock(config.out):
+                if is_whole(config, table, plans, done.counts_P):
+                    facts[PLANS] = plans.entries
+                    finish_table(table, kept, done.counts_P, config, **facts)
     return table
+
+
+def _tell_round(planned: Round, num_samples: int) -> None:
+    known = "not known" if math.isnan(planned.error) else f"{planned.error:.4f}"
+    logger.info(f"round {planned.number}: {num_samples} samples; error of V* so far {known}")
 
 
 def plan_rounds(
@@ -146,6 +147,8 @@ def prepare(config: EstimateConfig, problems: list[Problem] | None = None) -> Pr
     if held := started_manifest(config.out)["fingerprint"]:
         wanted = sampling_fingerprint(config, prepared.problems, config.seed)
         require_fit(held, wanted, config.out, any_verifier=config.rejudge)
+    if config.part is not None:
+        require_plan(config, prepared.prompts)
     return prepared
 
 
@@ -160,67 +163,6 @@ def _refuse_small_budget(config: EstimateConfig, num_problems: int) -> None:
                 f"{name} {budget} is too little for the first round, {config.samples} samples of "
                 f"each of {num_problems} problems: raise it to {needed}, or {lower}"
             )
-
-
-def _sample_missing(
-    config: EstimateConfig,
-    vocabulary: Vocabulary,
-    engine: Engine,
-    grader: Grader,
-    table: ValueTable,
-    shards: Sequence[Sequence[tuple[Prompt, int]]],
-    planned: Round,
-) -> None:
-    """Samples and judges a round, shard after shard; each is on disk before the next begins."""
-    if not shards:
-        return
-    sampling = Sampling(config.max_new_tokens, config.temperature)
-    stopwatch = Stopwatch(dict(table.manifest.get("seconds", {})))
-    reasons = column_counts(table.samples(["finish_reason"])["finish_reason"])
-    num_samples = sum(map(len, shards))
-    if planned.number > 1:
-        known = "not known" if math.isnan(planned.error) else f"{planned.error:.4f}"
-        logger.info(f"round {planned.number}: {num_samples} samples; error of V* so far {known}")
-    with (
-        Progress("stage 1: samples", num_samples) as progress,
-        profile_steps(config.out, len(shards), enabled=config.profile) as begin_step,
-    ):
-        for shard in shards:
-            prompts = [prompt for prompt, _ in shard]
-            seeds = [derive_seed(config.seed, "stage1", p.problem.id, n) for p, n in shard]
-            begin_step()
-            _record_engine(table, shard, engine)
-            answers = roll_out(
-                vocabulary, engine, grader, prompts, seeds, sampling, stopwatch, progress.advance
-            )
-            table.append([Sample.of(a, n) for a, (_, n) in zip(answers, shard, strict=True)])
-            peak = max(table.manifest.get("peak_memory_gib", 0.0), peak_memory_gib())
-            table.set_facts(seconds=stopwatch.seconds, peak_memory_gib=peak)
-            reasons.update(answer.completion.finish_reason for answer in answers)
-            _refuse_truncation(reasons, config)
-
-
-def _record_engine(table: ValueTable, shard: Sequence[tuple[Prompt, int]], engine: Engine) -> None:
-    """Writes into the manifest which engine samples a shard, before it does.
-
-    The samples of different engines follow one distribution, and so one table may hold both. Only
-    those of one engine are the same bytes when they are sampled again.
-    """
-    name = shard_name([prompt.problem.id for prompt, _ in shard], [n for _, n in shard])
-    made_by = "{name} ({version}, {dtype})".format_map(engine.facts)
-    table.set_facts(shard_engines=table.manifest.get("shard_engines", {}) | {name: made_by})
-
-
-def _refuse_truncation(reasons: Counter[str], config: EstimateConfig) -> None:
-    """Ends sampling once most samples, by their finish reasons so far, were cut."""
-    total = reasons.total()
-    share = reasons["length"] / total
-    if share > 0.5 and total >= _ENOUGH_SAMPLES and not config.allow_truncated:
-        raise UserError(
-            f"{share:.0%} of {total} samples were cut at max_new_tokens="
-            f"{config.max_new_tokens}, so their reward says little; raise it with a new --out, or "
-            "go on with --allow-truncated (what is sampled is kept)"
-        )
 
 
 def finish_table(
@@ -257,13 +199,20 @@ def finish_table(
 def preview(config: EstimateConfig) -> list[str]:
     """The lines of a dry run; raises what `prepare` raises."""
     all_problems, prompts, _, vocabulary, _ = prepare(config)
-    wanted = left = len(prompts) * config.samples
+    counts_P = np.full(len(prompts), config.samples)
+    plans = Plans(prompts, started_manifest(config.out).get(PLANS, []))
+    plans.add(counts_P, config.shard_problems)
+    shards = plans.wanted(counts_P)
+    mine = of_part(shards, config)
+    wanted = left = sum(map(len, mine))
     if (config.out / "manifest.json").exists():
-        problems = [prompt.problem for prompt in prompts]
-        missing = ValueTable(config.out).missing_samples(problems, config.samples)
-        left = sum(map(len, missing))
+        missing = plans.missing(ValueTable(config.out), counts_P)
+        left = sum(map(len, of_part(missing, config)))
     first = "first round: " if config.in_rounds else ""
+    said = f"{first}{wanted} samples ({config.samples} each)"
+    if config.part is not None:
+        said = f"part {config.part}: {wanted} of {sum(map(len, shards))} samples"
     return [
-        f"{first}{wanted} samples ({config.samples} each), {wanted - left} already there",
+        f"{said}, {wanted - left} already there",
         *preview_prompts(vocabulary, prompts, len(all_problems)),
     ]
