@@ -153,7 +153,7 @@ def test_a_part_of_another_plan_is_refused_and_what_is_said_helps(settings, capl
     for said, change in differ.items():
         with pytest.raises(UserError, match=rf"parts of another plan fill this table .*{said}"):
             part(settings, "2/2", **change)
-    with pytest.raises(UserError, match="or give another --out$"):
+    with pytest.raises(UserError, match=r"or give another --out$"):
         part(settings, "2/2", samples=4)
     part(settings, "2/2", samples=4, out=out.with_name("other"))
     part(settings, None)  # Finish that one first ...
@@ -166,14 +166,15 @@ def test_a_part_of_another_plan_is_refused_and_what_is_said_helps(settings, capl
 
 def test_a_plan_binds_before_there_is_a_sample(settings, policy_path, monkeypatch):
     """Another part may be at its first shard."""
-    with monkeypatch.context() as patch, pytest.raises(TypeError):
+    with monkeypatch.context() as patch:
         patch.setattr("astarpo.stages.sampling.roll_out", None)
-        part(settings, "1/2")
+        with pytest.raises(TypeError):
+            part(settings, "1/2")
     out = settings["out"]
     assert not shards(out)
     with pytest.raises(UserError, match=rf"or, as it has no samples yet, delete {out}$"):
         part(settings, "2/2", samples=4)
-    with pytest.raises(UserError, match="temperature is 1.0 in the table and 0.5 here"):
+    with pytest.raises(UserError, match=r"temperature is 1\.0 in the table and 0.5 here"):
         part(settings, "2/2", temperature=0.5)
     shutil.rmtree(out)
     part(settings, "2/2", samples=4)
