@@ -139,6 +139,12 @@ class EstimateConfig(ValueConfig, PromptConfig, ComputeConfig):
     part: Annotated[str | None, declare(Group.VALUES)] = None
     """Sample only this part of the table, as I/N: 3/8 is the third of eight. The parts may run at
     the same time, on any machines that see --out; the last to finish completes the table."""
+    ray: Annotated[str | None, declare(Group.BATCHES)] = None
+    """Sample on a Ray cluster: its HOST:PORT; auto for the one that RAY_ADDRESS names or that runs
+    on this machine; local to start one on this machine, for as long as the call lasts."""
+    ray_actors: Annotated[int | None, declare(Group.BATCHES, ge=1)] = None
+    """Engines on the Ray cluster, each with a GPU; else as many as there are GPUs, or CPUs where
+    there are none, also as machines come."""
     profile: Annotated[bool, declare(Group.LOGS)] = False
     """Measure where the time of two shards goes: profile/trace.json.gz and profile/table.txt in
     --out."""
@@ -176,6 +182,14 @@ class EstimateConfig(ValueConfig, PromptConfig, ComputeConfig):
                     f"--part and {_flag(name)} do not go together, since {_OF_THE_WHOLE[name]}: "
                     "leave one of them out"
                 )
+        return self
+
+    @model_validator(mode="after")
+    def _ray_can_be(self) -> Self:
+        if self.ray is None and self.ray_actors is not None:
+            raise UserError("--ray-actors is of a Ray cluster: give --ray too, such as --ray auto")
+        if self.ray is not None and self.profile:
+            raise UserError("--ray and --profile do not go together: leave one of them out")
         return self
 
     @model_validator(mode="before")

@@ -25,13 +25,15 @@ from astarpo.config import EstimateConfig, ImportValuesConfig
 from astarpo.grading.grader import Grader
 from astarpo.grading.reward import reward_file
 from astarpo.grading.verdicts import warn_of_verdicts
+from astarpo.models.vocabulary import Vocabulary
 from astarpo.reports.plots import plot_values
 from astarpo.runtime.locks import brief_lock, folder_lock
 from astarpo.runtime.outputs import check_folder
 from astarpo.runtime.version import package_version
+from astarpo.stages.on_ray import RaySampler, require_ray
 from astarpo.stages.parts import agree_on_plan, is_whole, of_part, require_plan, start
 from astarpo.stages.prepared import Prepared, prepare_prompts, preview_prompts
-from astarpo.stages.sampling import LocalSampler, fill
+from astarpo.stages.sampling import LocalSampler, Sampler, fill
 from astarpo.tasks.problem_set import read_problems, write_problems
 from astarpo.training.sharding import OneProcess
 from astarpo.types import Problem, Prompt, UserError
@@ -72,7 +74,7 @@ def estimate(config: EstimateConfig, problems: list[Problem] | None = None) -> V
     with (
         folder_lock(config.out) if config.part is None else nullcontext(),
         Grader(config.grade_workers, config.grade_timeout, config.trust_reward) as grader,
-        LocalSampler(config, vocabulary, context, grader) as sampler,
+        _sampler(config, vocabulary, context, grader) as sampler,
     ):
         facts: dict[str, Any] = {"model": config.model, "package_version": package_version()}
         if not shard_paths(config.out):
@@ -99,6 +101,14 @@ def estimate(config: EstimateConfig, problems: list[Problem] | None = None) -> V
                     facts[PLANS] = plans.entries
                     finish_table(table, kept, done.counts_P, config, **facts)
     return table
+
+
+def _sampler(
+    config: EstimateConfig, vocabulary: Vocabulary, context: int, grader: Grader
+) -> Sampler:
+    if config.ray is not None:
+        return RaySampler(config, context)
+    return LocalSampler(config, vocabulary, context, grader)
 
 
 def _tell_round(planned: Round, num_samples: int) -> None:
@@ -142,7 +152,12 @@ def prepare(config: EstimateConfig, problems: list[Problem] | None = None) -> Pr
     check_folder(config.out, inputs, kind="a value table", marks=TABLE_MARKS)
     if problems is None:
         problems = read_problems(config.problems, limit=config.limit)
-    prepared = prepare_prompts(config, problems)
+    here = config
+    if config.ray is not None:
+        require_ray()
+        # Which engine and device there are is known only where they will be.
+        here = config.model_copy(update={"device": "cpu", "engine": "auto"})
+    prepared = prepare_prompts(here, problems)
     _refuse_small_budget(config, len(prepared.prompts))
     if held := started_manifest(config.out)["fingerprint"]:
         wanted = sampling_fingerprint(config, prepared.problems, config.seed)
