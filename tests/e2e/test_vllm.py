@@ -15,6 +15,7 @@ from astarpo.models.policy import save_model
 from astarpo.stages.warm_start import build_policy
 from astarpo.tasks.problem_set import write_problems
 from astarpo.types import EngineStopped
+from astarpo.values.manifest import shard_engines
 from tests.conftest import command
 from tests.e2e.test_resume import held_out_problems
 from tests.e2e.test_stages import contents, kill_when, weights, without_costs
@@ -103,8 +104,8 @@ def test_stage_1_says_which_engine_sampled_each_shard(table, table_words, tmp_pa
     manifest = json.loads((table / "manifest.json").read_text())
     assert manifest["engine"]["name"] == "vllm"
     shards = {path.name for path in table.glob("samples-*.parquet")}
-    assert manifest["shard_engines"].keys() == shards
-    assert set(manifest["shard_engines"].values()) == {"vllm (vllm 0.32.0, float32)"}
+    assert shard_engines(table).keys() == shards
+    assert set(shard_engines(table).values()) == {"vllm (vllm 0.32.0, float32)"}
 
     # Another engine draws from the same distribution: it may add to the table.
     both = tmp_path / "both"
@@ -112,7 +113,7 @@ def test_stage_1_says_which_engine_sampled_each_shard(table, table_words, tmp_pa
     words = [*map(str, table_words), "--out", str(both), "--samples", "4", "--engine", "hf"]
     assert main(words) == 0
     manifest = json.loads((both / "manifest.json").read_text())
-    made_by = [text.split()[0] for text in manifest["shard_engines"].values()]
+    made_by = [text.split()[0] for text in shard_engines(both).values()]
     assert sorted(made_by) == ["hf"] * 6 + ["vllm"] * 6
     assert manifest["samples"] == 4
 

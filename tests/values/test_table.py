@@ -21,6 +21,7 @@ from astarpo.values.estimators import (
     problem_values,
     value_estimates,
 )
+from astarpo.values.manifest import shard_engines
 from astarpo.values.rejudge import rejudge
 from astarpo.values.shards import Sample, read_shard
 from tests.conftest import digit_problems, flipped
@@ -388,6 +389,26 @@ def test_stored_samples_are_judged_anew(tmp_path, caplog):
     assert "4 stored samples anew: 4 rewards" in caplog.text or "2 rewards" in caplog.text
     assert set(shards(table)) == names
     assert (ValueTable.start(table.path, second, {}).rewards(problems, 2) == 0.25).all()
+
+
+def test_what_sampled_a_shard_stays_known(tmp_path):
+    """In the shard itself, also when it is judged anew; version 0.2.0 kept it in the manifest."""
+    problems = digit_problems(2)
+    table = ValueTable.start(tmp_path / "t", FINGERPRINT, {})
+    table.append([sample(problems[0], 0, 1.0)], "hf (0.3.0, float32)")
+    (first,) = shards(table)
+    table.append([sample(problems[1], 0, 1.0)])
+    (second,) = shards(table).keys() - {first}
+    assert shard_engines(table.path) == {first: "hf (0.3.0, float32)"}
+    table.set_facts(shard_engines={second: "vllm (vllm 0.32.0, float32)"})
+    table = ValueTable.start(
+        table.path, FINGERPRINT | {"verifier of gsm8k": "2"}, {}, any_verifier=True
+    )
+    with Grader(1, 5.0) as grader:
+        rejudge(table, problems, grader)
+    assert shard_engines(table.path) == {
+        first: "hf (0.3.0, float32)", second: "vllm (vllm 0.32.0, float32)",
+    }  # fmt: skip
 
 
 def test_judging_anew_seals_what_version_0_1_0_wrote(old_table):

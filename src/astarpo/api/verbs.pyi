@@ -205,6 +205,7 @@ def estimate(
     shard_problems: int = 256,
     allow_truncated: bool = False,
     rejudge: bool = False,
+    part: str | None = None,
     profile: bool = False,
     seed: int = 0,
     device: Literal["auto", "cpu", "cuda"] = "auto",
@@ -247,6 +248,9 @@ def estimate(
         shard_problems: Problems whose samples are written at a time, so that a kill loses no more.
         allow_truncated: Go on though over half of the responses are cut at max_new_tokens.
         rejudge: Judge the responses in the table again, as after a change of the reward function.
+        part: Sample only this part of the table, as I/N: 3/8 is the third of eight. The parts may
+            run at the same time, on any machines that see out; the last to finish completes the
+            table.
         profile: Measure where the time of two shards goes: profile/trace.json.gz and
             profile/table.txt in out.
         seed: Seed of the sampled responses.

@@ -11,6 +11,7 @@ from astarpo.config import Config
 from astarpo.config.base import typed_model
 from astarpo.config.documents import find_recipe, read_document
 from astarpo.config.train import known_algorithms
+from astarpo.runtime.files import read_json_object
 
 
 def ending(verb: str, config: Config) -> list[str]:
@@ -45,6 +46,9 @@ def _warm_start(config: Any) -> _Ending:
 
 
 def _estimate(config: Any) -> _Ending:
+    manifest = config.out / "manifest.json"
+    if config.part and "parts" in read_json_object(manifest):  # The log says what is missing.
+        return {"value table": f"{config.out}, unfinished"}, []
     places = {"value table": config.out, "V*": config.out / "values.parquet"}
     step = ["train", "--model", config.model, "--problems", config.problems]
     step += ["--values", config.out, "--out", "runs/new", *_of_values(config)]

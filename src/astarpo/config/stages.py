@@ -1,5 +1,6 @@
 """Settings of the stages around training: problems, a first policy, the value table, scores."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
@@ -26,6 +27,17 @@ from astarpo.types import UserError
 
 _LIMITS = ("budget_samples", "budget_tokens", "target_error")
 _FIRST_SAMPLES = 2  # The fewest that show how problems differ.
+_PART = re.compile(r"[0-9]{1,6}/[1-9][0-9]{0,5}")
+_OF_THE_WHOLE = {
+    **dict.fromkeys(_LIMITS, "a round needs all samples of the rounds before it"),
+    "rejudge": "samples are judged anew by one process",
+    "profile": "profile/ in --out is of one process",
+}
+"""Settings that a part of a table cannot have, and why."""
+
+
+def _flag(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
 
 
 class DataConfig(Config):
@@ -124,6 +136,15 @@ class EstimateConfig(ValueConfig, PromptConfig, ComputeConfig):
     """Go on though over half of the responses are cut at --max-new-tokens."""
     rejudge: Annotated[bool, declare(Group.VALUES)] = False
     """Judge the responses in the table again, as after a change of the reward function."""
+    part: Annotated[str | None, declare(Group.VALUES)] = None
+    """Sample only this part of the table, as I/N: 3/8 is the third of eight. The parts may run at
+    the same time, on any machines that see --out; the last to finish completes the table."""
+    ray: Annotated[str | None, declare(Group.BATCHES)] = None
+    """Sample on a Ray cluster: its HOST:PORT; auto for the one that RAY_ADDRESS names or that runs
+    on this machine; local to start one on this machine, for as long as the call lasts."""
+    ray_actors: Annotated[int | None, declare(Group.BATCHES, ge=1)] = None
+    """Engines on the Ray cluster, each with a GPU; else as many as there are GPUs, or CPUs where
+    there are none, also as machines come."""
     profile: Annotated[bool, declare(Group.LOGS)] = False
     """Measure where the time of two shards goes: profile/trace.json.gz and profile/table.txt in
     --out."""
@@ -135,6 +156,42 @@ class EstimateConfig(ValueConfig, PromptConfig, ComputeConfig):
         """Whether samples are shared out in rounds, each by what those before it tell."""
         return any(getattr(self, name) is not None for name in _LIMITS)
 
+    @property
+    def share(self) -> tuple[int, int]:
+        """Which part of the shards is to be sampled, from 0, and of how many parts."""
+        number, _, parts = (self.part or "1/1").partition("/")
+        return int(number) - 1, int(parts)
+
+    @model_validator(mode="after")
+    def _part_can_be(self) -> Self:
+        if self.part is None:
+            return self
+        if not _PART.fullmatch(self.part):
+            raise UserError(
+                f"--part {self.part}: give it as I/N, such as 1/8 for the first of eight parts"
+            )
+        number, parts = self.share
+        if not 0 <= number < parts:
+            raise UserError(
+                f"--part {self.part}: there is no such part; of {parts} give 1/{parts} to "
+                f"{parts}/{parts}"
+            )
+        for name in _OF_THE_WHOLE:
+            if getattr(self, name):
+                raise UserError(
+                    f"--part and {_flag(name)} do not go together, since {_OF_THE_WHOLE[name]}: "
+                    "leave one of them out"
+                )
+        return self
+
+    @model_validator(mode="after")
+    def _ray_can_be(self) -> Self:
+        if self.ray is None and self.ray_actors is not None:
+            raise UserError("--ray-actors is of a Ray cluster: give --ray too, such as --ray auto")
+        if self.ray is not None and self.profile:
+            raise UserError("--ray and --profile do not go together: leave one of them out")
+        return self
+
     @model_validator(mode="before")
     @classmethod
     def _few_samples_first(cls, settings: Any) -> Any:
@@ -144,7 +201,7 @@ class EstimateConfig(ValueConfig, PromptConfig, ComputeConfig):
 
     @model_validator(mode="after")
     def _rounds_can_be(self) -> Self:
-        given = [f"--{n.replace('_', '-')}" for n in _LIMITS if getattr(self, n) is not None]
+        given = [_flag(name) for name in _LIMITS if getattr(self, name) is not None]
         if len(given) > 1:
             raise UserError(f"{' and '.join(given)}: give one of them, which says where to end")
         if given and self.estimator != "shrunk":

@@ -138,7 +138,8 @@ def _settings(
     data = {k: tables[k] for k in ("data", "test", "warm-data", "warm-start") if k in tables}
     evaluated = next((found for found in scores.values() if found), {})
     results = ("scores", "statuses", "seconds", "truncated_share", "mean_tokens", "model")
-    stage1 = {k: v for k, v in manifest.items() if k not in ("fingerprint", "seconds", "format")}
+    beside = ("fingerprint", "seconds", "format", "plans", "shard_engines")
+    stage1 = {k: v for k, v in manifest.items() if k not in beside}
     config = run.config
     environment = environment_of(run)
     parts = {

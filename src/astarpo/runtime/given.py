@@ -63,6 +63,12 @@ def given(name: str) -> Given | None:
     return _given[name][0] if name in _given else None
 
 
+def given_now() -> list[Given]:
+    """Everything that the calls that are going on have handed over, for a process elsewhere."""
+    with _lock:
+        return [objects[0] for objects in _given.values()]
+
+
 @contextmanager
 def hand_over(objects: Mapping[str, Any]) -> Iterator[None]:
     """Lets objects be found by their names while the block lasts, and no longer.

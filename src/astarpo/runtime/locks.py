@@ -23,6 +23,7 @@ from astarpo.runtime.files import disk_errors
 from astarpo.types import UserError
 
 LOCK_NAME = ".lock"
+_BRIEF_LOCK_NAME = ".lock-brief"
 
 _SECONDS_BETWEEN_BEATS = 10.0
 _SECONDS_BETWEEN_TRIES = 0.005
@@ -86,6 +87,31 @@ def folder_lock(path: Path, *, wait: bool = False) -> Iterator[int]:
                 path.rmdir()
 
 
+@contextmanager
+def brief_lock(path: Path) -> Iterator[None]:
+    """Lets one process at a time into a block that takes moments; the others wait, unannounced.
+
+    It is not the lock of `folder_lock`: whoever holds that one may take this one too. On a file
+    system whose locks other machines do not see, it excludes the processes of this machine alone.
+
+    Args:
+        path: A folder that is there.
+
+    Raises:
+        UserError: The disk refuses.
+    """
+    file = path / _BRIEF_LOCK_NAME
+    with disk_errors(path):
+        descriptor = _acquire(file, wait=True, is_told=False)
+    try:
+        yield
+    finally:
+        with suppress(OSError):
+            if _is_at(descriptor, file):
+                file.unlink()
+        os.close(descriptor)
+
+
 def beat() -> None:
     """Renews the time of every lock file that this process holds, now and then."""
     global _last_beat_s
@@ -118,7 +144,7 @@ def read_holder(path: Path) -> Holder | None:
         os.close(descriptor)
 
 
-def _acquire(file: Path, *, wait: bool) -> int:
+def _acquire(file: Path, *, wait: bool, is_told: bool = True) -> int:
     while True:
         descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW, 0o666)
         try:
@@ -131,10 +157,12 @@ def _acquire(file: Path, *, wait: bool) -> int:
                     f"{file.parent}: {name} is writing here; wait for it or end it (if that "
                     f"machine is gone, delete {file})"
                 ) from error
-            logger.warning(f"{file.parent}: {name} works here; waiting for it to end")
+            if is_told:
+                logger.warning(f"{file.parent}: {name} works here; waiting for it to end")
             fcntl.flock(descriptor, fcntl.LOCK_EX)
         except OSError as error:
-            logger.warning(
+            tell = logger.warning if is_told else logger.debug
+            tell(
                 f"{file.parent}: this file system has no locks ({error.strerror}): see to it that "
                 "no other process writes here"
             )

@@ -5,41 +5,50 @@
 Finished shards survive any kill; the same call again does what is missing. A sample depends only on
 the seed, its problem and its number, so more samples or problems can be added to a table later.
 
+Which samples stand in which shard is a plan (values/plan.py) that follows from the settings alone,
+so that processes which know nothing of each other can each do a part of it (`--part`).
+
 N is the same for each problem, or is shared out in rounds (values/rounds.py): then a round follows
 from the samples of those before it, so that a later call goes through the same ones.
 """
 
 import logging
-from collections.abc import Sequence
+import math
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from functools import partial
 from typing import Any
 
+import numpy as np
 from numpy.typing import ArrayLike
 
 from astarpo.config import EstimateConfig, ImportValuesConfig
-from astarpo.engines import choose_engine, load_engine
-from astarpo.engines.base import Engine
 from astarpo.grading.grader import Grader
 from astarpo.grading.reward import reward_file
 from astarpo.grading.verdicts import warn_of_verdicts
-from astarpo.models.policy import load_policy
 from astarpo.reports.plots import plot_values
 from astarpo.runtime.distributed import open_ranks
+from astarpo.runtime.launch import read_launch
+from astarpo.runtime.locks import brief_lock
+from astarpo.runtime.one_process import OneProcess
 from astarpo.runtime.outputs import check_folder
 from astarpo.runtime.version import package_version
 from astarpo.stages.foresight import plan_stage
+from astarpo.stages.on_ray import RaySampler, require_ray
+from astarpo.stages.parts import is_whole, of_part, require_plan, start, write_plans
 from astarpo.stages.prepared import Prepared, prepare_prompts, preview_prompts
-from astarpo.stages.ranks import call_facts
-from astarpo.stages.sampling import sample
+from astarpo.stages.ranks import call_facts, problem_facts
+from astarpo.stages.sampling import LocalSampler, Sampler, fill
 from astarpo.tasks.problem_set import read_problems, write_problems
-from astarpo.types import Problem, UserError
+from astarpo.types import Problem, Prompt, UserError
 from astarpo.values.advice import advise
 from astarpo.values.choice import estimator_of
 from astarpo.values.estimators import problem_values
 from astarpo.values.manifest import TABLE_MARKS, require_fit, started_manifest
-from astarpo.values.plan import sampling_fingerprint
+from astarpo.values.plan import PLANS, Plans, sampling_fingerprint
 from astarpo.values.rejudge import rejudge
+from astarpo.values.rounds import Limit, Round, rounds
+from astarpo.values.shards import shard_paths
+from astarpo.values.shrinkage import Shrunk
 from astarpo.values.summary import describe, summarize_samples, summarize_values
 from astarpo.values.table import ValueTable
 
@@ -65,47 +74,132 @@ def estimate(config: EstimateConfig, problems: list[Problem] | None = None) -> V
             prepared = prepare(config, problems)
             where.require_work(len(prepared.prompts), "prompts")
             fingerprint = sampling_fingerprint(config, prepared.problems, config.seed)
-            digests = {
-                f"problem {prompt.problem.id}": prompt.problem.digest for prompt in prepared.prompts
-            }
-        where.require_alike(call_facts(config) | fingerprint | digests)
-        config = choose_engine(config)
-        load = partial(load_policy, config.model, where.device, prepared.vocabulary)
-        longest = max(len(prompt.token_ids) for prompt in prepared.prompts)
-        held.enter_context(where.locked(config.out))
-        with where.together():
-            # It comes first: a table is not bound to a model that cannot be loaded.
-            context = longest + config.max_new_tokens
-            engine = load_engine(config, prepared.vocabulary, load, context)
-        held.enter_context(engine)
+            facts = call_facts(config) | fingerprint | problem_facts(prepared.problems)
+        where.require_alike(facts)
+        if config.part is None:
+            held.enter_context(where.locked(config.out))
+        sampler = held.enter_context(_sampler(config, prepared, where, held))
+        table, plans = _open_table(config, where, prepared, fingerprint, sampler)
         if problems is not None:
             where.first(lambda: write_problems(config.problems, problems))
-        grader = held.enter_context(
-            Grader(config.grade_workers, config.grade_timeout, config.trust_reward)
-        )
-        where.first(lambda: _start(config, fingerprint, engine, grader, prepared.problems))
-        with where.together():
-            table = ValueTable(config.out, fingerprint)
-        done = sample(config, where, prepared, engine, grader, table)
-        kept = [prompt.problem for prompt in prepared.prompts]
-        facts = {"num_set_aside": len(prepared.problems) - len(kept), "rounds": done.number}
-        where.first(lambda: finish_table(table, kept, done.counts_P, config, **facts))
+        done = _sample(config, where, prepared, sampler, table, plans)
+        where.first(lambda: _complete(config, prepared, table, plans, done))
         return ValueTable(config.out)
 
 
-def _start(
+def _sampler(
+    config: EstimateConfig, prepared: Prepared, where: OneProcess, held: ExitStack
+) -> Sampler:
+    context = max(len(prompt.token_ids) for prompt in prepared.prompts) + config.max_new_tokens
+    if config.ray is not None:
+        return RaySampler(config, context)
+    grader = Grader(config.grade_workers, config.grade_timeout, config.trust_reward)
+    config = config.model_copy(update={"profile": config.profile and where.is_first})
+    held.enter_context(grader)
+    return LocalSampler(config, prepared.vocabulary, context, grader, where.device)
+
+
+def _open_table(
     config: EstimateConfig,
+    where: OneProcess,
+    prepared: Prepared,
     fingerprint: dict[str, Any],
-    engine: Engine,
-    grader: Grader,
-    problems: Sequence[Problem],
+    sampler: Sampler,
+) -> tuple[ValueTable, Plans]:
+    """Makes the table, or opens it to go on; judges its samples anew where that is asked for."""
+    facts: dict[str, Any] = {"model": config.model, "package_version": package_version()}
+    if where.agree(not shard_paths(config.out)):
+        with where.together():
+            # The engine comes first: a table is not bound to a model that cannot be loaded.
+            facts["engine"] = sampler.open()
+
+    def begin() -> None:
+        table, _ = start(config, fingerprint, facts, prepared.prompts)
+        if config.rejudge:
+            with Grader(config.grade_workers, config.grade_timeout, config.trust_reward) as grader:
+                rejudge(table, prepared.problems, grader)
+
+    where.first(begin)
+    with where.together():
+        table = ValueTable(config.out, fingerprint)
+        return table, Plans(prepared.prompts, table.manifest.get(PLANS, []))
+
+
+def _sample(
+    config: EstimateConfig,
+    where: OneProcess,
+    prepared: Prepared,
+    sampler: Sampler,
+    table: ValueTable,
+    plans: Plans,
+) -> Round:
+    """Samples what is missing, round after round; returns the last round.
+
+    Each process samples shards of its own. It plans from what all had finished when the round
+    began, before any of them goes on.
+    """
+    done = Round(0, np.zeros(len(prepared.prompts), np.int64))
+    planned = plan_rounds(config, table, prepared.prompts)
+    while True:
+        shards = []
+        with where.together():
+            if (following := next(planned, None)) is not None:
+                is_new = plans.add(following.counts_P, config.shard_problems)
+                shards = of_part(plans.missing(table, following.counts_P), config)
+        if following is None:
+            return done
+        done = following
+        if is_new:
+            where.first(lambda: write_plans(table, plans))
+        if 0 < len(shards) < where.size:
+            logger.warning(
+                f"{len(shards)} shards are left for {where.size} ranks, of which some have nothing "
+                f"to do: give a lower --shard-problems than {config.shard_problems}"
+            )
+        if done.number > 1 and shards:
+            _tell_round(done, sum(map(len, shards)))
+        mine = [shards[i] for i in where.share([len(shard) for shard in shards])]
+        with where.together():
+            fill(config, table, sampler, mine)
+
+
+def _complete(
+    config: EstimateConfig, prepared: Prepared, table: ValueTable, plans: Plans, done: Round
 ) -> None:
-    """Makes the table, or opens it to go on with it and judges its samples anew where asked to."""
-    facts = {"model": config.model, "package_version": package_version()}
-    facts |= {"engine": dict(engine.facts)}
-    table = ValueTable.start(config.out, fingerprint, facts, any_verifier=config.rejudge)
-    if config.rejudge:
-        rejudge(table, problems, grader)
+    """Writes V*, if nothing is missing."""
+    kept = [prompt.problem for prompt in prepared.prompts]
+    facts: dict[str, Any] = {"num_set_aside": len(prepared.problems) - len(kept)}
+    with brief_lock(config.out):
+        if is_whole(config, table, plans, done.counts_P):
+            facts |= {"rounds": done.number, PLANS: plans.entries}
+            finish_table(table, kept, done.counts_P, config, **facts)
+
+
+def _tell_round(planned: Round, num_samples: int) -> None:
+    known = "not known" if math.isnan(planned.error) else f"{planned.error:.4f}"
+    logger.info(f"round {planned.number}: {num_samples} samples; error of V* so far {known}")
+
+
+def plan_rounds(
+    config: EstimateConfig, table: ValueTable, prompts: Sequence[Prompt]
+) -> Iterator[Round]:
+    """The rounds in which prompts are sampled, each planned once the one before it is there.
+
+    Raises:
+        UserError: Their rewards have more than two values, by which rounds cannot go.
+    """
+    problems = [prompt.problem for prompt in prompts]
+    first_P = np.full(len(prompts), config.samples)
+    if not config.in_rounds:
+        return iter([Round(1, first_P)])
+    estimator = Shrunk(config.beta1)
+    limit = Limit(
+        samples=config.budget_samples or math.inf,
+        tokens=config.budget_tokens or math.inf,
+        error=config.target_error or 0.0,
+    )
+    columns = ["reward", "num_tokens"]
+    return rounds(first_P, lambda n_P: table.matrices(problems, n_P, columns), estimator, limit)
 
 
 def prepare(config: EstimateConfig, problems: list[Problem] | None = None) -> Prepared:
@@ -122,11 +216,20 @@ def prepare(config: EstimateConfig, problems: list[Problem] | None = None) -> Pr
     check_folder(config.out, inputs, kind="a value table", marks=TABLE_MARKS)
     if problems is None:
         problems = read_problems(config.problems, limit=config.limit)
-    prepared = prepare_prompts(config, problems)
+    here = config
+    if config.ray is not None:
+        require_ray()
+        if read_launch().size > 1:
+            raise UserError("--ray starts its engines itself: leave torchrun out")
+        # Which engine and device there are is known only where they will be.
+        here = config.model_copy(update={"device": "cpu", "engine": "auto"})
+    prepared = prepare_prompts(here, problems)
     _refuse_small_budget(config, len(prepared.prompts))
     if held := started_manifest(config.out)["fingerprint"]:
         wanted = sampling_fingerprint(config, prepared.problems, config.seed)
         require_fit(held, wanted, config.out, any_verifier=config.rejudge)
+    if config.part is not None:
+        require_plan(config, prepared.prompts)
     return prepared
 
 
@@ -177,14 +280,21 @@ def finish_table(
 def preview(config: EstimateConfig) -> list[str]:
     """The lines of a dry run; raises what `prepare` raises."""
     all_problems, prompts, _, vocabulary, _ = prepare(config)
-    wanted = left = len(prompts) * config.samples
+    counts_P = np.full(len(prompts), config.samples)
+    plans = Plans(prompts, started_manifest(config.out).get(PLANS, []))
+    plans.add(counts_P, config.shard_problems)
+    shards = plans.wanted(counts_P)
+    mine = of_part(shards, config)
+    wanted = left = sum(map(len, mine))
     if (config.out / "manifest.json").exists():
-        problems = [prompt.problem for prompt in prompts]
-        missing = ValueTable(config.out).missing_samples(problems, config.samples)
-        left = sum(map(len, missing))
+        missing = plans.missing(ValueTable(config.out), counts_P)
+        left = sum(map(len, of_part(missing, config)))
     first = "first round: " if config.in_rounds else ""
+    said = f"{first}{wanted} samples ({config.samples} each)"
+    if config.part is not None:
+        said = f"part {config.part}: {wanted} of {sum(map(len, shards))} samples"
     return [
-        f"{first}{wanted} samples ({config.samples} each), {wanted - left} already there",
+        f"{said}, {wanted - left} already there",
         *preview_prompts(vocabulary, prompts, len(all_problems)),
         *plan_stage("estimate", config, prompts),
     ]

@@ -7,7 +7,7 @@ from typing import Any
 
 from astarpo.runtime.files import DamagedFileError, read_json_object, unseal
 from astarpo.types import UserError
-from astarpo.values.shards import check_shard, shard_paths
+from astarpo.values.shards import check_shard, engine_of, shard_paths
 
 MANIFEST = "manifest.json"
 
@@ -16,6 +16,9 @@ TABLE_MARKS = (MANIFEST, "samples-*.parquet")
 FORMAT = 2
 VERIFIER = "verifier of "
 """How the names of those fingerprint entries begin that say what judged the samples."""
+
+PARTS = "parts"
+"""Entry of the manifest while parts fill the table: how many there are."""
 
 _UNSEALED_FORMAT = 1  # of version 0.1.0, without any digest
 
@@ -42,6 +45,17 @@ def description(manifest: Mapping[str, Any]) -> str:
     return f"{count} problems, {each} samples of each by {model}"
 
 
+def shard_engines(path: Path) -> dict[str, str]:
+    """What sampled each shard of a table that says so, by the shard's name.
+
+    Shards say it themselves; version 0.2.0 wrote it into the manifest, and no version before it
+    anywhere.
+    """
+    named = read_manifest(path).get("shard_engines", {})
+    engines = {shard.name: engine_of(shard) or named.get(shard.name) for shard in shard_paths(path)}
+    return {name: engine for name, engine in engines.items() if engine is not None}
+
+
 def differ_in_verifiers(held: Mapping[str, Any] | None, wanted: Mapping[str, Any]) -> bool:
     """Whether samples were judged by other verifiers than wanted, or, with None, by unknown ones.
 
@@ -57,7 +71,8 @@ def differ_in_verifiers(held: Mapping[str, Any] | None, wanted: Mapping[str, Any
 def started_manifest(path: Path) -> dict[str, Any]:
     """The manifest to go on with; one that is damaged or lost is made again from the shards.
 
-    A table without samples starts afresh, so that an attempt that failed does not bind the next.
+    A table without samples starts afresh, so that an attempt that failed does not bind the next;
+    unless parts have begun it, whose samples may come at any moment.
     """
     new = {"fingerprint": {}}
     shards = shard_paths(path)
@@ -69,7 +84,7 @@ def started_manifest(path: Path) -> dict[str, Any]:
     try:
         if has_manifest:
             manifest = read_manifest(path)
-            return manifest if shards else new
+            return manifest if shards or PARTS in manifest else new
         problem = f"{path / MANIFEST}: lost"
     except DamagedFileError as error:
         problem = str(error)

@@ -1,19 +1,46 @@
-"""What stage 1 has to sample: what its samples depend on, and the shards that are missing.
+"""What stage 1 has to sample: what its samples depend on, and the shards that they are cut into.
 
-Shards are cut from one fixed order, so those that an interrupted run left undone are the very ones
-that an uninterrupted run would have made, to the byte on CPU.
+Shards belong to a plan, which stands in the table's manifest and follows from what was asked for
+alone, not from what is there: prompts of similar length go together, and each shard has a name and
+a number of its own. So several processes on several machines can each do a part of one plan without
+a word between them, and a shard that is lost comes back under its own name. On CPU the bytes are
+those of a single process that was never interrupted.
+
+More samples, more problems or a further round add a plan: the samples beyond those of the plans
+before it.
+
+    "plans": [{"problems": 24, "of": "9b1c...", "samples": 8, "shard_problems": 4, "digest": ...}]
 """
 
-from collections.abc import Sequence
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import Any
 
-from numpy.typing import ArrayLike
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
 
 from astarpo.config import EstimateConfig, ImportValuesConfig
 from astarpo.grading.fingerprint import verifier_fingerprint
 from astarpo.models.folder import fingerprint
-from astarpo.types import Problem, Prompt
+from astarpo.types import Problem, Prompt, UserError
+from astarpo.values.shards import shard_name, shard_paths
 from astarpo.values.table import ValueTable
+
+PLANS = "plans"
+"""Entry of the manifest that holds a table's plans."""
+
+_TOLD = {
+    "problems": "number of problems",
+    "samples": "samples",
+    "max_samples": "samples of some problems",
+    "shard_problems": "shard_problems",
+    "of": "problems or their prompts",
+}
+"""What plans can differ in, as messages call it."""
 
 
 def sampling_fingerprint(
@@ -36,26 +63,212 @@ def sampling_fingerprint(
     )
 
 
-def missing_shards(
-    table: ValueTable, prompts: Sequence[Prompt], num_samples: ArrayLike, shard_problems: int
-) -> list[list[tuple[Prompt, int]]]:
-    """Groups the samples that are still missing into shards; prompts of similar length go together.
+@dataclass(frozen=True, slots=True)
+class Shard:
+    """Samples that are taken and written together.
 
-    Args:
-        table: What there is.
-        prompts: Of the problems.
-        num_samples: [P] or one number: samples that each is to have.
-        shard_problems: Problems in a shard.
-
-    Returns:
-        Of each shard, prompts with the number of the sample.
+    Attributes:
+        number: Its place among the shards of all plans, from 0; a part takes every so manyth.
+        name: Of its file, as long as all of its samples are in it.
+        runs: Its prompts, each with the numbers of its samples.
     """
-    missing = table.missing_samples([p.problem for p in prompts], num_samples)
-    pending = sorted(
-        ((p, numbers) for p, numbers in zip(prompts, missing, strict=True) if numbers),
-        key=lambda item: len(item[0].token_ids),
-    )
-    return [
-        [(prompt, n) for prompt, numbers in pending[i : i + shard_problems] for n in numbers]
-        for i in range(0, len(pending), shard_problems)
-    ]
+
+    number: int
+    name: str
+    runs: Sequence[tuple[Prompt, Sequence[int]]]
+
+    def __len__(self) -> int:
+        return sum(len(numbers) for _, numbers in self.runs)
+
+    def samples(self) -> list[tuple[Prompt, int]]:
+        """Each sample: its prompt, and its number among those of the prompt."""
+        return [(prompt, number) for prompt, numbers in self.runs for number in numbers]
+
+    @property
+    def problem_ids(self) -> list[str]:
+        """Of its problems, in order."""
+        return [prompt.problem.id for prompt, _ in self.runs]
+
+
+class Plans:
+    """The plans of a table, as far as they are of the prompts at hand.
+
+    Attributes:
+        entries: What the manifest has of each, in the order in which they were made.
+    """
+
+    def __init__(self, prompts: Sequence[Prompt], entries: Sequence[Mapping[str, Any]]) -> None:
+        """Recalls the shards of each plan that gave as many samples to each of the first prompts.
+
+        Args:
+            prompts: Those that samples are wanted of, in the order of the problem file.
+            entries: Of the manifest.
+        """
+        self.prompts = prompts
+        self.entries: list[dict[str, Any]] = [dict(entry) for entry in entries]
+        self._counts: dict[str, NDArray[np.int64]] = {}
+        self._shards: dict[str, list[Shard]] = {}
+        self._place = {prompt.problem.id: i for i, prompt in enumerate(prompts)}
+        lengths_P = np.array([len(prompt.token_ids) for prompt in prompts])
+        self._order_P = np.argsort(lengths_P, kind="stable")
+        self._digest_of = cache(self._digest_of_first)
+        for entry in entries:
+            each_P = np.arange(len(prompts)) < entry["problems"]
+            counts_P = np.where(each_P, entry["samples"], 0)
+            if entry["digest"] == self.entry(counts_P, entry["shard_problems"])["digest"]:
+                self._recall(entry, counts_P)
+
+    def entry(self, counts_P: NDArray[np.int64], shard_problems: int) -> dict[str, Any]:
+        """What the manifest says of a plan.
+
+        Args:
+            counts_P: [P] samples that each prompt is to have, those of earlier plans included.
+            shard_problems: Problems in a shard.
+        """
+        num_problems = int(np.flatnonzero(counts_P)[-1]) + 1
+        wanted_P = counts_P[:num_problems]
+        fewest, most = int(wanted_P.min()), int(wanted_P.max())
+        entry = {"problems": num_problems, "of": self._digest_of(num_problems), "samples": fewest}
+        if most > fewest:
+            entry["max_samples"] = most
+        entry["shard_problems"] = shard_problems
+        content = json.dumps([entry, wanted_P.tolist() if most > fewest else []])
+        return entry | {"digest": _digest(content)}
+
+    @property
+    def shards(self) -> list[Shard]:
+        """Those of all plans that are known here, in the order of their numbers."""
+        return [shard for shards in self._shards.values() for shard in shards]
+
+    def add(self, counts_P: NDArray[np.int64], shard_problems: int) -> bool:
+        """Adds a plan, arguments as in `entry`; False if the manifest has it already."""
+        wanted = self.entry(counts_P, shard_problems)
+        found = self._find(wanted)
+        if found is None:
+            self.entries.append(wanted)
+        self._recall(wanted, counts_P)
+        return found is None
+
+    def require_fit(self, counts_P: NDArray[np.int64], shard_problems: int, path: Path) -> None:
+        """Checks that a plan, arguments as in `entry`, may be done in parts.
+
+        Raises:
+            UserError: The table has another one that is not done; each difference is named.
+        """
+        wanted = self.entry(counts_P, shard_problems)
+        under_way = [entry for entry in self.entries if not entry.get("complete")]
+        if self._find(wanted) is not None or not under_way:
+            return
+        held = under_way[-1]
+        differences = [
+            f"{told}: {held.get(name)} in the table and {wanted.get(name)} here"
+            for name, told in _TOLD.items()
+            if held.get(name) != wanted.get(name)
+        ]
+        nothing = "" if shard_paths(path) else f", or, as it has no samples yet, delete {path}"
+        raise UserError(
+            f"{path}: parts of another plan fill this table ({'; '.join(differences)}): all parts "
+            f"need the same plan; finish that one first, or give another --out{nothing}"
+        )
+
+    def missing(self, table: ValueTable, num_samples: ArrayLike) -> list[Shard]:
+        """The shards that are to be sampled yet.
+
+        A shard whose samples are there in part, or are not all wanted, is cut to the rest.
+
+        Args:
+            table: Theirs, to look up what is there.
+            num_samples: [P] or one number: samples that each prompt is to have.
+
+        Raises:
+            UserError: A problem differs from the one of the same id that was sampled.
+        """
+        counts_P = np.broadcast_to(np.asarray(num_samples, np.int64), len(self.prompts))
+        names = {shard.name for shard in shard_paths(table.path)}
+        is_held_PN = self._held(table, names, counts_P)
+        left = [shard for shard in self.shards if shard.name not in names]
+        return self._cut(left, counts_P, is_held_PN)
+
+    def wanted(self, counts_P: NDArray[np.int64]) -> list[Shard]:
+        """All shards for so many samples of each prompt, [P], whatever is there."""
+        is_held_PN = np.zeros((len(self.prompts), counts_P.max(initial=0)), bool)
+        return self._cut(self.shards, counts_P, is_held_PN)
+
+    def mark_complete(self, table: ValueTable) -> None:
+        """Marks the plans, of those that are known here, that have no sample missing."""
+        for entry in self.entries:
+            digest = entry["digest"]
+            if digest in self._counts and not self.missing(table, self._counts[digest]):
+                entry["complete"] = True
+
+    def _cut(
+        self, shards: Sequence[Shard], counts_P: NDArray[np.int64], is_held_PN: NDArray[np.bool_]
+    ) -> list[Shard]:
+        """Shards without the samples that are held or not wanted; without those left empty."""
+        found = []
+        for shard in shards:
+            runs = []
+            for prompt, numbers in shard.runs:
+                p = self._place[prompt.problem.id]
+                lacking = [n for n in numbers if n < counts_P[p] and not is_held_PN[p, n]]
+                if lacking:
+                    runs.append((prompt, numbers if len(lacking) == len(numbers) else lacking))
+            if runs:
+                found.append(Shard(shard.number, shard.name, runs))
+        return found
+
+    def _held(
+        self, table: ValueTable, names: set[str], counts_P: NDArray[np.int64]
+    ) -> NDArray[np.bool_]:
+        """[P, N] which samples are there, beyond the shards that have their planned names.
+
+        Nothing is read where all that is there has such a name, in a table all of whose plans are
+        known: plans have no samples in common, and are of problems that are as they were.
+        """
+        all_known = self.entries and len(self._counts) == len(self.entries)
+        if not names or (all_known and names <= {shard.name for shard in self.shards}):
+            return np.zeros((len(self.prompts), counts_P.max(initial=0)), bool)
+        problems = [prompt.problem for prompt in self.prompts]
+        (rewards_PN,) = table.matrices(problems, counts_P, ["reward"])
+        return ~np.isnan(rewards_PN)
+
+    def _find(self, wanted: Mapping[str, Any]) -> int | None:
+        digests = [entry["digest"] for entry in self.entries]
+        return digests.index(wanted["digest"]) if wanted["digest"] in digests else None
+
+    def _recall(self, entry: Mapping[str, Any], counts_P: NDArray[np.int64]) -> None:
+        """Cuts what a plan adds to those before it into shards."""
+        digest = entry["digest"]
+        if digest in self._counts:
+            return
+        before = [e["digest"] for e in self.entries[: self._find(entry)]]
+        done_P = np.zeros(len(self.prompts), np.int64)
+        for other in before:
+            done_P = np.maximum(done_P, self._counts.get(other, 0))
+        self._counts[digest] = counts_P
+        pending = [int(p) for p in self._order_P if done_P[p] < counts_P[p]]
+        numbers, size, first = cache(range), entry["shard_problems"], len(self.shards)
+        self._shards[digest] = shards = []
+        for i in range(0, len(pending), size):
+            runs = [
+                (self.prompts[p], numbers(int(done_P[p]), int(counts_P[p])))
+                for p in pending[i : i + size]
+            ]
+            shards.append(Shard(first + len(shards), _name_of(runs), runs))
+
+    def _digest_of_first(self, num_problems: int) -> str:
+        """Digest of the first problems and of what decides the order of their samples."""
+        digest = hashlib.blake2b(digest_size=12)
+        for prompt in self.prompts[:num_problems]:
+            row = [prompt.problem.id, prompt.problem.digest, len(prompt.token_ids)]
+            digest.update(json.dumps(row).encode())
+        return digest.hexdigest()
+
+
+def _name_of(runs: Sequence[tuple[Prompt, Sequence[int]]]) -> str:
+    ids = [prompt.problem.id for prompt, numbers in runs for _ in numbers]
+    return shard_name(ids, [number for _, numbers in runs for number in numbers])
+
+
+def _digest(content: str) -> str:
+    return hashlib.blake2b(content.encode(), digest_size=12).hexdigest()

@@ -5,15 +5,17 @@
 A shard is named by which samples it holds, so that several writers never take the same name for
 different samples, and a shard that is lost or damaged comes back under its own name. It carries the
 fingerprint of its samples, by which one that belongs to another table is recognised, and a lost
-manifest is made again. The numbered shards of version 0.1.0, `samples-00000.parquet`, are read too.
+manifest is made again; and the engine that sampled them. The numbered shards of version 0.1.0,
+`samples-00000.parquet`, are read too.
 """
 
 import hashlib
 import json
 import logging
 import re
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Container, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ from astarpo.types import Answer
 
 _NAME = re.compile(r"samples-(?:[0-9a-f]{16}|(\d{5}))\.parquet")
 _FINGERPRINT = b"astarpo.fingerprint"
+_ENGINE = b"astarpo.engine"
 
 logger = logging.getLogger("astarpo")
 
@@ -56,6 +59,11 @@ class Sample:
 SCHEMA = answer_schema({field.name for field in fields(Sample)})
 
 
+def sample_rows(samples: Sequence[Sample]) -> pa.Table:
+    """Samples as rows in `SCHEMA`."""
+    return pa.Table.from_pylist([asdict(sample) for sample in samples], schema=SCHEMA)
+
+
 def shard_paths(folder: Path) -> list[Path]:
     """The shards in a folder, sorted by name; files of other names do not belong to the table."""
     found = folder.glob("samples-*.parquet")
@@ -68,10 +76,14 @@ def shard_name(problem_ids: Sequence[str], numbers: Sequence[int]) -> str:
     return f"samples-{hashlib.blake2b(content.encode(), digest_size=8).hexdigest()}.parquet"
 
 
-def write_shard(folder: Path, table: pa.Table, fingerprint: Mapping[str, Any]) -> Path:
-    """Writes rows in `SCHEMA` as one shard, and returns its path."""
+def write_shard(
+    folder: Path, table: pa.Table, fingerprint: Mapping[str, Any], engine: str | None = None
+) -> Path:
+    """Writes rows in `SCHEMA` as one shard, and returns its path; `engine` is what sampled them."""
     name = shard_name(table["problem_id"].to_pylist(), table["sample"].to_pylist())
-    mark = {_FINGERPRINT: json.dumps(fingerprint, sort_keys=True)}
+    mark = {_FINGERPRINT: json.dumps(fingerprint, sort_keys=True).encode()}
+    if engine is not None:
+        mark[_ENGINE] = engine.encode()
     write_parquet(folder / name, table.replace_schema_metadata(mark))
     return folder / name
 
@@ -88,6 +100,13 @@ def check_shard(path: Path) -> dict[str, Any] | None:
         raise DamagedFileError(f"{path}: damaged: it has lost its digest")
     with open_parquet(path, is_checked=True) as file:
         return json.loads(file.schema_arrow.metadata[_FINGERPRINT])
+
+
+def engine_of(path: Path) -> str | None:
+    """What sampled a whole shard, such as "vllm (vllm 0.32.0, bfloat16)"; None if it says none."""
+    with open_parquet(path, is_checked=True) as file:
+        engine = (file.schema_arrow.metadata or {}).get(_ENGINE)
+    return None if engine is None else engine.decode()
 
 
 def read_shard(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
@@ -113,19 +132,26 @@ class Shards:
             self._fingerprints[shard] = check_shard(shard)
         return self._fingerprints[shard]
 
-    def write(self, rows: pa.Table, fingerprint: dict[str, Any]) -> Path:
+    def write(self, rows: pa.Table, fingerprint: dict[str, Any], engine: str | None = None) -> Path:
         """Writes rows in `SCHEMA` as one more shard, and returns its path."""
-        shard = write_shard(self.folder, rows, fingerprint)
+        shard = write_shard(self.folder, rows, fingerprint, engine)
         self._fingerprints[shard] = fingerprint
         return shard
 
-    def set_damaged_aside(self) -> None:
-        """Renames shards that are damaged, with a warning, so that they are none any more."""
+    def set_damaged_aside(self, names: Container[str] | None = None) -> None:
+        """Renames shards that are damaged, with a warning, so that they are none any more.
+
+        Args:
+            names: Look at these alone; None for all.
+        """
         for shard in self:
+            if names is not None and shard.name not in names:
+                continue
             try:
                 self.fingerprint_of(shard)
             except DamagedFileError as error:
                 name = f"damaged-{shard.name}"
-                with disk_errors(shard):
+                # Another part of the same table may have done so in this moment.
+                with disk_errors(shard), suppress(FileNotFoundError):
                     shard.replace(shard.with_name(name))
                 logger.warning(f"{error}; set aside as {name}, its samples come anew")

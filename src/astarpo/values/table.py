@@ -9,8 +9,7 @@ any file is noticed; the same `astarpo estimate` restores a shard or manifest th
 lost.
 """
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict
+from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +34,7 @@ from astarpo.values.manifest import (
     started_manifest,
 )
 from astarpo.values.rewards import find_changed, require_all, sample_matrices
-from astarpo.values.shards import SCHEMA, Sample, Shards, read_shard
+from astarpo.values.shards import SCHEMA, Sample, Shards, engine_of, read_shard, sample_rows
 
 if TYPE_CHECKING:
     import pandas
@@ -82,6 +81,7 @@ class ValueTable:
         facts: dict[str, Any],
         *,
         any_verifier: bool = False,
+        heal: bool = True,
     ) -> "ValueTable":
         """Makes a table, or opens the one that is there to go on with it.
 
@@ -93,6 +93,7 @@ class ValueTable:
             facts: Further entries of the manifest, replaced by the latest call's.
             any_verifier: Open it also where other verifiers judged its samples, which marks it as
                 unfinished; see `stale_shards`.
+            heal: Whether to look for damaged shards, which takes reading them all.
 
         Raises:
             UserError: The table there has another fingerprint; the differences are named.
@@ -107,8 +108,17 @@ class ValueTable:
         manifest = {**held, **facts, "format": FORMAT, "fingerprint": union}
         write_sealed_json(path / MANIFEST, manifest)
         table = cls(path, fingerprint)
-        table._shards.set_damaged_aside()
+        if heal:
+            table.heal()
         return table
+
+    def heal(self, names: Container[str] | None = None) -> None:
+        """Renames damaged shards, of all or of these names: their samples are then missing."""
+        self._shards.set_damaged_aside(names)
+
+    def refresh(self) -> None:
+        """Reads the manifest again, which another process may have written since."""
+        self.manifest = read_manifest(self.path)
 
     def __repr__(self) -> str:
         what = description(self.manifest)
@@ -161,10 +171,10 @@ class ValueTable:
         self.manifest |= facts
         write_sealed_json(self.path / MANIFEST, self.manifest)
 
-    def append(self, samples: Sequence[Sample]) -> None:
-        """Writes finished samples as one more shard."""
-        rows = pa.Table.from_pylist([asdict(sample) for sample in samples], schema=SCHEMA)
-        self._shards.write(rows, self._fingerprint)
+    def append(self, samples: Sequence[Sample] | pa.Table, engine: str | None = None) -> None:
+        """Writes finished samples, or their rows, as one more shard; `engine` sampled them."""
+        rows = samples if isinstance(samples, pa.Table) else sample_rows(samples)
+        self._shards.write(rows, self._fingerprint, engine)
 
     def stale_shards(self) -> list[Path]:
         """The shards that were judged by other verifiers than this table's, or by unknown ones."""
@@ -174,7 +184,8 @@ class ValueTable:
 
     def replace(self, shard: Path, rows: pa.Table) -> None:
         """Writes a shard's samples with other verdicts in its place."""
-        if self._shards.write(rows, self._fingerprint) != shard:  # Version 0.1.0 named it.
+        written = self._shards.write(rows, self._fingerprint, engine_of(shard))
+        if written != shard:  # Version 0.1.0 named it.
             shard.unlink()
 
     def samples(self, columns: Sequence[str] | None = None) -> pa.Table:

@@ -1,0 +1,316 @@
+"""Stage 1 on a Ray cluster: an engine in each actor, one writer in this process.
+
+Shards wait in a queue here; an actor that has nothing to do gets the next one, and its rows come
+back to be written. Actors come as the cluster has room for them, and may go: a shard whose actor
+was lost is given to another one. One that takes its actor with it three times is left out, which is
+said at the end; all others are done.
+
+Ray Core is all of Ray that this needs. (Ray Data's actor pools hang when they hold every CPU, and
+try a shard that kills its actor for ever.) Ray is imported only when it is asked for.
+"""
+
+import importlib
+import importlib.util
+import logging
+import os
+import socket
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Generator, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+from astarpo.config import EstimateConfig
+from astarpo.grading.grader import Grader
+from astarpo.models.agreement import describe_error
+from astarpo.models.vocabulary import load_vocabulary
+from astarpo.runtime.devices import pick_device
+from astarpo.runtime.given import accept, given_now
+from astarpo.stages.sampling import LocalSampler, Sampled
+from astarpo.types import EngineStopped, UserError
+from astarpo.values.plan import Shard
+
+logger = logging.getLogger("astarpo")
+
+PATIENCE_S = 600.0
+"""How long to wait for the cluster to have room for a first engine."""
+
+_MAX_TRIES = 3
+_POLL_S = 2.0
+_SECONDS_BETWEEN_WORDS = 30.0
+_CONNECT_LIMIT_S = 10.0
+
+
+def require_ray() -> None:
+    """Refuses to go on without Ray; imports nothing."""
+    if importlib.util.find_spec("ray") is None:
+        raise UserError(
+            "--ray: Ray is not installed; pip install 'astarpo[ray]', or share the work out by "
+            "--part, which needs no Ray"
+        )
+
+
+class ShardActor:
+    """What an actor does: it opens an engine, and samples the shards that it is sent."""
+
+    def __init__(
+        self, config: EstimateConfig, context: int, given: Sequence[tuple[str, str, bytes]]
+    ) -> None:
+        self._config = config
+        self._context = context
+        self._given = given
+        self._held = ExitStack()
+        self._sampler: LocalSampler | None = None
+
+    def place(self) -> None:
+        """Does nothing: once it returns, the actor has its place in the cluster."""
+
+    def open(self) -> dict[str, Any]:
+        """Loads the engine; returns its facts."""
+        for each in self._given:
+            accept(*each)
+        config = self._config
+        grader = Grader(config.grade_workers, config.grade_timeout, config.trust_reward)
+        sampler = LocalSampler(
+            config,
+            load_vocabulary(config.model),
+            self._context,
+            self._held.enter_context(grader),
+            pick_device(config.device),
+        )
+        self._sampler = self._held.enter_context(sampler)
+        return self._sampler.open()
+
+    def sample(self, shard: Shard) -> Sampled:
+        """Samples and judges a shard."""
+        assert self._sampler is not None
+        (sampled,) = self._sampler.sample([shard], lambda count: None)
+        return sampled
+
+
+class RaySampler:
+    """A sampler whose engines are in the actors of a Ray cluster."""
+
+    def __init__(self, config: EstimateConfig, context: int) -> None:
+        """Makes a sampler; see `LocalSampler`."""
+        self._config = config
+        self._context = context
+        self._ray: Any = None
+        self._is_ours = False
+        self._facts: dict[str, Any] = {}
+        # Actors by the reference to what they are at, and those that are at nothing.
+        self._placed: dict[Any, Any] = {}
+        self._opening: dict[Any, Any] = {}
+        self._busy: dict[Any, tuple[Any, Shard]] = {}
+        self._idle: list[Any] = []
+        self._failed_to_open = 0
+        self._waiting_since_s = self._told_s = time.monotonic()
+
+    def __enter__(self) -> "RaySampler":
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        for actor in self._actors():
+            self._ray.kill(actor)
+        if self._is_ours:
+            self._ray.shutdown()
+
+    def open(self) -> dict[str, Any]:
+        """Connects and waits for a first engine; returns its facts.
+
+        Raises:
+            UserError: There is no cluster, it has no room, or the engine does not open there.
+        """
+        if self._ray is None:
+            self._connect()
+            self._waiting_since_s = self._told_s = time.monotonic()
+        while not self._facts:
+            self._start_actors(1)
+            self._wait()
+        return self._facts
+
+    def sample(
+        self, shards: Sequence[Shard], on_progress: Callable[[int], None]
+    ) -> Generator[Sampled]:
+        """Yields shards as they come back; see `Sampler`.
+
+        Raises:
+            EngineStopped: Once all others are done: shards have failed three times each.
+            UserError: The engine refuses what it is asked for.
+        """
+        self.open()
+        todo, tries = deque(shards), Counter[int]()
+        failed: list[tuple[Shard, str]] = []
+        while todo or self._busy:
+            self._start_actors(len(todo) + len(self._busy))
+            while todo and self._idle:
+                actor, shard = self._idle.pop(), todo.popleft()
+                self._busy[actor.sample.remote(shard)] = actor, shard
+            for shard, result in self._wait():
+                if isinstance(result, Sampled):
+                    on_progress(len(shard))
+                    yield result
+                    continue
+                tries[shard.number] += 1
+                logger.warning(
+                    f"{shard.name}: its engine was lost ({result}), {tries[shard.number]} of "
+                    f"{_MAX_TRIES} tries"
+                )
+                if tries[shard.number] < _MAX_TRIES:
+                    todo.append(shard)
+                else:
+                    failed.append((shard, result))
+        if failed:
+            raise EngineStopped(_told(failed, len(shards)))
+
+    def _connect(self) -> None:
+        """Joins the cluster that the settings name.
+
+        Raises:
+            UserError: There is none.
+        """
+        require_ray()
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        ray, address = importlib.import_module("ray"), self._config.ray
+        if not ray.is_initialized():
+            quiet = {"logging_level": logging.ERROR, "log_to_driver": False}
+            local = {"include_dashboard": False} if address == "local" else {}
+            try:
+                _require_answer(address)
+                ray.init(address=address, **quiet, **local)
+            except Exception as error:  # Ray has many kinds.
+                raise UserError(
+                    f"--ray {address}: no Ray cluster can be joined ({describe_error(error)}): "
+                    "start one with ray start --head, name one as --ray HOST:6379 or by "
+                    "RAY_ADDRESS, or give --ray local for this machine alone"
+                ) from error
+            self._is_ours = True
+        self._ray = ray
+
+    def _actors(self) -> list[Any]:
+        busy = [actor for actor, _ in self._busy.values()]
+        return [*self._placed.values(), *self._opening.values(), *busy, *self._idle]
+
+    def _start_actors(self, num_shards: int) -> None:
+        """Asks for as many actors as the cluster may have and the shards need."""
+        kind, total = self._resource()
+        wanted = self._config.ray_actors or max(1, int(total))
+        needs = {"num_gpus": 1} if kind == "GPU" else {}
+        given = [(each.name, each.version, each.pickled) for each in given_now()]
+        for _ in range(min(wanted, num_shards) - len(self._actors())):
+            if self._failed_to_open >= _MAX_TRIES:
+                return
+            remote = self._ray.remote(num_cpus=1, max_restarts=0, **needs)(ShardActor)
+            actor = remote.remote(self._config, self._context, given)
+            self._placed[actor.place.remote()] = actor
+
+    def _resource(self) -> tuple[str, float]:
+        """What an engine takes one of, GPU or CPU, and how many of those the cluster has."""
+        has = self._ray.cluster_resources()
+        on_gpu = self._config.device == "cuda" or (self._config.device == "auto" and "GPU" in has)
+        kind = "GPU" if on_gpu else "CPU"
+        return kind, has.get(kind, 0)
+
+    def _wait(self) -> list[tuple[Shard, Sampled | str]]:
+        """Waits a moment for any actor.
+
+        Returns:
+            Shards that have come to an end, each with its samples or with what went wrong.
+
+        Raises:
+            UserError: No engine opens, there is no room for one, or one refuses a shard.
+        """
+        waited_for = [*self._placed, *self._opening, *self._busy]
+        ready, _ = self._ray.wait(waited_for, timeout=_POLL_S)
+        ended = []
+        for reference in ready:
+            if reference in self._busy:
+                ended.append(self._take(reference))
+            else:
+                self._go_on(reference)
+        if not self._opening and not self._busy and not self._idle:
+            self._lose_patience()
+        else:
+            self._waiting_since_s = time.monotonic()
+        return ended
+
+    def _take(self, reference: Any) -> tuple[Shard, Sampled | str]:
+        actor, shard = self._busy.pop(reference)
+        try:
+            sampled = self._ray.get(reference)
+        except Exception as error:
+            self._ray.kill(actor)
+            return shard, _reason(error)
+        self._idle.append(actor)
+        return shard, sampled
+
+    def _go_on(self, reference: Any) -> None:
+        """Has an actor that has its place open its engine, and one that has do the first shard."""
+        is_placed = reference in self._placed
+        actor = (self._placed if is_placed else self._opening).pop(reference)
+        try:
+            facts = self._ray.get(reference)
+        except Exception as error:
+            self._ray.kill(actor)
+            self._failed_to_open += 1
+            reason = _reason(error)
+            logger.warning(f"--ray: an engine did not open ({reason})")
+            if self._failed_to_open >= _MAX_TRIES and not self._actors():
+                raise UserError(
+                    f"--ray: no engine opens on the cluster ({reason}); every machine of it needs "
+                    "astarpo in the same version, and to see the model under the same name"
+                ) from error
+            return
+        if is_placed:
+            self._opening[actor.open.remote()] = actor
+            return
+        if slower := facts.get("slower_because"):
+            logger.warning(f"engine {facts['name']} on the cluster: {slower}")
+        self._facts, self._failed_to_open = facts, 0
+        self._idle.append(actor)
+
+    def _lose_patience(self) -> None:
+        """Says now and then what is waited for, and ends when it has been too long."""
+        now_s, (kind, total) = time.monotonic(), self._resource()
+        free = self._ray.available_resources().get(kind, 0)
+        state = f"the cluster has {total:g} {kind}s, {free:g} of them free; an engine takes one"
+        if now_s - self._waiting_since_s > PATIENCE_S:
+            raise UserError(
+                f"--ray {self._config.ray}: no room for an engine in {PATIENCE_S / 60:g} minutes: "
+                f"{state}; end what holds them, or add a machine, and run the same command again"
+            )
+        if now_s - self._told_s > _SECONDS_BETWEEN_WORDS:
+            self._told_s = now_s
+            left_s = PATIENCE_S - (now_s - self._waiting_since_s)
+            logger.warning(f"waiting for room: {state}; giving up in {left_s / 60:.1f} minutes")
+
+
+def _require_answer(address: str | None) -> None:
+    """Tries the machine of an address, since Ray itself would try for minutes."""
+    given = os.environ.get("RAY_ADDRESS", "") if address == "auto" else address or ""
+    host, _, port = given.rpartition(":")
+    if port.isdigit():
+        with socket.create_connection((host.rpartition("/")[2], int(port)), _CONNECT_LIMIT_S):
+            pass
+
+
+def _reason(error: Exception) -> str:
+    """Why an actor failed, in a line; an engine that refuses what it is asked for ends the work."""
+    cause = getattr(error, "cause", None)
+    if isinstance(cause, UserError):
+        raise cause from error
+    return describe_error(cause if isinstance(cause, Exception) else error)
+
+
+def _told(failed: Sequence[tuple[Shard, str]], num_shards: int) -> str:
+    """What is said at the end of shards that have failed; their problems are logged in full."""
+    for shard, reason in failed:
+        problems = " ".join(shard.problem_ids)
+        logger.error(f"{shard.name} failed {_MAX_TRIES} times ({reason}), with problems {problems}")
+    ids = [name for shard, _ in failed for name in shard.problem_ids]
+    some = ", ".join(ids[:3]) + (f" and {len(ids) - 3} more, see above" if len(ids) > 3 else "")
+    return (
+        f"{len(failed)} of {num_shards} shards failed {_MAX_TRIES} times each, everything else is "
+        f"sampled and kept: their problems are {some}. Take those out of the problem file, or run "
+        "the same command again once what ails them is mended"
+    )

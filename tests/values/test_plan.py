@@ -1,0 +1,79 @@
+"""Plans: which samples stand in which shard, whatever is there and whoever asks."""
+
+import numpy as np
+
+from astarpo.types import Prompt
+from astarpo.values.plan import Plans
+from astarpo.values.shards import shard_name
+from tests.conftest import digit_problems
+
+PROMPTS = [
+    Prompt(problem, (1,) * length)
+    for problem, length in zip(digit_problems(5), [3, 1, 2, 1, 9], strict=True)
+]
+
+
+def layout(plans: Plans) -> list[list[tuple[int, list[int]]]]:
+    place = {prompt.problem.id: i for i, prompt in enumerate(PROMPTS)}
+    return [[(place[p.problem.id], list(numbers)) for p, numbers in s.runs] for s in plans.shards]
+
+
+def test_prompts_of_like_length_go_together():
+    plans = Plans(PROMPTS, [])
+    assert plans.add(np.full(5, 2), 2)
+    assert layout(plans) == [
+        [(1, [0, 1]), (3, [0, 1])], [(2, [0, 1]), (0, [0, 1])], [(4, [0, 1])],
+    ]  # fmt: skip
+    assert [shard.number for shard in plans.shards] == [0, 1, 2]
+    ids = [PROMPTS[p].problem.id for p in (1, 1, 3, 3)]
+    assert plans.shards[0].name == shard_name(ids, [0, 1, 0, 1])
+    assert [len(shard) for shard in plans.shards] == [4, 4, 2]
+    assert not plans.add(np.full(5, 2), 2)
+
+
+def test_a_plan_is_what_those_before_it_lack():
+    """Here with more samples, and with problems that were not there before."""
+    first = Plans(PROMPTS[:3], [])
+    first.add(np.full(3, 1), 2)
+    grown = Plans(PROMPTS, first.entries)
+    grown.add(np.full(5, 2), 3)
+    assert layout(grown) == [
+        [(1, [0]), (2, [0])], [(0, [0])],
+        [(1, [1]), (3, [0, 1]), (2, [1])], [(0, [1]), (4, [0, 1])],
+    ]  # fmt: skip
+    again = Plans(PROMPTS, grown.entries)
+    assert layout(again) == layout(grown)
+    assert [s.name for s in again.shards] == [s.name for s in grown.shards]
+
+
+def test_rounds_are_plans():
+    first, second = np.full(5, 1), np.array([1, 3, 1, 1, 2])
+    plans = Plans(PROMPTS, [])
+    plans.add(first, 2)
+    plans.add(second, 2)
+    assert layout(plans)[3:] == [[(1, [1, 2]), (4, [1])]]
+    assert plans.entries[1]["max_samples"] == 3
+    again = Plans(PROMPTS, plans.entries)
+    assert len(again.shards) == 3  # The second follows from samples, and is not known yet.
+    assert not again.add(second, 2)
+    assert layout(again) == layout(plans)
+    other = Plans(PROMPTS, plans.entries)
+    assert other.add(np.array([1, 1, 1, 3, 2]), 2)
+
+
+def test_another_problem_of_the_same_id_is_another_plan():
+    plans = Plans(PROMPTS, [])
+    plans.add(np.full(5, 1), 2)
+    changed = [*PROMPTS[:4], Prompt(digit_problems(5)[3], (1,) * 9)]
+    other = Plans(changed, plans.entries)
+    assert other.shards == []
+    assert other.add(np.full(5, 1), 2)
+
+
+def test_every_sample_is_in_one_part():
+    plans = Plans(PROMPTS, [])
+    plans.add(np.full(5, 3), 1)
+    parts = [[s for s in plans.shards if s.number % 2 == part] for part in range(2)]
+    samples = [(p.problem.id, n) for part in parts for shard in part for p, n in shard.samples()]
+    assert len(samples) == len(set(samples)) == 15
+    assert all(part for part in parts)
