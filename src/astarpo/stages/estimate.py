@@ -141,7 +141,7 @@ def _sample(
     done = Round(0, np.zeros(len(prepared.prompts), np.int64))
     planned = plan_rounds(config, table, prepared.prompts)
     while True:
-        shards = []
+        shards, is_new = [], False
         with where.together():
             if (following := next(planned, None)) is not None:
                 is_new = plans.add(following.counts_P, config.shard_problems)
