@@ -9,13 +9,14 @@ OUT ?= runs/demo
 SEED ?= 0
 BIN := $(VENV)/bin
 
-.PHONY: help install demo compare bench test test-vllm crash-test docs dist test-release lint format clean
+.PHONY: help install demo compare bench test test-distributed test-vllm crash-test docs dist test-release lint format clean
 
 help:
 	@echo "make demo     install, then both stages on a small model: OUT=$(OUT) SEED=$(SEED)"
 	@echo "make compare  install, then five algorithms x three seeds from the same model: runs/compare"
 	@echo "make bench    losses and speed against TRL, in an environment of its own, $(BENCH_VENV)"
 	@echo "make test     install, then the test suite"
+	@echo "make test-distributed  install, then the tests that start several processes by torchrun"
 	@echo "make test-vllm  the tests of vLLM, in an environment of its own (3.4 GB), $(VLLM_VENV)"
 	@echo "make crash-test  install, then kills, flips, failing disks: docs/reliability.md"
 	@echo "make docs     install, then the documentation as a site, its links checked: site/index.html"
@@ -52,6 +53,9 @@ $(BENCH_VENV)/installed: pyproject.toml constraints.txt
 
 test: install
 	$(BIN)/python -m pytest
+
+test-distributed: install
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m distributed
 
 # vLLM pins its own versions of torch and transformers, and is large: never in the tests' environment.
 # On a CPU vLLM would compile a few functions in each process, which takes longer than the tests.

@@ -23,6 +23,7 @@ SAMPLES_EACH = 8
 
 # The package has a function of the same name.
 stage1 = import_module("astarpo.stages.estimate")
+sampling = import_module("astarpo.stages.sampling")
 
 
 def ready_made(policy, engine, grader, prompts, seeds, sampling, clock, advance):
@@ -63,7 +64,7 @@ def main() -> None:
     for num_samples in parser.parse_args().samples:
         with (
             tempfile.TemporaryDirectory() as folder,
-            mock.patch.object(stage1, "roll_out", ready_made),
+            mock.patch.object(sampling, "roll_out", ready_made),
         ):
             measure(Path(folder), num_samples)
 

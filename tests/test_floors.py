@@ -29,7 +29,7 @@ FLOORS = (
 FLOOR = {room: floor for floor, rooms in enumerate(FLOORS) for room in rooms}
 
 # Imports inside a function that keep something slow or optional from being loaded for nothing.
-DEFERRED = {"__init__.py", "__main__.py", "verbs/report.py", "verify/reading.py", "cli/ranks.py"}
+DEFERRED = {"__init__.py", "__main__.py", "verbs/report.py", "verify/reading.py"}
 
 
 def modules() -> list[Path]:

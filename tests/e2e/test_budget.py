@@ -13,7 +13,7 @@ import astarpo
 from astarpo.cli import main
 from astarpo.config import EstimateConfig, TrainConfig
 from astarpo.experiments.results import stage1_cost
-from astarpo.stages.estimate import plan_rounds
+from astarpo.stages.sampling import plan_rounds
 from astarpo.tasks.problem_set import read_problems, write_problems
 from astarpo.types import Problem, Prompt, UserError
 from astarpo.values.shrinkage import Shrunk

@@ -1,19 +1,71 @@
-"""Starts a module on several ranks of this machine."""
+"""Starts torchrun with ranks that are real processes on CPUs."""
 
 import os
 import subprocess
 import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+LIMIT_S = 240
 
 
-def torchrun(num_ranks: int, module: str, *words: object) -> None:
-    """Runs `python -m module words` on so many gloo ranks of one thread each; all must succeed."""
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node"]
-    done = subprocess.run(
-        [*command, str(num_ranks), "-m", module, *map(str, words)],
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        capture_output=True,
-        text=True,
-        timeout=300,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr[-4000:]
+def start(size: int, *words: object, env: Mapping[str, str] = os.environ) -> subprocess.Popen:
+    """Starts a module (`-m NAME`) or file with its arguments as so many ranks."""
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
+    command += ["--nproc-per-node", str(size), *map(str, words)]
+    pipe = subprocess.PIPE
+    settings = {**env, "OMP_NUM_THREADS": "1"}
+    return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=settings)
+
+
+def torchrun(size: int, *words: object, env: Mapping[str, str] = os.environ) -> "Ended":
+    """Runs it to its end."""
+    return end_of(start(size, *words, env=env))
+
+
+class Ended:
+    """What is left of a job.
+
+    Attributes:
+        status: That of torchrun.
+        stdout: Of all ranks.
+        told: What this package says on standard error, line by line.
+        stderr: All of it, torchrun's own report included.
+    """
+
+    def __init__(self, status: int, stdout: str, stderr: str) -> None:
+        self.status, self.stdout, self.stderr = status, stdout, stderr
+        self.told = [line for line in stderr.splitlines() if line.startswith("astarpo: ")]
+
+
+def end_of(job: subprocess.Popen) -> Ended:
+    """Waits for the end of a job."""
+    try:
+        stdout, stderr = job.communicate(timeout=LIMIT_S)
+    except subprocess.TimeoutExpired:
+        job.kill()
+        stdout, stderr = job.communicate()
+        raise AssertionError(f"the job hangs:\n{stderr}") from None
+    return Ended(job.returncode, stdout, stderr)
+
+
+def rank_pid(job: subprocess.Popen, rank: int) -> int:
+    """The process of a rank."""
+    found = subprocess.run(["pgrep", "-P", str(job.pid)], capture_output=True, text=True)
+    for pid in map(int, found.stdout.split()):
+        settings = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
+        if f"RANK={rank}".encode() in settings:
+            return pid
+    raise AssertionError(f"no rank {rank} among {found.stdout.split()}")
+
+
+def wait_for(is_so: Callable[[], bool], job: subprocess.Popen) -> None:
+    """Waits until something is so, while a job runs."""
+    for _ in range(LIMIT_S * 20):
+        if is_so():
+            return
+        assert job.poll() is None, end_of(job).stderr
+        time.sleep(0.05)
+    job.kill()
+    raise AssertionError(f"has not come about:\n{end_of(job).stderr}")

@@ -6,7 +6,10 @@ import traceback
 from collections.abc import Callable, Sequence
 
 from astarpo.config import VERBS
+from astarpo.runtime.connection import is_told_elsewhere
+from astarpo.runtime.distributed import open_ranks
 from astarpo.runtime.launch import is_first_rank, read_launch
+from astarpo.runtime.peers import PeerLost
 from astarpo.types import UserError
 
 Settle = Callable[[BaseException], bool]
@@ -37,11 +40,6 @@ def run_as_rank(answer: Callable[[Settle], int]) -> int:
     Args:
         answer: Does it, and returns the exit status.
     """
-    # Imports torch, which a command line in one process need not wait for.
-    from astarpo.runtime.connection import is_told_elsewhere
-    from astarpo.runtime.distributed import open_ranks
-    from astarpo.runtime.peers import PeerLost
-
     if not is_first_rank():
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     try:

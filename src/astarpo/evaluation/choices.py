@@ -14,6 +14,7 @@ from astarpo.models.batch import micro_batches
 from astarpo.models.logprobs import token_logprobs
 from astarpo.models.policy import Policy
 from astarpo.models.vocabulary import PromptFormat, Vocabulary
+from astarpo.runtime.distributed import OneProcess
 from astarpo.runtime.progress import Progress
 from astarpo.tasks import get_task
 from astarpo.tasks.hellaswag import HellaSwag
@@ -29,6 +30,16 @@ def has_choices(problem: Problem) -> bool:
     """
     is_hellaswag = problem.data_source in (HellaSwag.name, *HellaSwag.aliases)
     return is_hellaswag and bool(problem.extra.get("choices"))
+
+
+def share_choices(
+    where: OneProcess, policy: Policy, prompts: Sequence[Prompt], prompt_format: PromptFormat
+) -> dict[str, list[Answer]]:
+    """As `pick_choices`, by all processes: each reads its share, and gets all answers."""
+    mine = where.share([len(prompt.token_ids) for prompt in prompts])
+    with where.together():
+        picked = pick_choices(policy, [prompts[i] for i in mine], prompt_format)
+    return {name: where.gather(answers) for name, answers in picked.items()}
 
 
 @torch.no_grad()

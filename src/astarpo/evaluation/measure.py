@@ -11,13 +11,14 @@ import pyarrow.parquet as pq
 
 from astarpo.config import EvaluateConfig
 from astarpo.engines.base import Engine, Sampling
-from astarpo.evaluation.choices import has_choices, pick_choices
+from astarpo.evaluation.choices import has_choices, share_choices
 from astarpo.evaluation.scores import Score, majority_right, mean_score, pass_at_k
 from astarpo.grading.columns import answer_row
 from astarpo.grading.grader import Grader
 from astarpo.models.policy import Policy
 from astarpo.models.vocabulary import Vocabulary
-from astarpo.rollout import roll_out
+from astarpo.rollout import share_roll_out
+from astarpo.runtime.distributed import OneProcess
 from astarpo.runtime.parquet import write_parquet
 from astarpo.runtime.progress import Progress
 from astarpo.runtime.seeding import derive_seed
@@ -60,6 +61,7 @@ def measure(
     config: EvaluateConfig,
     grader: Grader,
     stopwatch: Stopwatch,
+    where: OneProcess,
 ) -> Measurement:
     """Answers every problem and scores the answers.
 
@@ -74,13 +76,14 @@ def measure(
         config: How.
         grader: Judges.
         stopwatch: Gets the phases.
+        where: The processes that share the problems; each gets all answers.
     """
     if answered_by_choice([prompt.problem for prompt in prompts]):
         with stopwatch.phase("choices"), engine.resting():
-            picked = pick_choices(load(), prompts, config.prompt_format)
+            picked = share_choices(where, load(), prompts, config.prompt_format)
         scores = {n: mean_score([a.verdict.reward for a in row]) for n, row in picked.items()}
         return Measurement(scores, [(n, 0, answer) for n, row in picked.items() for answer in row])
-    greedy_P, sampled_PK = answer_all(vocabulary, engine, prompts, config, grader, stopwatch)
+    greedy_P, sampled_PK = answer_all(vocabulary, engine, prompts, config, grader, stopwatch, where)
     answers = [("greedy", 0, answer) for answer in greedy_P]
     answers += [("sampled", k, a) for row in sampled_PK for k, a in enumerate(row)]
     return Measurement(score_answers(greedy_P, sampled_PK), answers, sampled_PK)
@@ -105,6 +108,7 @@ def answer_all(
     config: EvaluateConfig,
     grader: Grader,
     stopwatch: Stopwatch,
+    where: OneProcess,
 ) -> tuple[list[Answer], list[list[Answer]]]:
     """One greedy answer and `config.samples` sampled ones for each prompt."""
     greedy = Sampling(config.max_new_tokens, temperature=0.0)
@@ -118,9 +122,11 @@ def answer_all(
     with Progress("evaluate: answers", len(prompts) + len(repeated)) as progress:
         advance = progress.advance
         unused = [0] * len(prompts)  # greedy draws nothing
-        greedy_P = roll_out(vocabulary, engine, grader, prompts, unused, greedy, stopwatch, advance)
-        sampled = roll_out(
-            vocabulary, engine, grader, repeated, seeds, sampling, stopwatch, advance
+        greedy_P = share_roll_out(
+            where, vocabulary, engine, grader, prompts, unused, greedy, stopwatch, advance
+        )
+        sampled = share_roll_out(
+            where, vocabulary, engine, grader, repeated, seeds, sampling, stopwatch, advance
         )
     k = config.samples
     return greedy_P, [sampled[i : i + k] for i in range(0, len(sampled), k)] if k else []

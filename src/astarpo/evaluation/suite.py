@@ -25,6 +25,7 @@ from astarpo.models.policy import Policy, load_policy
 from astarpo.models.prompts import open_prompts
 from astarpo.models.vocabulary import Vocabulary, load_vocabulary
 from astarpo.runtime.devices import pick_device
+from astarpo.runtime.distributed import OneProcess, open_ranks
 from astarpo.runtime.files import write_json
 from astarpo.runtime.outputs import check_file
 from astarpo.runtime.stopwatch import Stopwatch
@@ -78,30 +79,37 @@ def evaluate_suite(config: EvaluateConfig) -> dict[str, Any]:
         UserError: Benchmarks cannot be loaded, or the file holds results of other settings. Nothing
             has been generated then.
     """
+    with open_ranks(config.device) as where:
+        with where.together():
+            prepared = prepare(config)
+        every = {name: _identity(name, rows) for name, rows in prepared.problems.items()}
+        where.require_alike(prepared.result["settings"] | every)
+        if prepared.prompts:
+            _run_all(choose_engine(config), prepared, where)
+    logger.info(table(prepared.result))
+    return prepared.result
+
+
+def _run_all(config: EvaluateConfig, prepared: "Prepared", where: OneProcess) -> None:
+    """Runs the benchmarks without a result; each one's is written as soon as it is there."""
     assert config.suite is not None, "the caller's to check"
-    problems, prompts, result, vocabulary, device = prepare(config)
-    finished: dict[str, Any] = result["benchmarks"]
-    if prompts:
-        # Marks the folder of the answers as this suite's, should the first benchmark be cut short.
-        write_json(config.out, result)
-        protocols, config = SUITES[config.suite], choose_engine(config)
-        load = cache(partial(load_policy, config.model, device, vocabulary))
-        every = [prompt for of_benchmark in prompts.values() for prompt in of_benchmark]
-        context = max(len(prompt.token_ids) for prompt in every) + config.max_new_tokens
-        with (
-            load_engine(config, vocabulary, load, context) as engine,
-            Grader(config.grade_workers, config.grade_timeout) as grader,
-        ):
-            result["engine"] = dict(engine.facts)
-            for name, of_benchmark in prompts.items():
-                protocol = protocols[name]
-                logger.info(f"{name}: {len(of_benchmark)} problems, {protocol.says}")
-                entry = _run(name, protocol, of_benchmark, vocabulary, load, engine, config, grader)
-                finished[name] = _identity(name, problems[name]) | entry
-                write_json(config.out, result)
-                tell_verdicts(name, entry["statuses"], entry["truncated_share"])
-    logger.info(table(result))
-    return result
+    result, vocabulary = prepared.result, prepared.vocabulary
+    # Marks the folder of the answers as this suite's, should the first benchmark be cut short.
+    where.first(lambda: write_json(config.out, result))
+    load = cache(partial(load_policy, config.model, where.device, vocabulary))
+    every = [prompt for of_benchmark in prepared.prompts.values() for prompt in of_benchmark]
+    context = max(len(prompt.token_ids) for prompt in every) + config.max_new_tokens
+    with where.together():
+        engine = load_engine(config, vocabulary, load, context)
+    with engine, Grader(config.grade_workers, config.grade_timeout) as grader:
+        result["engine"] = dict(engine.facts)
+        for name, prompts in prepared.prompts.items():
+            protocol = SUITES[config.suite][name]
+            logger.info(f"{name}: {len(prompts)} problems, {protocol.says}")
+            entry = _run(name, protocol, prompts, vocabulary, load, engine, config, grader, where)
+            result["benchmarks"][name] = _identity(name, prepared.problems[name]) | entry
+            where.first(lambda: write_json(config.out, result))
+            tell_verdicts(name, entry["statuses"], entry["truncated_share"])
 
 
 class Prepared(NamedTuple):
@@ -271,14 +279,15 @@ def _run(
     engine: Engine,
     config: EvaluateConfig,
     grader: Grader,
+    where: OneProcess,
 ) -> dict[str, Any]:
-    """Measures one benchmark and writes its answers."""
+    """Measures one benchmark; the first process writes its answers."""
     stopwatch = Stopwatch()
     sampling = {"samples": protocol.samples, "temperature": 1.0, "top_p": 1.0}
     config = config.model_copy(update=sampling)
-    measured = measure(vocabulary, load, engine, prompts, config, grader, stopwatch)
+    measured = measure(vocabulary, load, engine, prompts, config, grader, stopwatch, where)
     answers = _answers_file(config, name)
-    write_answers(answers, measured.answers)
+    where.first(lambda: write_answers(answers, measured.answers))
     return {
         "num_problems": len(prompts),
         "protocol": protocol._asdict(),

@@ -5,10 +5,6 @@ from contextlib import suppress
 from datetime import timedelta
 from typing import Any, NamedTuple, NoReturn
 
-import torch
-import torch.distributed as dist
-from torch.distributed.rendezvous import rendezvous
-
 from astarpo.runtime.launch import rank_timeout, read_launch
 from astarpo.runtime.peers import PeerFailed, PeerLate, PeerLost, Peers
 from astarpo.runtime.stopping import StopRequested
@@ -51,6 +47,9 @@ class Connection:
             store: Its store, or another one that all ranks reach.
             owns_group: Whether to end the group too at the end.
         """
+        import torch.distributed as dist  # which takes long, and one process does without
+
+        self._dist = dist
         self.rank, self.size = dist.get_rank(), dist.get_world_size()
         self._owns_group = owns_group
         self._agreed: BaseException | None = None
@@ -87,7 +86,7 @@ class Connection:
         parts: list[Any] = [None] * self.size
         try:
             self._peers.meet(patience_s)
-            dist.all_gather_object(parts, (what, value, failure), group=self._group)
+            self._dist.all_gather_object(parts, (what, value, failure), group=self._group)
         except PeerLate as late:
             self._broken = late
             raise
@@ -102,10 +101,14 @@ class Connection:
 
     def fail(self, error: BaseException) -> NoReturn:
         """Makes an error of this rank that of all, where it is not so yet; raises it."""
-        if error is not self._agreed and not isinstance(error, PeerFailed):
-            if not isinstance(error, StopRequested):
-                self._peers.announce_failure()
+        if error is self._agreed or isinstance(error, PeerFailed):
+            raise error
+        if isinstance(error, StopRequested):
             self.exchange("failure", error=error)
+        self._peers.announce_failure()
+        # The others may be at work that cannot be given up, and that waits for this rank.
+        with suppress(PeerLate):
+            self.exchange("failure", error=error, patience_s=_LEAVING_S)
         raise error
 
     def agreed_error(self, error: BaseException) -> BaseException:
@@ -131,11 +134,11 @@ class Connection:
             self.exchange("end")
         self._peers.close()
         if self._owns_group and not self._broken:
-            dist.destroy_process_group()
+            self._dist.destroy_process_group()
 
     def _lost(self, text: str) -> PeerFailed:
         """The error of a rank that is gone, which one of those that are left tells."""
-        with suppress(dist.DistError):  # The store may have gone with it.
+        with suppress(RuntimeError):  # The store may have gone with it.
             if not self._peers.is_first_to("tell"):
                 return PeerFailed(text)
         return PeerLost(text)
@@ -165,6 +168,10 @@ def connect() -> Connection:
     Raises:
         UserError: They have not come together.
     """
+    import torch
+    import torch.distributed as dist
+    from torch.distributed.rendezvous import rendezvous
+
     global _count
     _count += 1
     if dist.is_initialized():
@@ -195,7 +202,9 @@ def connect() -> Connection:
 
 def _part(store: Any, name: str) -> Any:
     """A connection of its own to a store, with names that nothing else uses."""
-    return dist.PrefixStore(f"{name}/{_count}", store.clone())
+    from torch.distributed import PrefixStore
+
+    return PrefixStore(f"{name}/{_count}", store.clone())
 
 
 def is_told_elsewhere(error: BaseException) -> bool:

@@ -1,17 +1,22 @@
-"""Which device this process computes on."""
+"""Which device this process computes on. Torch is imported once that is asked."""
 
-import torch
+from typing import TYPE_CHECKING
 
 from astarpo.runtime.launch import read_launch
 from astarpo.types import UserError
 
+if TYPE_CHECKING:
+    import torch
 
-def pick_device(name: str) -> torch.device:
+
+def pick_device(name: str) -> "torch.device":
     """The named device; `auto` is CUDA where there is one, of which each rank has one of its own.
 
     Raises:
         UserError: CUDA is asked for and not there, or there are fewer GPUs than ranks here.
     """
+    import torch
+
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda" and not torch.cuda.is_available():

@@ -11,8 +11,6 @@ import time
 from contextlib import suppress
 from typing import Any
 
-from torch.distributed import DistError
-
 from astarpo.runtime import stopping
 from astarpo.runtime.launch import TIMEOUT
 
@@ -120,7 +118,7 @@ class Peers:
     def _require_life(self) -> None:
         """Refuses to wait any longer for a rank that is dead or hangs."""
         is_ending = stopping.stop_requested() or self._store.check(["stop"])
-        silent_s = _SILENT_AT_THE_END_S if is_ending else _SILENT_S
+        silent_s = _SILENT_AT_THE_END_S if is_ending else min(_SILENT_S, self._timeout_s)
         now = time.monotonic()
         for rank in set(range(self.size)) - {self.rank}:
             if not self._store.check([f"life/{rank}"]):
@@ -135,8 +133,8 @@ class Peers:
                 continue
             if now - beat_at > silent_s:
                 raise PeerLost(
-                    f"rank {rank} is dead; what is on disk is whole, and the same command goes on "
-                    "from there (train: with --resume)"
+                    f"rank {rank} is dead or halted; what is on disk is whole, and the same "
+                    "command goes on from there (train: with --resume)"
                 )
             if now - sign_at > self._timeout_s:
                 raise PeerLost(
@@ -146,7 +144,7 @@ class Peers:
 
     def _watch(self) -> None:
         has_told = False
-        with suppress(DistError, RuntimeError):  # The store is gone, and so is the job.
+        with suppress(RuntimeError):  # The store is gone, and so is the job.
             while not self._closed.wait(_PERIOD_S):
                 self._show(self._own)
                 if not has_told and stopping.stop_requested():

@@ -9,6 +9,7 @@ from typing import Any
 from astarpo.runtime.launch import is_first_rank
 from astarpo.runtime.locks import beat
 from astarpo.runtime.log import in_notebook
+from astarpo.runtime.stopping import show_life
 
 logger = logging.getLogger("astarpo")
 
@@ -64,6 +65,7 @@ class Progress:
     def advance(self, count: int, note: str | None = None) -> None:
         """Counts `count` more and shows `note` beside the count."""
         beat()
+        show_life()
         self._done += count
         self._note = self._note if note is None else note
         now, rate = time.monotonic(), self._rate()

@@ -12,6 +12,7 @@ from astarpo.grading.fingerprint import verifier_fingerprint
 from astarpo.grading.grade import GRADE_TIMEOUT_S
 from astarpo.grading.grader import Grader
 from astarpo.grading.reward import REWARD_PREFIX, reward_file
+from astarpo.runtime.distributed import open_ranks
 from astarpo.runtime.outputs import check_file
 from astarpo.runtime.words import shown
 from astarpo.tasks import get_task
@@ -35,6 +36,8 @@ logger = logging.getLogger("astarpo")
 def data(config: DataConfig) -> Path:
     """Writes a task's problems, or a user's own, as Parquet in verl's schema.
 
+    Of several ranks the first one does.
+
     Returns:
         The file written.
 
@@ -42,6 +45,11 @@ def data(config: DataConfig) -> Path:
         UserError: The task, source, split or reward is unknown, or a row of the source cannot be
             read or judged. Nothing is written then.
     """
+    with open_ranks() as where:
+        return where.first(lambda: _write(config))
+
+
+def _write(config: DataConfig) -> Path:
     problems = prepare(config)
     write_problems(config.out, problems)
     first = problems[0].prompt[-1]["content"].strip()

@@ -10,53 +10,39 @@ from the samples of those before it, so that a later call goes through the same 
 """
 
 import logging
-import math
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
+from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
-import numpy as np
 from numpy.typing import ArrayLike
 
 from astarpo.config import EstimateConfig, ImportValuesConfig
 from astarpo.engines import choose_engine, load_engine
-from astarpo.engines.base import Engine, Sampling
+from astarpo.engines.base import Engine
 from astarpo.grading.grader import Grader
 from astarpo.grading.reward import reward_file
 from astarpo.grading.verdicts import warn_of_verdicts
 from astarpo.models.policy import load_policy
-from astarpo.models.vocabulary import Vocabulary
 from astarpo.reports.plots import plot_values
-from astarpo.rollout import roll_out
-from astarpo.runtime.distributed import OneProcess
-from astarpo.runtime.locks import folder_lock
-from astarpo.runtime.memory import peak_memory_gib
+from astarpo.runtime.distributed import open_ranks
 from astarpo.runtime.outputs import check_folder
-from astarpo.runtime.profiling import profile_steps
-from astarpo.runtime.progress import Progress
-from astarpo.runtime.seeding import derive_seed
-from astarpo.runtime.stopwatch import Stopwatch
 from astarpo.runtime.version import package_version
 from astarpo.stages.prepared import Prepared, prepare_prompts, preview_prompts
+from astarpo.stages.ranks import call_facts
+from astarpo.stages.sampling import sample
 from astarpo.tasks.problem_set import read_problems, write_problems
-from astarpo.types import Problem, Prompt, UserError
+from astarpo.types import Problem, UserError
 from astarpo.values.advice import advise
 from astarpo.values.choice import estimator_of
 from astarpo.values.estimators import problem_values
 from astarpo.values.manifest import TABLE_MARKS, require_fit, started_manifest
-from astarpo.values.plan import missing_shards, sampling_fingerprint
+from astarpo.values.plan import sampling_fingerprint
 from astarpo.values.rejudge import rejudge
-from astarpo.values.rounds import Limit, Round, rounds
-from astarpo.values.shards import Sample, shard_name
-from astarpo.values.shrinkage import Shrunk
-from astarpo.values.summary import column_counts, describe, summarize_samples, summarize_values
+from astarpo.values.summary import describe, summarize_samples, summarize_values
 from astarpo.values.table import ValueTable
 
 logger = logging.getLogger("astarpo")
-
-# The share of truncated samples is judged from this many on.
-_ENOUGH_SAMPLES = 128
 
 
 def estimate(config: EstimateConfig, problems: list[Problem] | None = None) -> ValueTable:
@@ -73,58 +59,52 @@ def estimate(config: EstimateConfig, problems: list[Problem] | None = None) -> V
         UserError: An input is wrong, the table there does not fit, or most samples are truncated.
         EngineStopped: The engine failed; the table keeps its finished shards.
     """
-    given = problems
-    problems, prompts, _, vocabulary, device = prepare(config, given)
-    config = choose_engine(config)
-    fingerprint = sampling_fingerprint(config, problems, config.seed)
-    where = OneProcess(device)
-    load = partial(load_policy, config.model, where.device, vocabulary)
-    context = max(len(prompt.token_ids) for prompt in prompts) + config.max_new_tokens
-    with (
-        folder_lock(config.out),
-        # The engine comes first: a table is not bound to a model that cannot be loaded.
-        load_engine(config, vocabulary, load, context) as engine,
-    ):
-        facts = {"model": config.model, "package_version": package_version()}
-        facts |= {"engine": dict(engine.facts)}
-        table = ValueTable.start(config.out, fingerprint, facts, any_verifier=config.rejudge)
-        if given is not None:
-            write_problems(config.problems, given)
-        with Grader(config.grade_workers, config.grade_timeout, config.trust_reward) as grader:
-            if config.rejudge:
-                rejudge(table, problems, grader)
-            done = Round(0, np.zeros(len(prompts), np.int64))
-            for done in plan_rounds(config, table, prompts):
-                shards = missing_shards(table, prompts, done.counts_P, config.shard_problems)
-                mine = [shards[i] for i in where.share([len(shard) for shard in shards])]
-                _sample_missing(config, vocabulary, engine, grader, table, mine, done)
-        if where.is_first:
-            kept = [prompt.problem for prompt in prompts]
-            facts = {"num_set_aside": len(problems) - len(prompts), "rounds": done.number}
-            finish_table(table, kept, done.counts_P, config, **facts)
-    return table
+    with open_ranks(config.device) as where, ExitStack() as held:
+        with where.together():
+            prepared = prepare(config, problems)
+            where.require_work(len(prepared.prompts), "prompts")
+            fingerprint = sampling_fingerprint(config, prepared.problems, config.seed)
+            digests = {
+                f"problem {prompt.problem.id}": prompt.problem.digest for prompt in prepared.prompts
+            }
+        where.require_alike(call_facts(config) | fingerprint | digests)
+        config = choose_engine(config)
+        load = partial(load_policy, config.model, where.device, prepared.vocabulary)
+        longest = max(len(prompt.token_ids) for prompt in prepared.prompts)
+        held.enter_context(where.locked(config.out))
+        with where.together():
+            # It comes first: a table is not bound to a model that cannot be loaded.
+            context = longest + config.max_new_tokens
+            engine = load_engine(config, prepared.vocabulary, load, context)
+        held.enter_context(engine)
+        if problems is not None:
+            where.first(lambda: write_problems(config.problems, problems))
+        grader = held.enter_context(
+            Grader(config.grade_workers, config.grade_timeout, config.trust_reward)
+        )
+        where.first(lambda: _start(config, fingerprint, engine, grader, prepared.problems))
+        with where.together():
+            table = ValueTable(config.out, fingerprint)
+        done = sample(config, where, prepared, engine, grader, table)
+        kept = [prompt.problem for prompt in prepared.prompts]
+        facts = {"num_set_aside": len(prepared.problems) - len(kept), "rounds": done.number}
+        where.first(lambda: finish_table(table, kept, done.counts_P, config, **facts))
+        return ValueTable(config.out)
 
 
-def plan_rounds(
-    config: EstimateConfig, table: ValueTable, prompts: Sequence[Prompt]
-) -> Iterator[Round]:
-    """The rounds in which prompts are sampled, each planned once the one before it is there.
-
-    Raises:
-        UserError: Their rewards have more than two values, by which rounds cannot go.
-    """
-    problems = [prompt.problem for prompt in prompts]
-    first_P = np.full(len(prompts), config.samples)
-    if not config.in_rounds:
-        return iter([Round(1, first_P)])
-    estimator = Shrunk(config.beta1)
-    limit = Limit(
-        samples=config.budget_samples or math.inf,
-        tokens=config.budget_tokens or math.inf,
-        error=config.target_error or 0.0,
-    )
-    columns = ["reward", "num_tokens"]
-    return rounds(first_P, lambda n_P: table.matrices(problems, n_P, columns), estimator, limit)
+def _start(
+    config: EstimateConfig,
+    fingerprint: dict[str, Any],
+    engine: Engine,
+    grader: Grader,
+    problems: Sequence[Problem],
+) -> None:
+    """Makes the table, or opens it to go on with it and judges its samples anew where asked to."""
+    facts = {"model": config.model, "package_version": package_version()}
+    facts |= {"engine": dict(engine.facts)}
+    table = ValueTable.start(config.out, fingerprint, facts, any_verifier=config.rejudge)
+    if config.rejudge:
+        rejudge(table, problems, grader)
 
 
 def prepare(config: EstimateConfig, problems: list[Problem] | None = None) -> Prepared:
@@ -160,67 +140,6 @@ def _refuse_small_budget(config: EstimateConfig, num_problems: int) -> None:
                 f"{name} {budget} is too little for the first round, {config.samples} samples of "
                 f"each of {num_problems} problems: raise it to {needed}, or {lower}"
             )
-
-
-def _sample_missing(
-    config: EstimateConfig,
-    vocabulary: Vocabulary,
-    engine: Engine,
-    grader: Grader,
-    table: ValueTable,
-    shards: Sequence[Sequence[tuple[Prompt, int]]],
-    planned: Round,
-) -> None:
-    """Samples and judges a round, shard after shard; each is on disk before the next begins."""
-    if not shards:
-        return
-    sampling = Sampling(config.max_new_tokens, config.temperature)
-    stopwatch = Stopwatch(dict(table.manifest.get("seconds", {})))
-    reasons = column_counts(table.samples(["finish_reason"])["finish_reason"])
-    num_samples = sum(map(len, shards))
-    if planned.number > 1:
-        known = "not known" if math.isnan(planned.error) else f"{planned.error:.4f}"
-        logger.info(f"round {planned.number}: {num_samples} samples; error of V* so far {known}")
-    with (
-        Progress("stage 1: samples", num_samples) as progress,
-        profile_steps(config.out, len(shards), enabled=config.profile) as begin_step,
-    ):
-        for shard in shards:
-            prompts = [prompt for prompt, _ in shard]
-            seeds = [derive_seed(config.seed, "stage1", p.problem.id, n) for p, n in shard]
-            begin_step()
-            _record_engine(table, shard, engine)
-            answers = roll_out(
-                vocabulary, engine, grader, prompts, seeds, sampling, stopwatch, progress.advance
-            )
-            table.append([Sample.of(a, n) for a, (_, n) in zip(answers, shard, strict=True)])
-            peak = max(table.manifest.get("peak_memory_gib", 0.0), peak_memory_gib())
-            table.set_facts(seconds=stopwatch.seconds, peak_memory_gib=peak)
-            reasons.update(answer.completion.finish_reason for answer in answers)
-            _refuse_truncation(reasons, config)
-
-
-def _record_engine(table: ValueTable, shard: Sequence[tuple[Prompt, int]], engine: Engine) -> None:
-    """Writes into the manifest which engine samples a shard, before it does.
-
-    The samples of different engines follow one distribution, and so one table may hold both. Only
-    those of one engine are the same bytes when they are sampled again.
-    """
-    name = shard_name([prompt.problem.id for prompt, _ in shard], [n for _, n in shard])
-    made_by = "{name} ({version}, {dtype})".format_map(engine.facts)
-    table.set_facts(shard_engines=table.manifest.get("shard_engines", {}) | {name: made_by})
-
-
-def _refuse_truncation(reasons: Counter[str], config: EstimateConfig) -> None:
-    """Ends sampling once most samples, by their finish reasons so far, were cut."""
-    total = reasons.total()
-    share = reasons["length"] / total
-    if share > 0.5 and total >= _ENOUGH_SAMPLES and not config.allow_truncated:
-        raise UserError(
-            f"{share:.0%} of {total} samples were cut at max_new_tokens="
-            f"{config.max_new_tokens}, so their reward says little; raise it with a new --out, or "
-            "go on with --allow-truncated (what is sampled is kept)"
-        )
 
 
 def finish_table(

@@ -1,12 +1,15 @@
 """What several ranks must have been given alike, before any of them begins."""
 
+import hashlib
 import json
+from collections.abc import Iterable
 from typing import Any
 
 from astarpo.config import Config
 from astarpo.runtime.distributed import OneProcess
 from astarpo.runtime.environment import commit, version_of
 from astarpo.training.inputs import Inputs
+from astarpo.types import Problem
 
 _PACKAGES = ("astarpo", "torch", "transformers")
 
@@ -17,6 +20,14 @@ def call_facts(config: Config) -> dict[str, Any]:
     facts = {f"setting {name}": value for name, value in settings.items()}
     facts |= {f"the version of {name}": version_of(name) for name in _PACKAGES}
     return facts | {"the commit of astarpo": commit()}
+
+
+def problem_facts(problems: Iterable[Problem]) -> dict[str, Any]:
+    """A digest of problems, by the name that a message gives it."""
+    digest = hashlib.blake2b(digest_size=12)
+    for problem in problems:
+        digest.update(f"{problem.id} {problem.digest}\n".encode("utf-8", "surrogatepass"))
+    return {"the digest of the problems": digest.hexdigest()}
 
 
 def require_prompts_each(where: OneProcess, prompts_per_step: int, inputs: Inputs) -> None:

@@ -6,9 +6,8 @@ Each step:  prompts -> completions (one each for A*-PO) -> verdicts r        (ro
 """
 
 import logging
-from collections.abc import Callable
 from contextlib import ExitStack, closing
-from typing import Any, NamedTuple
+from typing import Any
 
 from astarpo.config import TrainConfig
 from astarpo.engines import choose_engine, open_engine
@@ -36,31 +35,14 @@ from astarpo.training.checkpoint import Checkpoints
 from astarpo.training.health import HealthWatch
 from astarpo.training.held_out import HeldOut
 from astarpo.training.identity import input_digests
-from astarpo.training.inputs import Inputs, open_inputs
+from astarpo.training.inputs import Given, Inputs, OnStep, open_inputs
 from astarpo.training.metrics import answer_metrics, cost_metrics, run_summary, run_verdicts
 from astarpo.training.opening import open_learner, require_parts
 from astarpo.training.schedule import lr_scale, step_prompts
 from astarpo.training.stage1 import rollout_metrics
-from astarpo.types import Answer, EngineStopped, Problem, StopTraining, TrainingStopped
+from astarpo.types import Answer, EngineStopped, StopTraining, TrainingStopped
 
 logger = logging.getLogger("astarpo")
-
-
-OnStep = Callable[[dict[str, Any]], object]
-
-
-class Given(NamedTuple):
-    """What a caller in Python gives beside a config.
-
-    Attributes:
-        problems: What `config.problems` will hold, which is then written.
-        eval_problems: Likewise.
-        on_step: Called with each step's metrics, once they are on disk.
-    """
-
-    problems: list[Problem] | None = None
-    eval_problems: list[Problem] | None = None
-    on_step: OnStep | None = None
 
 
 def train(config: TrainConfig, given: Given | None = None) -> dict[str, Any]:

@@ -16,6 +16,7 @@ from astarpo.models.batch import masked_sum
 from astarpo.models.logprobs import token_logprobs
 from astarpo.models.policy import Policy, make_policy, save_model
 from astarpo.models.vocabulary import Vocabulary, make_vocabulary
+from astarpo.runtime.distributed import open_ranks
 from astarpo.runtime.files import atomic_directory
 from astarpo.runtime.outputs import check_folder
 from astarpo.runtime.progress import Progress
@@ -37,7 +38,7 @@ Example = tuple[list[int], list[int]]
 
 
 def warm_start(config: WarmStartConfig) -> Path:
-    """Trains a small policy on the worked solutions of problems.
+    """Trains a small policy on the worked solutions of problems; of several ranks the first does.
 
     Returns:
         The folder with the policy.
@@ -45,6 +46,11 @@ def warm_start(config: WarmStartConfig) -> Path:
     Raises:
         UserError: The folder is in use, or no problem has a solution that fits.
     """
+    with open_ranks() as where:
+        return where.first(lambda: _train(config))
+
+
+def _train(config: WarmStartConfig) -> Path:
     policy, examples = prepare(config)
     steps, batch_size = config.steps, config.batch_size
     fit(policy, examples, steps=steps, batch_size=batch_size, lr=config.lr, seed=config.seed)

@@ -2,9 +2,9 @@
 
 import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -25,6 +25,22 @@ from astarpo.values.choice import estimator_of
 from astarpo.values.table import ValueTable
 
 logger = logging.getLogger("astarpo")
+
+OnStep = Callable[[dict[str, Any]], object]
+
+
+class Given(NamedTuple):
+    """What a caller in Python gives beside a config.
+
+    Attributes:
+        problems: What `config.problems` will hold, which is then written.
+        eval_problems: Likewise.
+        on_step: Called with each step's metrics, once they are on disk.
+    """
+
+    problems: list[Problem] | None = None
+    eval_problems: list[Problem] | None = None
+    on_step: OnStep | None = None
 
 
 class TextSettings(NamedTuple):

@@ -56,8 +56,8 @@ class ValueTable:
         >>> table.values(estimator=Plugin(beta1=0.25)).v_star_P  # without sampling again
     """
 
-    def __init__(self, path: Path | str) -> None:
-        """Opens a table.
+    def __init__(self, path: Path | str, fingerprint: dict[str, Any] | None = None) -> None:
+        """Opens a table; `fingerprint` is that of the shards to come, see `start`.
 
         Raises:
             UserError: There is none, it is damaged, or it is of another format.
@@ -71,7 +71,7 @@ class ValueTable:
             self.manifest = read_manifest(self.path)
         except DamagedFileError as error:
             raise DamagedFileError(f"{error}; {_AGAIN}: it makes this file anew") from error
-        self._fingerprint = self.manifest["fingerprint"]
+        self._fingerprint = fingerprint or self.manifest["fingerprint"]
         self._shards = Shards(self.path)
 
     @classmethod
@@ -106,8 +106,7 @@ class ValueTable:
             path.mkdir(parents=True, exist_ok=True)
         manifest = {**held, **facts, "format": FORMAT, "fingerprint": union}
         write_sealed_json(path / MANIFEST, manifest)
-        table = cls(path)
-        table._fingerprint = fingerprint
+        table = cls(path, fingerprint)
         table._shards.set_damaged_aside()
         return table
 

@@ -18,8 +18,8 @@ from astarpo.config import ReportConfig, RunConfig
 from astarpo.config.changes import apply_changes
 from astarpo.config.documents import find_recipe, permit_recipe, plain, read_document, upgrade
 from astarpo.reports.cards import write_model_card
+from astarpo.runtime.distributed import OneProcess, open_ranks
 from astarpo.runtime.files import DamagedFileError, read_json_object, write_json
-from astarpo.runtime.locks import folder_lock
 from astarpo.runtime.outputs import check_folder
 from astarpo.runtime.tables import text_table
 from astarpo.stages.pipeline import is_made, prepare_stages, run_stage, stage_configs
@@ -38,8 +38,10 @@ def run(config: RunConfig) -> dict[str, Any]:
     Raises:
         UserError: The recipe or an input is wrong.
     """
-    document, origin = read_recipe(config)
-    return run_document(document, config.out, origin)
+    with open_ranks() as where:
+        with where.together():
+            document, origin = read_recipe(config)
+        return run_document(document, config.out, origin)
 
 
 def prepare(config: RunConfig) -> dict[str, Any]:
@@ -59,25 +61,46 @@ def run_document(document: Mapping[str, Any], out: Path, origin: str) -> dict[st
         UserError: A setting or an input is wrong, or the folder holds another recipe's run or is
             being written by another process.
     """
-    stages = prepare_document(document, out, origin)
-    with folder_lock(out):
-        _require_same_recipe(document, out)  # Another may have begun here since.
-        write_json(out / "recipe.json", plain(document))
-        seconds = _finished_stages(out)
-        for name, config in stages.items():
-            if is_made(config):
-                seconds.setdefault(name, 0.0)
-            if name in seconds:
-                continue
-            logger.info(f"== {name.replace('_', ' ')}")
-            started = time.monotonic()
-            if not run_stage(config):
-                return {"completed": False}
-            seconds[name] = time.monotonic() - started
-            write_json(out / "stages.json", seconds)
+    with open_ranks() as where:
+        with where.together():
+            stages = prepare_document(document, out, origin)
+        where.require_alike({"the recipe": plain(document)})
+        with where.locked(out):
+            return _run_stages(document, out, stages, where)
+
+
+def _run_stages(
+    document: Mapping[str, Any], out: Path, stages: Mapping[str, Any], where: OneProcess
+) -> dict[str, Any]:
+    """Runs the stages that are not done yet; returns the summary of all."""
+    seconds = where.first(lambda: _begin(document, out, stages))
+    for name, config in stages.items():
+        if name in seconds:
+            continue
+        logger.info(f"== {name.replace('_', ' ')}")
+        started = time.monotonic()
+        if not run_stage(config):
+            return {"completed": False}
+        seconds[name] = time.monotonic() - started
+        where.first(lambda: write_json(out / "stages.json", seconds))
+
+    def end() -> dict[str, Any]:
         summary = _summarize(document, out, seconds)
         logger.info(report(ReportConfig(runs=[out])))
-    return summary
+        return summary
+
+    return where.first(end)
+
+
+def _begin(document: Mapping[str, Any], out: Path, stages: Mapping[str, Any]) -> dict[str, float]:
+    """Writes the recipe; returns the seconds of the stages that are done."""
+    _require_same_recipe(document, out)  # Another may have begun here since.
+    write_json(out / "recipe.json", plain(document))
+    seconds = _finished_stages(out)
+    for name, config in stages.items():
+        if is_made(config):
+            seconds.setdefault(name, 0.0)
+    return seconds
 
 
 def prepare_document(document: Mapping[str, Any], out: Path, origin: str) -> dict[str, Any]:
