@@ -254,6 +254,8 @@ def test_a_config_of_version_0_1_0_is_read_and_means_the_same(tmp_path):
     assert after.pop("estimator") == "plugin"  # which was the only one
     assert after.pop("engine_memory") is None  # vLLM's
     assert after.pop("fp32_head") is False
+    assert after.pop("shard_size") is None
+    assert after.pop("policy_offload") is False
     assert after == before
     words = ["train", "--config", str(OLD)]
     with pytest.raises(

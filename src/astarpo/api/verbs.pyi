@@ -681,6 +681,8 @@ def train(
     micro_batch_tokens: int = 8192,
     gradient_checkpointing: bool = False,
     reference_offload: bool = False,
+    shard_size: int | None = None,
+    policy_offload: bool = False,
     fp32_head: bool = False,
     lora_rank: int | None = None,
     lora_alpha: int | None = None,
@@ -767,6 +769,11 @@ def train(
             memory, more time.
         reference_offload: Keep the reference's weights in the host's memory while the GPU does not
             need them.
+        shard_size: How many of the processes that torchrun has started hold one copy of the
+            weights, gradients and optimiser together; else all of them. 1 gives each a whole copy:
+            more memory, less to send.
+        policy_offload: Keep the policy's weights, gradients and optimiser in the host's memory, but
+            for the layer that the GPU works on; it needs torchrun.
         fp32_head: Compute the logits in float32 where all else is computed in bfloat16, in the
             trainer and in the engine alike: their log-probs then differ less, at some time and
             memory.

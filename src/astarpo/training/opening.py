@@ -17,6 +17,7 @@ from astarpo.models.vocabulary import Vocabulary
 from astarpo.rundir.trackers import require_tracker
 from astarpo.rundir.writer import RunLog
 from astarpo.runtime.devices import pick_device
+from astarpo.runtime.launch import read_launch
 from astarpo.runtime.one_process import OneProcess
 from astarpo.training.checkpoint import latest_checkpoint, restore
 from astarpo.training.inputs import Inputs
@@ -38,7 +39,36 @@ def require_parts(config: TrainConfig) -> None:
     require_optimizer(config.optimizer)
     require_lora(config)
     require_engine(config)
+    require_processes(config, read_launch().size)
     pick_device(config.device)
+
+
+def require_processes(config: TrainConfig, count: int) -> None:
+    """Checks that a model can be shared out as the settings say.
+
+    Args:
+        config: The settings.
+        count: How many processes there are.
+
+    Raises:
+        UserError: It cannot.
+    """
+    if count == 1 and config.policy_offload:
+        raise UserError(
+            "policy_offload: a single process keeps its weights where it computes; start several "
+            "with torchrun, or leave it out"
+        )
+    if count > 1 and config.optimizer == "adamw_8bit":
+        raise UserError(
+            "optimizer adamw_8bit: its state cannot be shared among processes; take --optimizer "
+            f"adamw, of whose state each of the {count} keeps a part"
+        )
+    if config.shard_size is not None and count % config.shard_size:
+        divisors = ", ".join(str(n) for n in range(1, count + 1) if count % n == 0)
+        raise UserError(
+            f"shard_size {config.shard_size}: of {count} processes so many cannot share a copy of "
+            f"the weights; choose from {divisors}, or leave it out"
+        )
 
 
 def open_learner(
