@@ -55,7 +55,7 @@ test: install
 	$(BIN)/python -m pytest
 
 test-distributed: install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m distributed tests/distributed
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m distributed
 
 # vLLM pins its own versions of torch and transformers, and is large: never in the tests' environment.
 # On a CPU vLLM would compile a few functions in each process, which takes longer than the tests.

@@ -1,7 +1,6 @@
 """One vLLM a rank, fed from weights that the ranks share."""
 
-import os
-import socket
+from dataclasses import replace
 
 import pytest
 import torch
@@ -39,11 +38,7 @@ def folder(policy, tmp_path_factory):
 
 
 def opened(where, folder, vocabulary, *, lora):
-    """A shared policy, with or without an adapter; the environment is that of torchrun."""
-    port = where.agree(free_port())
-    os.environ |= {"RANK": str(where.rank), "LOCAL_RANK": str(where.rank)}
-    os.environ |= {"WORLD_SIZE": str(where.size), "LOCAL_WORLD_SIZE": str(where.size)}
-    os.environ |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    """A shared policy, with or without an adapter."""
     policy = empty_policy(str(folder), where.device, vocabulary, trainable=not lora)
     if lora:
         policy, _ = adapt(policy, LORA)
@@ -52,10 +47,11 @@ def opened(where, folder, vocabulary, *, lora):
     return policy
 
 
-def free_port():
-    with socket.socket() as held:
-        held.bind(("127.0.0.1", 0))
-        return held.getsockname()[1]
+def sample_alone(where, folder, vocabulary):
+    """As stage 1 does, from the model's folder."""
+    with VLLMEngine(replace(vocabulary, name=str(folder)), 8, context=CONTEXT) as engine:
+        found = ids(engine.generate(REQUESTS[:: 1 + where.rank], SAMPLING))
+    return found, where.sum(torch.ones(1)).item()
 
 
 def shift(policy):
@@ -103,3 +99,9 @@ def test_each_rank_samples_from_shared_weights_as_an_update_leaves_them(policy, 
         assert 0 < metrics["sync_mean"] < 1e-5
         assert total == 2
         assert lora or "weights did not arrive" in stale
+
+
+def test_ranks_sample_from_a_models_folder_each_as_much_as_it_likes(policy, folder):
+    (first, total), (second, _) = in_ranks(2, sample_alone, folder, policy.vocabulary)
+    assert second == first[::2]
+    assert total == 2

@@ -1,11 +1,14 @@
 """Models of which each process holds a part: opened, saved and read again."""
 
+import gc
 import json
+import re
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.distributed.tensor import DTensor
 
 from astarpo.models.empty import held_tensors
 from astarpo.models.logprobs import token_logprobs
@@ -86,3 +89,51 @@ def test_tensors_of_many_files_are_those_of_one(policy, policy_path, tmp_path, s
     one = load_file(tmp_path / "one.safetensors")
     assert total.keys() == one.keys() == index["weight_map"].keys()
     assert all(torch.equal(total[name], one[name]) for name in one)
+
+
+def peak_of(work):
+    """Bytes by which the memory of this process grows at most while it does something.
+
+    Those of files that are mapped into it count as far as they are read.
+    """
+    gc.collect()
+    Path("/proc/self/clear_refs").write_text("5")  # the peak so far is forgotten
+    before = resident("VmHWM")
+    kept = work()
+    grown = resident("VmHWM") - before
+    del kept
+    return grown
+
+
+def own_part(parameter):
+    values = parameter.detach()
+    return values.to_local() if isinstance(values, DTensor) else values
+
+
+def resident(name):
+    status = Path("/proc/self/status").read_text()
+    return 1024 * int(re.search(rf"{name}:\s+(\d+)", status)[1])
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux's /proc")
+def test_no_rank_reads_all_of_a_model(policy, tmp_path):
+    sizes = {"hidden_size": 256, "intermediate_size": 1024, "vocab_size": 80_000}
+    model = small_model("qwen3", num_hidden_layers=8, tie_word_embeddings=False, **sizes)
+    model.save_pretrained(tmp_path)
+    policy.vocabulary.tokenizer.save_pretrained(tmp_path)
+    total = sum(parameter.nbytes for parameter in model.parameters())
+    assert total > 180 << 20
+
+    def used(opened):  # transformers maps a file into memory, and reads what is asked for
+        return opened, [float(own_part(p).sum()) for p in opened.model.parameters()]
+
+    def whole(where):
+        return peak_of(lambda: used(load_policy(str(tmp_path), CPU, policy.vocabulary)))
+
+    def shared(where):
+        return peak_of(lambda: used(open_shared(where, tmp_path, policy.vocabulary)))
+
+    assert min(in_ranks(2, whole)) > 0.95 * total
+    # Its own quarter, and that quarter of the file; any work takes some 20 MB besides.
+    found = in_ranks(4, shared)
+    assert max(found) < 0.65 * total, [each / total for each in found]

@@ -4,21 +4,23 @@ They have imported all that it has, and so start in no time; `torchrun` takes ma
 """
 
 import multiprocessing
+import os
 import pickle
 import signal
+import socket
 import tempfile
 import traceback
 from collections.abc import Callable
-from datetime import timedelta
 from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
 
-from astarpo.runtime.distributed import OneProcess, open_ranks
+from astarpo.runtime.distributed import open_ranks
+from astarpo.runtime.launch import TIMEOUT
+from astarpo.runtime.one_process import OneProcess
 
 NEEDS_RANKS = pytest.mark.distributed
 
@@ -61,25 +63,29 @@ def killed_ranks(size: int, work: Callable[..., Any], *args: Any) -> None:
 
 
 def _start(size: int, folder: Path, work: Callable[..., Any], args: Any) -> list[Any]:
+    with socket.socket() as held:
+        held.bind(("127.0.0.1", 0))
+        port = held.getsockname()[1]
     context = multiprocessing.get_context("fork")
-    ranks = [
-        context.Process(target=_run, args=(rank, size, folder, work, args)) for rank in range(size)
-    ]
+    ranks = []
+    for rank in range(size):
+        env = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size}
+        env |= {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, TIMEOUT: _LIMIT_S}
+        ranks.append(context.Process(target=_run, args=(rank, env, folder, work, args)))
     for process in ranks:
         process.start()
     return ranks
 
 
-def _run(rank: int, size: int, folder: Path, work: Callable[..., Any], args: Any) -> None:
+def _run(
+    rank: int, env: dict[str, object], folder: Path, work: Callable[..., Any], args: Any
+) -> None:
+    os.environ |= {name: str(value) for name, value in env.items()}
     torch.set_num_threads(1)
-    store, limit = f"file://{folder / 'store'}", timedelta(seconds=_LIMIT_S)
-    dist.init_process_group("gloo", init_method=store, rank=rank, world_size=size, timeout=limit)
     try:
-        with open_ranks() as where:
+        with open_ranks("cpu") as where:
             result = work(where, *args)
         (folder / f"{rank}.pickle").write_bytes(pickle.dumps(result))
     except BaseException:
         (folder / f"{rank}.txt").write_text(f"rank {rank}: {traceback.format_exc()}")
         raise
-    finally:
-        dist.destroy_process_group()

@@ -43,7 +43,8 @@ def together(policy_path, tmp_path_factory):
     def run(num_ranks):
         out = tmp_path_factory.mktemp("ranks") / "found.pt"
         names = {2: ON_TWO, 3: ON_THREE, 4: ON_FOUR}[num_ranks]
-        done = torchrun(num_ranks, "-m", "tests.training.sharded_cases", policy_path, out, *names)
+        words = ["-m", "tests.training.sharded_cases", policy_path, out, *names]
+        done = torchrun(num_ranks, *words)
         assert done.status == 0, done.stderr[-4000:]
         return torch.load(out)
 

@@ -103,7 +103,10 @@ class VLLMEngine:
         }
         settings = llm_settings(self.facts["dtype"], self._device, fp32_head=fp32_head)
         settings |= {"max_num_seqs": max_sequences, "max_model_len": context or vocabulary.context}
-        if self._where.size > 1:  # Each vLLM is on its own rank's device, and alone there.
+        # Ranks have a group, and each a vLLM of its own on its own device, which is to join that
+        # group, not to make one.
+        self._among_ranks = torch.distributed.is_initialized()
+        if self._among_ranks:
             settings["distributed_executor_backend"] = "external_launcher"
         if self._device.type == "cpu":  # Whole prompts have to fit into a step.
             longest = context or vocabulary.context or 0
@@ -280,7 +283,7 @@ class VLLMEngine:
         if self._llm is None:
             return
         llm, self._llm = self._llm, None
-        shut_down(llm, keep_group=self._where.size > 1)
+        shut_down(llm, keep_group=self._among_ranks)
         del llm
         gc.collect()
 
