@@ -1,11 +1,12 @@
-"""A policy, problems to train on and two held-out ones, in one folder."""
+"""An untrained policy and digits for it; sums for a shipped policy, and two held-out ones."""
 
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from astarpo.config import DataConfig
 from astarpo.models.policy import save_model
+from astarpo.stages.data import gather_problems
 from astarpo.tasks.problem_set import write_problems
 from tests.conftest import digit_problems
 
@@ -21,9 +22,8 @@ def folder(tmp_path_factory, policy) -> Path:
     path = tmp_path_factory.mktemp("ranks")
     save_model(path / "model", policy)
     write_problems(path / "p.parquet", digit_problems(24))
-    held_out = [
-        replace(problem, id=f"held-out/{i}", prompt=({"role": "user", "content": f"Which {i}?"},))
-        for i, problem in enumerate(digit_problems(2))
-    ]
-    write_problems(path / "q.parquet", held_out)
+    for split, count in (("train", 24), ("test", 2)):
+        sums = DataConfig(task="arithmetic", split=split, limit=count, out=path / "unused.parquet")
+        name = {"train": "sums", "test": "held-out"}[split]
+        write_problems(path / f"{name}.parquet", gather_problems(sums))
     return path
