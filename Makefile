@@ -51,8 +51,10 @@ $(BENCH_VENV)/installed: pyproject.toml constraints.txt
 	$(BENCH_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[bench]"
 	touch $@
 
+# A file stays in one process, so that what its tests share is made once; in the order of the files,
+# since those with the longest runs are in the middle and the short ones fill up the end.
 test: install
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 test-distributed: install
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m distributed

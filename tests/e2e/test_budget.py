@@ -18,7 +18,7 @@ from astarpo.tasks.problem_set import read_problems, write_problems
 from astarpo.types import Problem, Prompt, UserError
 from astarpo.values.shrinkage import Shrunk
 from astarpo.values.table import ValueTable
-from tests.conftest import command, digit_problems, run_command
+from tests.conftest import command, digit_problems, run_here
 from tests.e2e.test_stages import contents, kill_when, weights
 
 # Right with a chance, in percent, that is the reference answer: it hangs on what is written alone.
@@ -107,7 +107,7 @@ def test_killed_in_the_middle_of_a_round_it_ends_with_the_same_bytes(few, whole,
             break
     assert planned.number > 1
     assert left < planned.counts_P.sum() - len(table.samples()) + left  # some of it is there
-    assert run_command(*flags).returncode == 0
+    assert run_here(*flags).returncode == 0
     assert contents(out) == contents(whole)
 
 

@@ -1,5 +1,6 @@
-"""A talk with a run's policies: as a process with piped lines, in a terminal, and in one call."""
+"""A talk with a run's policies: with piped lines, as a process in a terminal, and in one call."""
 
+import io
 import os
 import pty
 import re
@@ -13,7 +14,7 @@ import astarpo
 from astarpo.cli import main
 from astarpo.config import TrainConfig
 from astarpo.types import UserError
-from tests.conftest import command
+from tests.conftest import command, run_here
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +41,7 @@ def test_a_problem_is_answered_by_both_and_judged(run, capsys):
     assert capsys.readouterr().out != first.out
 
 
-def test_lines_of_a_pipe_are_asked_one_by_one(run):
+def test_lines_of_a_pipe_are_asked_one_by_one(run, monkeypatch):
     lines = [
         "/random",
         "Item 99:",
@@ -51,10 +52,8 @@ def test_lines_of_a_pipe_are_asked_one_by_one(run):
         "/quit",
         "no",
     ]
-    done = subprocess.run(
-        command("chat", run, "--device", "cpu", "--max-new-tokens", 4), input="\n".join(lines),
-        capture_output=True, text=True, timeout=300, check=False,
-    )  # fmt: skip
+    monkeypatch.setattr("sys.stdin", io.StringIO("\n".join(lines)))
+    done = run_here("chat", run, "--device", "cpu", "--max-new-tokens", 4)
     assert done.returncode == 0
     assert done.stdout.count("┃ reference") == 3
     assert "V* " in done.stdout

@@ -2,6 +2,7 @@
 
 import os
 import pty
+import runpy
 import subprocess
 import sys
 
@@ -78,13 +79,13 @@ def test_log_lines_stand_alone_beside_a_progress_bar():
         assert f"line {i}" in lines
 
 
-def test_the_demo_policys_module_has_help_and_makes_nothing_by_it(tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-m", "astarpo.verbs.demo_policy", "--help"],
-        capture_output=True, text=True, timeout=120, check=False, cwd=tmp_path,
-    )  # fmt: skip
-    assert done.returncode == 0
-    assert "FOLDER" in done.stdout
+def test_the_demo_policys_module_has_help_and_makes_nothing_by_it(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["demo_policy", "--help"])
+    monkeypatch.delitem(sys.modules, "astarpo.verbs.demo_policy", raising=False)
+    with pytest.raises(SystemExit, match="0"):
+        runpy.run_module("astarpo.verbs.demo_policy", run_name="__main__")
+    assert "FOLDER" in capsys.readouterr().out
     assert not list(tmp_path.iterdir())
 
 

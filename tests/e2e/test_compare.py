@@ -4,8 +4,10 @@ import json
 import logging
 import os
 import signal
+import subprocess
 import threading
 import time
+from types import SimpleNamespace
 
 import pytest
 
@@ -54,7 +56,31 @@ def recipe(tmp_path):
     return path
 
 
-def test_a_comparison_stopped_gone_on_with_and_extended(recipe, policy_path, tmp_path, caplog):
+@pytest.fixture
+def in_this_process(monkeypatch):
+    in_process(monkeypatch)
+
+
+def in_process(monkeypatch) -> None:
+    """Stages run here from now on: for what an experiment finds, not for its processes."""
+
+    class Here(SimpleNamespace):
+        def __init__(self, words: list[str], **_: object) -> None:
+            super().__init__(status=main(words[words.index("astarpo") + 1 :]))
+
+        def wait(self, timeout: float = 0.0) -> int:
+            return self.status
+
+        def kill(self) -> None:
+            """It has ended."""
+
+    instead = SimpleNamespace(**vars(subprocess) | {"Popen": Here})
+    monkeypatch.setattr("astarpo.experiments.stages.subprocess", instead)
+
+
+def test_a_comparison_stopped_gone_on_with_and_extended(
+    recipe, policy_path, tmp_path, caplog, monkeypatch
+):
     out = tmp_path / "out"
 
     def request(**changed) -> CompareConfig:
@@ -107,6 +133,7 @@ def test_a_comparison_stopped_gone_on_with_and_extended(recipe, policy_path, tmp
     done = [out / "runs" / name / "seed-0" for name in ("astar_po", "rebel")]
     files = [f for path in done for f in path.rglob("*") if f.is_file()]
     written = {file: file.stat().st_mtime_ns for file in files}
+    in_process(monkeypatch)
     extended = compare(request(seeds="1,0", algorithms="rebel"))
     assert {file: file.stat().st_mtime_ns for file in files} == written
     assert [(row["variant"], row["seed"]) for row in extended["rows"]] == [
@@ -119,7 +146,7 @@ def test_a_comparison_stopped_gone_on_with_and_extended(recipe, policy_path, tmp
         compare(request(equal="samples"))
 
 
-def test_a_sweep_over_samples_draws_from_one_table(recipe, policy_path, tmp_path):
+def test_a_sweep_over_samples_draws_from_one_table(recipe, policy_path, tmp_path, in_this_process):
     out = tmp_path / "out"
     config = SweepConfig(
         setting="samples", over="1,4", recipe=str(recipe), model=str(policy_path), out=out,
@@ -139,7 +166,9 @@ def test_a_sweep_over_samples_draws_from_one_table(recipe, policy_path, tmp_path
     assert (out / "value-error.png").exists()
 
 
-def test_a_training_that_goes_wrong_at_once_is_a_row(recipe, policy_path, tmp_path):
+def test_a_training_that_goes_wrong_at_once_is_a_row(
+    recipe, policy_path, tmp_path, in_this_process
+):
     recipe.write_text(recipe.read_text().replace("minibatches = 1", "minibatches = 2"))
     config = SweepConfig(
         setting="lr", over="1e30,1e-3", recipe=str(recipe), model=str(policy_path),

@@ -11,7 +11,7 @@ import pytest
 from astarpo.tasks.problem_set import read_problems
 from astarpo.values.estimators import optimal_values
 from astarpo.values.table import ValueTable
-from tests.conftest import command, run_command
+from tests.conftest import command, run_here
 from tests.e2e.test_stages import kill_when, weights, without_costs
 
 
@@ -26,7 +26,7 @@ def words(train_words):
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory, words) -> Path:
     out = tmp_path_factory.mktemp("stage1") / "run"
-    done = run_command(*words, "--out", out)
+    done = run_here(*words, "--out", out)
     assert done.returncode == 0, done.stderr
     return out
 
@@ -77,7 +77,7 @@ def test_killed_and_gone_on_with_it_ends_with_the_same_bits(whole, words, tmp_pa
     often = [*words, "--checkpoint-every", 1, "--out", out]
     kill_when(command(*often), saved.exists, signal.SIGKILL)
     assert not (out / "model").exists()
-    done = run_command(*often, "--resume")
+    done = run_here(*often, "--resume")
     assert done.returncode == 0, done.stderr
     assert weights(out) == weights(whole)
     assert without_costs(out) == without_costs(whole)

@@ -11,7 +11,7 @@ import astarpo
 from astarpo.cli import main
 from astarpo.config import EvaluateConfig, TrainConfig
 from astarpo.types import UserError
-from tests.conftest import command, run_command
+from tests.conftest import command, run_here
 from tests.e2e.test_stages import kill_when, weights, without_costs
 
 
@@ -23,7 +23,7 @@ def lora_words(train_words):
 @pytest.fixture(scope="module")
 def lora_run(tmp_path_factory, lora_words):
     out = tmp_path_factory.mktemp("lora") / "run"
-    done = run_command(*lora_words, "--out", out)
+    done = run_here(*lora_words, "--out", out)
     assert done.returncode == 0, done.stderr
     return out
 
@@ -55,7 +55,7 @@ def test_lora_killed_and_resumed_ends_with_the_same_bytes(lora_run, lora_words, 
 
     kill_when(command(*lora_words, "--out", out), five_steps, signal.SIGKILL)
     assert not (out / "model").exists()
-    done = run_command(*lora_words, "--out", out, "--resume")
+    done = run_here(*lora_words, "--out", out, "--resume")
     assert done.returncode == 0, done.stderr
     assert weights(out) == weights(lora_run)
     adapters = [run / "adapter" / "adapter_model.safetensors" for run in (out, lora_run)]

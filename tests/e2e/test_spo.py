@@ -11,7 +11,7 @@ from safetensors.torch import load_file
 from astarpo.cli import main
 from astarpo.tasks.problem_set import read_problems
 from astarpo.values.table import ValueTable
-from tests.conftest import command, run_command
+from tests.conftest import command, run_here
 from tests.e2e.test_stages import kill_when, weights, without_costs
 
 
@@ -23,7 +23,7 @@ def words(train_words):
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory, words) -> Path:
     out = tmp_path_factory.mktemp("spo") / "run"
-    done = run_command(*words, "--out", out)
+    done = run_here(*words, "--out", out)
     assert done.returncode == 0, done.stderr
     return out
 
@@ -58,7 +58,7 @@ def test_killed_and_gone_on_with_it_ends_with_the_same_bits(whole, words, tmp_pa
     saved = out / "checkpoints" / "step-000003"
     kill_when(command(*words, "--out", out), saved.exists, signal.SIGKILL)
     assert not (out / "model").exists()
-    done = run_command(*words, "--out", out, "--resume")
+    done = run_here(*words, "--out", out, "--resume")
     assert done.returncode == 0, done.stderr
     assert weights(out) == weights(whole)
     assert without_costs(out) == without_costs(whole)

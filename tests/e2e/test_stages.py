@@ -22,7 +22,7 @@ from astarpo.tasks.problem_set import read_problems, write_problems
 from astarpo.training.inputs import valued_prompts
 from astarpo.types import Prompt, UserError
 from astarpo.values.shards import read_shard
-from tests.conftest import command, digit_problems, run_command
+from tests.conftest import command, digit_problems, run_command, run_here
 
 
 def kill_when(words: list[str], happened, number: int, within_s: float = 120) -> subprocess.Popen:
@@ -66,7 +66,7 @@ def test_estimate_killed_halfway_ends_with_the_same_bytes(estimate_words, table_
     assert not (out / "values.parquet").exists()
     kept = {f: f.read_bytes() for f in out.glob("samples-*.parquet")}
     assert 2 <= len(kept) < 6
-    assert run_command(*estimate_words, "--out", out).returncode == 0
+    assert run_here(*estimate_words, "--out", out).returncode == 0
     assert all(f.read_bytes() == content for f, content in kept.items())
     assert contents(out) == contents(table_path)
     assert (out / "values.parquet").read_bytes() == (table_path / "values.parquet").read_bytes()
@@ -185,7 +185,7 @@ def test_train_writes_its_run_directory(run_path, policy_path):
 
 
 def test_train_from_its_own_config_repeats_the_run(run_path, tmp_path):
-    done = run_command("train", "--config", run_path / "config.json", "--out", tmp_path / "again")
+    done = run_here("train", "--config", run_path / "config.json", "--out", tmp_path / "again")
     assert done.returncode == 0, done.stderr
     assert weights(tmp_path / "again") == weights(run_path)
     assert without_costs(tmp_path / "again") == without_costs(run_path)
@@ -202,7 +202,7 @@ def profiled_ranges(out: Path) -> Counter:
 
 def test_profiling_changes_nothing_but_the_time(run_path, train_words, tmp_path):
     out = tmp_path / "run"
-    done = run_command(*train_words, "--out", out, "--profile")
+    done = run_here(*train_words, "--out", out, "--profile")
     assert done.returncode == 0, done.stderr
     assert weights(out) == weights(run_path)
     assert without_costs(out) == without_costs(run_path)
@@ -236,7 +236,7 @@ def test_train_killed_and_resumed_ends_with_the_same_bytes(run_path, train_words
 
     kill_when(command(*train_words, "--out", out), five_steps, signal.SIGKILL)
     assert not (out / "model").exists()
-    assert run_command(*train_words, "--out", out).returncode == 2  # refuses without --resume
+    assert run_here(*train_words, "--out", out).returncode == 2  # refuses without --resume
     done = run_command(*train_words, "--out", out, "--resume")
     assert done.returncode == 0, done.stderr
     assert weights(out) == weights(run_path)
@@ -258,7 +258,7 @@ def test_sigterm_saves_and_exits_cleanly(run_path, train_words, tmp_path):
     assert not json.loads((out / "summary.json").read_text())["completed"]
     assert 1 <= steps < 8
     assert (out / "checkpoints" / f"step-{steps:06d}" / "state.json").exists()
-    assert run_command(*train_words, "--out", out, "--resume").returncode == 0
+    assert run_here(*train_words, "--out", out, "--resume").returncode == 0
     assert weights(out) == weights(run_path)
 
 

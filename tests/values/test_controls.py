@@ -10,7 +10,7 @@ from astarpo.experiments.request import plan_experiment
 from astarpo.values.choice import estimator_of
 from astarpo.values.controls import Constant, Zero
 from astarpo.values.estimators import Plugin, problem_values
-from tests.conftest import run_command
+from tests.conftest import run_here
 
 NAN = math.nan
 RAGGED = np.array([[1.0, 1.0, 0.0], [0.0, NAN, NAN], [1.0, 1.0, NAN]])
@@ -67,7 +67,7 @@ def test_a_comparison_takes_them_as_variants(tmp_path):
 @pytest.mark.parametrize("name", ["zero", "constant"])
 def test_a_policy_is_trained_on_them(name, train_words, table_path, tmp_path):
     run: Path = tmp_path / "run"
-    done = run_command(*train_words, "--estimator", name, "--out", run, "--steps", 1)
+    done = run_here(*train_words, "--estimator", name, "--out", run, "--steps", 1)
     assert done.returncode == 0, done.stderr
     (value,) = set(pq.read_table(run / "samples" / "step-000001.parquet")["v_star"].to_pylist())
     rewards = [

@@ -11,7 +11,7 @@ from astarpo.types import UserError
 from astarpo.values.estimators import Plugin, problem_values
 from astarpo.values.prior import Beta, chance_of_all, fit_beta_prior
 from astarpo.values.shrinkage import Shrunk
-from tests.conftest import run_command
+from tests.conftest import run_here
 
 NAN = float("nan")
 
@@ -213,7 +213,7 @@ def test_the_maximum_is_not_shrunk(capsys):
 
 def test_a_table_is_exported_and_trained_on_by_it(table_path, problems_path, train_words, tmp_path):
     out = tmp_path / "values.parquet"
-    done = run_command(
+    done = run_here(
         *("export", table_path, "--problems", problems_path, "--out", out, "--format", "trl"),
         *("--estimator", "shrunk", "--beta1", "inf"),
     )
@@ -221,7 +221,5 @@ def test_a_table_is_exported_and_trained_on_by_it(table_path, problems_path, tra
     problems = read_problems(problems_path)
     expected = ValueTable(table_path).values(problems, Shrunk(math.inf)).v_star_P
     assert pq.read_table(out)["v_star"].to_numpy() == pytest.approx(expected)
-    done = run_command(
-        *train_words, "--estimator", "shrunk", "--out", tmp_path / "run", "--steps", 2
-    )
+    done = run_here(*train_words, "--estimator", "shrunk", "--out", tmp_path / "run", "--steps", 2)
     assert done.returncode == 0, done.stderr

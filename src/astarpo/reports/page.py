@@ -12,7 +12,6 @@ import hashlib
 import json
 import math
 import re
-import unicodedata
 import zlib
 from collections.abc import Mapping
 from importlib import resources
@@ -20,6 +19,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from astarpo.runtime.words import printable
 from astarpo.values.summary import count_words
 
 _SCRIPTS = ("dom.js", "formulas.js", "live.js", "answers.js", "problem.js", "problem_list.js")
@@ -93,14 +93,7 @@ def plural(count: int, noun: str) -> str:
 
 def _showable(value: Any) -> Any:
     """Text without characters that no page may hold, or that change how other text is shown."""
-    is_markup = hasattr(value, "__html__")
-    if is_markup or not isinstance(value, str) or value.isprintable():
-        return value
-    return "".join(c if _is_showable(c) else "\ufffd" for c in value)
-
-
-def _is_showable(character: str) -> bool:
-    return character.isprintable() or character in "\n\t" or unicodedata.category(character) == "Zs"
+    return value if hasattr(value, "__html__") or not isinstance(value, str) else printable(value)
 
 
 _ENVIRONMENT = Environment(

@@ -16,6 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from astarpo.runtime.files import write_atomic
+from astarpo.runtime.words import printable
 
 # Okabe and Ito's colours, without the yellow that is lost on white.
 _COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#000000", "#E69F00", "#56B4E9")
@@ -45,7 +46,7 @@ def look(number: int) -> dict[str, Any]:
 
 def label(text: str) -> str:
     """Text that Matplotlib shows as it is: no formulas, no control characters, not too long."""
-    text = "".join(c if c.isprintable() else " " for c in text).strip()
+    text = printable(text, kept="", instead=" ").strip()
     if len(text) > _MAX_LABEL:
         text = f"{text[: _MAX_LABEL - 1]}…"
     # With an underscore in front it would be left out of legends.

@@ -1,6 +1,7 @@
 """Words on the screen: the names that a mistyped one may stand for, and texts that fit on it."""
 
 import difflib
+import unicodedata
 from collections.abc import Iterable
 
 _SHOWN_CHARACTERS = 2000
@@ -40,6 +41,28 @@ def shown(text: str, limit: int = _SHOWN_CHARACTERS) -> str:
         text: Any text, such as a prompt of a file that came from somebody else.
         limit: The most characters; a note says how many more there were.
     """
-    kept = "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in text[:limit])
+    kept = printable(text[:limit])
     left = len(text) - limit
     return f"{kept} [... {left:,} more characters]" if left > 0 else kept
+
+
+def printable(text: str, *, kept: str = "\n\t", instead: str = "\ufffd") -> str:
+    r"""A text without what would move a cursor, or change how other text is shown.
+
+    Args:
+        text: Any text, such as a prompt of a file that came from somebody else.
+        kept: Control characters that may stay.
+        instead: What stands in the place of each of the others.
+
+    Example:
+        >>> printable("a\x1b[2J\nb", instead="?")
+        'a?[2J\nb'
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if _is_shown(c) or c in kept else instead for c in text)
+
+
+def _is_shown(character: str) -> bool:
+    """Python calls no space printable but the one of ASCII."""
+    return character.isprintable() or unicodedata.category(character) == "Zs"

@@ -1,8 +1,9 @@
 r"""Samples where they are worth most: rounds of sampling, each planned from those before it.
 
-What is known of a problem's success rate p after n samples, k of them right, is Beta(k + a, n - k +
-b) with the prior of the shrunk estimator. With D the mean squared distance of V* from its estimate
-by that, and A = a + b + n:
+What is known of a problem's success rate p after n samples, k of them right, is a distribution
+Beta(k + a, n - k + b) with the prior of the shrunk estimator, or a wider one where problems are so
+few that the prior is not sure (`values.prior`). With D the mean squared distance of V* from its
+estimate by that, and A the sum of its two numbers:
 
     D(j) = D A / (A + j)                          what D is expected to be after j samples more
     gain = ( D(j - 1) - D(j) ) / tokens           of the j-th sample more, for each token it costs

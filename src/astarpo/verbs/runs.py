@@ -9,6 +9,7 @@ from typing import Any
 from astarpo.config import RunsConfig
 from astarpo.rundir.reader import RunDirectory, open_run, started_at, state_of
 from astarpo.runtime.tables import text_table
+from astarpo.runtime.words import printable
 from astarpo.types import UserError
 
 _COLUMNS = ("run", "state", "step", "reward", "KL", "seconds", "started")
@@ -65,8 +66,7 @@ def _row(run: RunDirectory, folder: Path) -> tuple[str, ...]:
     step = last.get("step", 0)
     name = str(run.path.relative_to(folder)) if run.path != folder else str(folder)
     return (
-        # A folder's name may hold what would move a terminal's cursor.
-        "".join(c if c.isprintable() else "?" for c in name),
+        printable(name, kept=""),
         str(state_of(run, rows)),
         f"{step} of {steps}" if (steps := run.config.get("steps")) else str(step),
         _number(last.get("reward")),
