@@ -24,7 +24,7 @@ def facts(capsys, *words: object) -> dict:
 
 @pytest.fixture
 def digits(tmp_path) -> list[object]:
-    """Flags that give a recipe problems: 32 to train on, of which 3 are held out too; 8 held out."""
+    """Flags that give a recipe 32 problems to train on and 8 held out, 3 of which are both."""
     rows = [{"question": f"Item {i}", "answer": f"#### {i}"} for i in range(40)]
     for name, part in (("train", rows[:32]), ("test", rows[29:37])):
         (tmp_path / name).write_text("".join(f"{json.dumps(row)}\n" for row in part))
