@@ -1,7 +1,6 @@
 """The verb `plan` as a user meets it."""
 
 import json
-import shlex
 import tomllib
 from pathlib import Path
 
@@ -24,7 +23,7 @@ def facts(capsys, *words: object) -> dict:
 
 @pytest.fixture
 def digits(tmp_path) -> list[object]:
-    """Flags that give a recipe problems: 32 to train on, of which 3 are held out too; 8 held out."""
+    """Flags that give a recipe 32 problems to train on and 8 held out, 3 of which are both."""
     rows = [{"question": f"Item {i}", "answer": f"#### {i}"} for i in range(40)]
     for name, part in (("train", rows[:32]), ("test", rows[29:37])):
         (tmp_path / name).write_text("".join(f"{json.dumps(row)}\n" for row in part))
@@ -84,7 +83,7 @@ def shipped() -> list[tuple[str, str, list[str]]]:
             continue
         cases.append((name, document["model"], []))
         for line in text.splitlines():
-            words = shlex.split(line.removeprefix("#"))
+            words = line.removeprefix("#").split()
             if words[:1] == ["--model"]:
                 cases.append((name, words[1], words[2:]))
     return cases
@@ -119,7 +118,7 @@ def test_the_papers_models_and_those_of_today_are_among_the_recipes():
         ("gsm8k --set resources.devicse=2", "did you mean devices?"),
         ("gsm8k --set max_new_tokens=200000", "do not fit the context of"),
         ("gsm9k", "did you mean gsm8k?"),
-        ("gsm8k --rates nowhere.json", "nowhere.json: no rates can be read"),
+        ("gsm8k --rates nowhere.json", "cannot read nowhere.json"),
     ],
 )
 def test_mistakes_are_told_in_one_line(capsys, words, said):
@@ -138,12 +137,14 @@ def test_settings_of_one_stage_are_no_recipe(capsys, tmp_path):
 
 
 def test_answers_that_nobody_can_judge_are_counted(capsys, tmp_path, policy_path):
-    rows = [{"question": f"Item {i}", "answer": "#### 3" if i else "#### three"} for i in range(9)]
+    rows = [{"prompt": f"Item {i}", "answer": "3" if i % 4 else "three"} for i in range(8)]
     (tmp_path / "p.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    (tmp_path / "r.toml").write_text('[data]\ntask = "own"\nreward = "gsm8k"\ntest_share = 0.4\n')
     source = ["--source", tmp_path / "p.jsonl", "--test-source", tmp_path / "p.jsonl"]
-    status, _, err = planned(capsys, "gsm8k", "--model", policy_path, *source)
+    status, _, err = planned(capsys, tmp_path / "r.toml", "--model", policy_path, *source)
     assert status == 2
-    assert "three" in err
+    assert "gsm8k cannot judge" in err
+    assert "'three'" in err
 
 
 def test_resources_hold_for_every_stage_that_knows_them():

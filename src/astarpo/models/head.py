@@ -43,6 +43,11 @@ def is_plain(model: Any) -> bool:
     return _plain[model]
 
 
+def assume_plain(model: Any) -> None:
+    """Takes a model's logits for what `is_plain` asks, without trying it out; see `assume_way`."""
+    _plain[model] = True
+
+
 def score_hidden(
     head: nn.Linear, hidden_NH: Tensor, ids_N: Tensor, temperature: float, *, entropy: bool
 ) -> tuple[Tensor, Tensor]:

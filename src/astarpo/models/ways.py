@@ -67,6 +67,14 @@ def fitting_way(model: Any, batch: TokenBatch, outputs: Callable[[TokenBatch, Wa
     return found[length]
 
 
+def assume_way(model: Any, way: Way, longest: int) -> None:
+    """Has sequences of up to so many tokens go through a model in one way, without trying it out.
+
+    For a model whose numbers mean nothing, such as one of fake tensors.
+    """
+    _ways.setdefault(model, {})[reach(model, longest)] = way
+
+
 def latest_way(model: Any) -> Way | None:
     """How the last sequences went through a model; None before the first."""
     return _latest.get(model)

@@ -146,7 +146,7 @@ def measured(path: Path, prompt_mean: float) -> Rates:
         return _of_run(path, prompt_mean)
     try:
         record = read_json_object(path)
-    except (DamagedFileError, OSError) as error:
+    except DamagedFileError as error:
         raise UserError(
             f"{path}: no rates can be read ({error}); give a run of astarpo run or astarpo train, "
             "or the file that benchmarks/gpu.py wrote"

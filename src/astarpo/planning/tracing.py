@@ -20,6 +20,10 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from astarpo.algorithms.choice import make_algorithm
 from astarpo.config import TrainConfig
+from astarpo.models.head import assume_plain
+from astarpo.models.logprobs import token_logprobs
+from astarpo.models.policy import Policy
+from astarpo.models.ways import Way, assume_way, latest_way
 from astarpo.planning.counting import Kinds, LiveBytes, in_backward
 from astarpo.planning.fakes import open_fake_critic, open_fakes
 from astarpo.planning.shape import ModelShape
@@ -27,14 +31,11 @@ from astarpo.runtime.stopwatch import Stopwatch
 from astarpo.training.learner import Learner
 from astarpo.types import Answer, Completion, Problem, Prompt, Verdict
 
-_DEPTHS = (3, 4)
-"""Layers of the two models that are traced; see `_place` for the windows that both have."""
+_DEPTHS = (2, 3)
+"""Layers of the two models that are traced; the first and the last have windows of their own."""
 
-_MOST_TRACED = 5
+_MOST_TRACED = 4
 """Models of no more layers are traced as they are."""
-
-_PASSES = 2
-"""Micro-batches: from the second on the gradients of those before it are there as well."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,9 @@ class Load:
 
 _UNREAD = {"reference_offload", "optimizer", "engine_memory", "max_sequences"}
 """Settings of training that are not traced, but worked out afterwards."""
+
+_ways: dict[tuple[str, Load], Way] = {}
+"""How sequences go through a model, as its fewer layers showed."""
 
 _traced: dict[tuple[Any, ...], dict[str, Kinds]] = {}
 
@@ -76,56 +80,76 @@ def trace_anew(shape: ModelShape, train: TrainConfig, load: Load) -> dict[str, K
         load: The sequences.
     """
     if shape.num_layers <= _MOST_TRACED:
-        return _trace(shape.with_layers(shape.num_layers), train, load, shape.vocabulary_size)
-    few, more = (
-        _trace(shape.with_layers(depth), train, load, shape.vocabulary_size) for depth in _DEPTHS
-    )
+        return _trace(shape, shape.num_layers, train, load)
+    few, more = (_trace(shape, depth, train, load) for depth in _DEPTHS)
     added = shape.num_layers - _DEPTHS[0]
-    per_layer = _DEPTHS[1] - _DEPTHS[0]
     grown = {}
     for window, at_few in few.items():
         at_more = more[window]
         grown[window] = Counter(
             {
-                kind: at_few[kind] + (at_more[kind] - at_few[kind]) * added // per_layer
+                kind: at_few[kind] + (at_more[kind] - at_few[kind]) * added
                 for kind in at_few.keys() | at_more.keys()
             }
         )
     return grown
 
 
-def _trace(config: Any, train: TrainConfig, load: Load, vocabulary_size: int) -> dict[str, Kinds]:
-    mode = FakeTensorMode(allow_non_fake_inputs=True)
+def _trace(shape: ModelShape, depth: int, train: TrainConfig, load: Load) -> dict[str, Kinds]:
+    """What is alive at the peak of each window of an update of a model of so many layers."""
+    mode, config = FakeTensorMode(allow_non_fake_inputs=True), shape.with_layers(depth)
     settings = {"minibatches": 1, "reference_offload": False, "optimizer": "adamw"}
-    train = train.model_copy(update=settings)
-    live = LiveBytes(vocabulary_size)
+    once = train.model_copy(update=settings)
+    live = LiveBytes(shape.vocabulary_size)
     with _quiet():
-        policy, reference = open_fakes(config, train, load.compute, mode)
-        algorithm = make_algorithm(train, load.answer_tokens)
+        policy, reference = open_fakes(config, once, load.compute, mode)
+        algorithm = make_algorithm(once, load.answer_tokens)
         critic = open_fake_critic(config, mode) if algorithm.needs_critic else None
-        learner = Learner(policy, reference, algorithm, train, train.temperature or 1.0, critic)
+        learner = Learner(policy, reference, algorithm, once, once.temperature or 1.0, critic)
         trained = [policy.model, *([critic] if critic is not None else [])]
         live.register(reference.model.parameters(), "reference")
         for model in trained:
             live.register((p for p in model.parameters() if p.requires_grad), "weights")
             live.gradients_of(model)
+        answers, more = _answers(train, algorithm, load)
         with live:
+            _assume([policy, reference], critic, answers[0], (shape.config.to_json_string(), load))
             _first_step(learner, live)
             for model in trained:
                 _watch_layers(model, live)
-            learner.update(_answers(train, algorithm, load), 1.0, _Windows(live))
+            learner.update(answers, 1.0, _Windows(live, learner if more else None))
     return live.peaks
+
+
+def _assume(policies: list[Policy], critic: Any, answer: Answer, met: tuple[str, Load]) -> None:
+    """Has each kind of model tried out once, by which ways sequences may go through it."""
+    first, longest = policies[0], sum(map(len, answer.sequence))
+    if met not in _ways:
+        with torch.no_grad():
+            token_logprobs(first.model, first.collate([answer.sequence]), 1.0)
+        _ways[met] = latest_way(first.model) or "alone"
+    for policy in policies:
+        assume_plain(policy.model)
+        assume_way(policy.model, _ways[met], longest)
+    if critic is not None:
+        assume_way(critic, _ways[met], longest)
 
 
 def _first_step(learner: Learner, live: LiveBytes) -> None:
     """Has the optimiser make its moments, as the updates before did."""
-    for parameter in learner.parameters.values():
-        parameter.grad = torch.zeros_like(parameter)
+    _fill_gradients(learner, live)
     live.making("moments")
     learner.optimizer.step()
     live.making(None)
     learner.optimizer.zero_grad(set_to_none=True)
     learner.optimizer.register_step_pre_hook(lambda *_: live.enter("optimizer"))
+
+
+def _fill_gradients(learner: Learner, live: LiveBytes) -> None:
+    live.making("gradients")
+    for parameter in learner.parameters.values():
+        parameter.grad = torch.zeros_like(parameter)
+    live.making(None)
 
 
 def _watch_layers(model: Any, live: LiveBytes) -> None:
@@ -150,10 +174,8 @@ def _after_layer(live: LiveBytes, number: int, last: int, *args: Any) -> None:
 
 
 def _place(number: int, last: int) -> str:
-    """A layer's place as models of any depth have it: the first two, the last two, the others."""
-    if number <= 1:
-        return f"{number}"
-    return f"-{last - number + 1}" if last - number <= 1 else "between"
+    """A layer's place as models of any depth have it."""
+    return "first" if number == 0 else "last" if number == last else "between"
 
 
 def _decoder_layers(model: Any) -> nn.ModuleList:
@@ -165,30 +187,33 @@ def _decoder_layers(model: Any) -> nn.ModuleList:
 class _Windows(Stopwatch):
     """Opens a window for each phase of an update."""
 
-    def __init__(self, live: LiveBytes) -> None:
+    def __init__(self, live: LiveBytes, learner: Learner | None) -> None:
+        """Takes the learner where micro-batches before the traced one have left gradients."""
         super().__init__()
-        self._live = live
+        self._live, self._learner = live, learner
 
     @contextmanager
     def phase(self, name: str) -> Iterator[None]:
         """As `Stopwatch.phase`."""
         self._live.enter(name)
+        if name == "update" and self._learner is not None:
+            _fill_gradients(self._learner, self._live)
+            self._learner = None
         with super().phase(name):
             yield
 
 
-def _answers(train: TrainConfig, algorithm: Any, load: Load) -> list[Answer]:
-    """As many of the longest answers as fill the micro-batches, no more than a step has."""
+def _answers(train: TrainConfig, algorithm: Any, load: Load) -> tuple[list[Answer], bool]:
+    """The longest answers that fill a micro-batch, and whether an update has more of those."""
     group, length = algorithm.samples_per_prompt, load.prompt_tokens + load.answer_tokens
     rows = max(algorithm.coupled, train.micro_batch_tokens // length)
-    in_minibatch = max(1, train.prompts_per_step // train.minibatches) * group
-    count = min(_PASSES * rows, in_minibatch)
-    count = max(group, count - count % group)
+    count = max(1, train.prompts_per_step // train.minibatches) * group
     problem = Problem("plan", "gsm8k", ({"role": "user", "content": ""},), "0")
     prompt = Prompt(problem, (0,) * load.prompt_tokens, value=0.5)
     answer = (0,) * load.answer_tokens
     done = Completion(answer, (-1.0,) * load.answer_tokens, "length")
-    return [Answer(prompt, done, "", Verdict(0.0, None, "no_answer")) for _ in range(count)]
+    one = Answer(prompt, done, "", Verdict(0.0, None, "no_answer"))
+    return [one] * max(group, min(rows, count) // group * group), count > rows
 
 
 @contextmanager

@@ -82,13 +82,12 @@ def require_processes(resources: ResourcesConfig, config: RunConfig) -> None:
         words += ["--nnodes", str(resources.nodes), "--rdzv-backend", "c10d"]
         words += ["--rdzv-endpoint", "FIRST_NODE:29500"]
     words += ["-m", "astarpo", "run", config.recipe, "--out", str(config.out)]
-    processes = "1 process runs" if found == 1 else f"{found} processes run"
     if wanted == 1:
         words = ["astarpo", *words[words.index("run") :]]
     on_each = " on each node" if resources.nodes > 1 else ""
     raise UserError(
-        f"[resources] asks for {wanted} devices and {processes} here: start it by {shlex.join(words)}"
-        f"{on_each}, with your other flags; or give --set resources.nodes=1 "
+        f"[resources] asks for {wanted} devices, one process each, and here are {found}: start it "
+        f"by {shlex.join(words)}{on_each}, with your other flags; or give --set resources.nodes=1 "
         f"--set resources.devices={found} for what is here"
     )
 
