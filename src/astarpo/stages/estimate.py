@@ -70,11 +70,10 @@ def estimate(config: EstimateConfig, problems: list[Problem] | None = None) -> V
     problems, prompts, _, vocabulary, device = prepare(config, given)
     fingerprint = sampling_fingerprint(config, problems, config.seed)
     where = OneProcess(device)
-    context = max(len(prompt.token_ids) for prompt in prompts) + config.max_new_tokens
     with (
         folder_lock(config.out) if config.part is None else nullcontext(),
         Grader(config.grade_workers, config.grade_timeout, config.trust_reward) as grader,
-        _sampler(config, vocabulary, context, grader) as sampler,
+        _sampler(config, vocabulary, prompts, grader) as sampler,
     ):
         facts: dict[str, Any] = {"model": config.model, "package_version": package_version()}
         if not shard_paths(config.out):
@@ -104,10 +103,11 @@ def estimate(config: EstimateConfig, problems: list[Problem] | None = None) -> V
 
 
 def _sampler(
-    config: EstimateConfig, vocabulary: Vocabulary, context: int, grader: Grader
+    config: EstimateConfig, vocabulary: Vocabulary, prompts: Sequence[Prompt], grader: Grader
 ) -> Sampler:
+    context = max(len(prompt.token_ids) for prompt in prompts) + config.max_new_tokens
     if config.ray is not None:
-        return RaySampler(config, context)
+        return RaySampler(config, context, math.ceil(len(prompts) / config.shard_problems))
     return LocalSampler(config, vocabulary, context, grader)
 
 
