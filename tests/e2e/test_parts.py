@@ -1,5 +1,6 @@
 """Stage 1 in parts: several processes fill one table, in any order, killed, twice, with holes."""
 
+import importlib.util
 import json
 import shutil
 import signal
@@ -248,3 +249,17 @@ def test_a_dry_run_says_what_a_part_would_do(settings, estimate_words, capsys):
     assert main([*words, "--part", "2/4"]) == 0
     assert "part 2/4: 64 of 192 samples, 64 already there" in capsys.readouterr().out
     assert main([*words, "--part", "2/4", "--samples", "4"]) == 2
+
+
+def test_a_cluster_that_cannot_be_is_one_line(estimate_words, tmp_path, monkeypatch, capsys):
+    words = [*map(str, estimate_words), "--out", str(tmp_path / "v")]
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    for more, said in {
+        "--ray auto": "--ray: Ray is not installed; pip install 'astarpo[ray]', or share the work",
+        "--ray-actors 2": "--ray-actors is of a Ray cluster: give --ray too",
+        "--ray auto --profile": "--ray and --profile do not go together",
+    }.items():
+        assert main([*words, *more.split()]) == 2
+        told = capsys.readouterr().err
+        assert said in told
+        assert told.count("\n") == 1

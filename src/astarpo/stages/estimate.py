@@ -92,7 +92,8 @@ def _sampler(
 ) -> Sampler:
     context = max(len(prompt.token_ids) for prompt in prepared.prompts) + config.max_new_tokens
     if config.ray is not None:
-        return RaySampler(config, context)
+        num_shards = math.ceil(len(prepared.prompts) / config.shard_problems)
+        return RaySampler(config, context, num_shards)
     grader = Grader(config.grade_workers, config.grade_timeout, config.trust_reward)
     config = config.model_copy(update={"profile": config.profile and where.is_first})
     held.enter_context(grader)

@@ -1,32 +1,17 @@
-"""Stage 1 on a Ray cluster: an engine in each actor, one writer in this process.
+"""A sampler whose engines are in the actors of a Ray cluster."""
 
-Shards wait in a queue here; an actor that has nothing to do gets the next one, and its rows come
-back to be written. Actors come as the cluster has room for them, and may go: a shard whose actor
-was lost is given to another one. One that takes its actor with it three times is left out, which is
-said at the end; all others are done.
-
-Ray Core is all of Ray that this needs. (Ray Data's actor pools hang when they hold every CPU, and
-try a shard that kills its actor for ever.) Ray is imported only when it is asked for.
-"""
-
-import importlib
-import importlib.util
 import logging
-import os
-import socket
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Sequence
-from contextlib import ExitStack
 from typing import Any
 
 from astarpo.config import EstimateConfig
-from astarpo.grading.grader import Grader
 from astarpo.models.agreement import describe_error
-from astarpo.models.vocabulary import load_vocabulary
-from astarpo.runtime.devices import pick_device
-from astarpo.runtime.given import accept, given_now
-from astarpo.stages.sampling import LocalSampler, Sampled
+from astarpo.runtime.given import given_now
+from astarpo.stages.on_ray.actor import ShardActor
+from astarpo.stages.on_ray.cluster import join
+from astarpo.stages.sampling import Sampled
 from astarpo.types import EngineStopped, UserError
 from astarpo.values.plan import Shard
 
@@ -38,63 +23,22 @@ PATIENCE_S = 600.0
 _MAX_TRIES = 3
 _POLL_S = 2.0
 _SECONDS_BETWEEN_WORDS = 30.0
-_CONNECT_LIMIT_S = 10.0
-
-
-def require_ray() -> None:
-    """Refuses to go on without Ray; imports nothing."""
-    if importlib.util.find_spec("ray") is None:
-        raise UserError(
-            "--ray: Ray is not installed; pip install 'astarpo[ray]', or share the work out by "
-            "--part, which needs no Ray"
-        )
-
-
-class ShardActor:
-    """What an actor does: it opens an engine, and samples the shards that it is sent."""
-
-    def __init__(
-        self, config: EstimateConfig, context: int, given: Sequence[tuple[str, str, bytes]]
-    ) -> None:
-        self._config = config
-        self._context = context
-        self._given = given
-        self._held = ExitStack()
-        self._sampler: LocalSampler | None = None
-
-    def place(self) -> None:
-        """Does nothing: once it returns, the actor has its place in the cluster."""
-
-    def open(self) -> dict[str, Any]:
-        """Loads the engine; returns its facts."""
-        for each in self._given:
-            accept(*each)
-        config = self._config
-        grader = Grader(config.grade_workers, config.grade_timeout, config.trust_reward)
-        sampler = LocalSampler(
-            config,
-            load_vocabulary(config.model),
-            self._context,
-            self._held.enter_context(grader),
-            pick_device(config.device),
-        )
-        self._sampler = self._held.enter_context(sampler)
-        return self._sampler.open()
-
-    def sample(self, shard: Shard) -> Sampled:
-        """Samples and judges a shard."""
-        assert self._sampler is not None
-        (sampled,) = self._sampler.sample([shard], lambda count: None)
-        return sampled
 
 
 class RaySampler:
     """A sampler whose engines are in the actors of a Ray cluster."""
 
-    def __init__(self, config: EstimateConfig, context: int) -> None:
-        """Makes a sampler; see `LocalSampler`."""
+    def __init__(self, config: EstimateConfig, context: int, num_shards: int) -> None:
+        """Makes a sampler.
+
+        Args:
+            config: Settings of stage 1.
+            context: Tokens of the longest prompt and its response.
+            num_shards: About how many shards there will be, and so engines at the most.
+        """
         self._config = config
         self._context = context
+        self._num_shards = num_shards
         self._ray: Any = None
         self._is_ours = False
         self._facts: dict[str, Any] = {}
@@ -103,7 +47,7 @@ class RaySampler:
         self._opening: dict[Any, Any] = {}
         self._busy: dict[Any, tuple[Any, Shard]] = {}
         self._idle: list[Any] = []
-        self._failed_to_open = 0
+        self._failed_to_open: list[str] = []
         self._waiting_since_s = self._told_s = time.monotonic()
 
     def __enter__(self) -> "RaySampler":
@@ -122,10 +66,13 @@ class RaySampler:
             UserError: There is no cluster, it has no room, or the engine does not open there.
         """
         if self._ray is None:
-            self._connect()
+            assert self._config.ray is not None
+            self._ray, self._is_ours = join(self._config.ray)
             self._waiting_since_s = self._told_s = time.monotonic()
+            kind, total = self._resource()
+            logger.info(f"joined a Ray cluster with {total:g} {kind}s; an engine takes one")
         while not self._facts:
-            self._start_actors(1)
+            self._start_actors(self._num_shards)
             self._wait()
         return self._facts
 
@@ -163,43 +110,29 @@ class RaySampler:
         if failed:
             raise EngineStopped(_told(failed, len(shards)))
 
-    def _connect(self) -> None:
-        """Joins the cluster that the settings name.
-
-        Raises:
-            UserError: There is none.
-        """
-        require_ray()
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        ray, address = importlib.import_module("ray"), self._config.ray
-        if not ray.is_initialized():
-            quiet = {"logging_level": logging.ERROR, "log_to_driver": False}
-            local = {"include_dashboard": False} if address == "local" else {}
-            try:
-                _require_answer(address)
-                ray.init(address=address, **quiet, **local)
-            except Exception as error:  # Ray has many kinds.
-                raise UserError(
-                    f"--ray {address}: no Ray cluster can be joined ({describe_error(error)}): "
-                    "start one with ray start --head, name one as --ray HOST:6379 or by "
-                    "RAY_ADDRESS, or give --ray local for this machine alone"
-                ) from error
-            self._is_ours = True
-        self._ray = ray
-
     def _actors(self) -> list[Any]:
         busy = [actor for actor, _ in self._busy.values()]
         return [*self._placed.values(), *self._opening.values(), *busy, *self._idle]
 
     def _start_actors(self, num_shards: int) -> None:
-        """Asks for as many actors as the cluster may have and the shards need."""
+        """Asks for as many actors as the cluster may have and the shards need.
+
+        Raises:
+            UserError: No engine opens there.
+        """
+        if len(self._failed_to_open) >= _MAX_TRIES:
+            if self._actors():
+                return
+            raise UserError(
+                f"--ray {self._config.ray}: no engine opens on the cluster "
+                f"({self._failed_to_open[-1]}); every machine of it needs astarpo in the same "
+                "version, and to see the model under the same name"
+            )
         kind, total = self._resource()
         wanted = self._config.ray_actors or max(1, int(total))
         needs = {"num_gpus": 1} if kind == "GPU" else {}
         given = [(each.name, each.version, each.pickled) for each in given_now()]
         for _ in range(min(wanted, num_shards) - len(self._actors())):
-            if self._failed_to_open >= _MAX_TRIES:
-                return
             remote = self._ray.remote(num_cpus=1, max_restarts=0, **needs)(ShardActor)
             actor = remote.remote(self._config, self._context, given)
             self._placed[actor.place.remote()] = actor
@@ -252,21 +185,16 @@ class RaySampler:
             facts = self._ray.get(reference)
         except Exception as error:
             self._ray.kill(actor)
-            self._failed_to_open += 1
-            reason = _reason(error)
-            logger.warning(f"--ray: an engine did not open ({reason})")
-            if self._failed_to_open >= _MAX_TRIES and not self._actors():
-                raise UserError(
-                    f"--ray: no engine opens on the cluster ({reason}); every machine of it needs "
-                    "astarpo in the same version, and to see the model under the same name"
-                ) from error
+            self._failed_to_open.append(_reason(error))
+            logger.warning(f"an engine did not open on the cluster ({self._failed_to_open[-1]})")
             return
         if is_placed:
             self._opening[actor.open.remote()] = actor
             return
         if slower := facts.get("slower_because"):
             logger.warning(f"engine {facts['name']} on the cluster: {slower}")
-        self._facts, self._failed_to_open = facts, 0
+        self._facts = facts
+        self._failed_to_open.clear()
         self._idle.append(actor)
 
     def _lose_patience(self) -> None:
@@ -283,15 +211,6 @@ class RaySampler:
             self._told_s = now_s
             left_s = PATIENCE_S - (now_s - self._waiting_since_s)
             logger.warning(f"waiting for room: {state}; giving up in {left_s / 60:.1f} minutes")
-
-
-def _require_answer(address: str | None) -> None:
-    """Tries the machine of an address, since Ray itself would try for minutes."""
-    given = os.environ.get("RAY_ADDRESS", "") if address == "auto" else address or ""
-    host, _, port = given.rpartition(":")
-    if port.isdigit():
-        with socket.create_connection((host.rpartition("/")[2], int(port)), _CONNECT_LIMIT_S):
-            pass
 
 
 def _reason(error: Exception) -> str:
