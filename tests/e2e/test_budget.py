@@ -77,8 +77,7 @@ def counts(table: Path) -> list[int]:
 
 def test_the_budget_is_spent_and_unequally(whole):
     assert sum(counts(whole)) == 120
-    assert min(counts(whole)) >= 2
-    assert max(counts(whole)) > 6
+    assert 2 <= min(counts(whole)) < 5 < max(counts(whole))  # 5 each would be equal
     table = ValueTable(whole)
     assert (table.manifest["samples"], table.manifest["max_samples"]) == (
         min(counts(whole)), max(counts(whole)),

@@ -14,7 +14,7 @@ from astarpo.values.shrinkage import Shrunk
 from astarpo.verbs.export import export
 
 OTHER = "V* is by Plugin(beta1=0.5); {} has it by Shrunk(beta1=2.0)"
-REMEDY = ": for the same give --estimator shrunk --beta1 2"
+REMEDY = ": for the same give --estimator shrunk --beta1 2.0"
 
 
 @pytest.fixture

@@ -60,8 +60,10 @@ def _flags_for(text: str) -> str:
         estimator = estimator_named(text)
     except UserError:
         return ""
-    (name,) = (name for name, kind in ESTIMATORS.items() if isinstance(estimator, kind))
-    return f": for the same give --estimator {name} --beta1 {estimator.beta1:g}"
+    for name, kind in ESTIMATORS.items():
+        if isinstance(estimator, kind):
+            return f": for the same give --estimator {name} --beta1 {estimator.beta1}"
+    return ""
 
 
 def estimator_named(text: str) -> Estimator:

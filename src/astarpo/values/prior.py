@@ -42,10 +42,10 @@ _MEAN_LOGITS, _RHO_LOGITS = (-14.0, 14.0), (-12.0, 6.0)
 _SWEEPS, _GOLDEN_STEPS = 8, 40
 
 _PLACES = 25
-"""Of the grid along each axis: some ten a standard deviation's five, where a sum is an integral."""
+"""Along each axis of the grid, of which more than half are on the hill: about one a standard
+deviation, from which on a sum over a bell curve is its integral."""
 _DROP = 12.0
-"""The grid ends where the density is e^-12 of its greatest."""
-
+"""The hill ends where the density is e^-12 of its greatest."""
 
 Counted = tuple[tuple[int, int, int], ...]
 """Successes and samples of problems, and how many problems have just so many: all that a prior is
