@@ -96,6 +96,7 @@ test-release: dist
 lint: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	@if git grep -nE '^(<<<<<<<|>>>>>>>) ' -- .; then echo "a merge left its marks here"; exit 1; fi
 	$(BIN)/pyrefly check --python-interpreter-path $(BIN)/python
 
 format: install

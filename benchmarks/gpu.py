@@ -8,13 +8,8 @@ are skipped where it is not installed. The last rows are goals, met or not.
 
 Each part is a process of its own with three minutes at the most, and a part whose rows are in the
 file already is not run again. After ten minutes none is started: the same command goes on. What a
-<<<<<<< HEAD
-part that was cut off had measured stands in the file as `PART, cut off`. TORCHDYNAMO_DISABLE=1
-makes dry runs of vLLM faster by minutes, and leaves the compiled update out.
-=======
 part that was cut off had measured stands in the file as `PART, cut off`. A dry run of vLLM
 is faster by minutes with TORCHDYNAMO_DISABLE=1, which leaves the compiled update out.
->>>>>>> n-vllm2
 
 paths       Every way of sampling and updating once, at a small size: seconds, or the exception.
 generation  Tokens a second of the engines, against the bandwidth limit: a decoding step reads all
