@@ -25,7 +25,9 @@ from astarpo.engines.base import Engine, Sampling
 from astarpo.grading.grader import Grader
 from astarpo.grading.reward import reward_file
 from astarpo.grading.verdicts import warn_of_verdicts
+from astarpo.models.folder import fingerprint
 from astarpo.models.policy import load_policy
+from astarpo.models.prompts import Prompts
 from astarpo.models.vocabulary import Vocabulary
 from astarpo.reports.plots import plot_values
 from astarpo.rollout import roll_out
@@ -43,7 +45,9 @@ from astarpo.training.sharding import OneProcess
 from astarpo.types import Problem, Prompt, UserError
 from astarpo.values.advice import advise
 from astarpo.values.choice import estimator_of
+from astarpo.values.derived import PromptLengths, read_lengths
 from astarpo.values.estimators import problem_values
+from astarpo.values.known import ids_of
 from astarpo.values.manifest import TABLE_MARKS, require_fit, started_manifest
 from astarpo.values.plan import missing_shards, sampling_fingerprint
 from astarpo.values.rejudge import rejudge
@@ -59,7 +63,7 @@ logger = logging.getLogger("astarpo")
 _ENOUGH_SAMPLES = 128
 
 
-def estimate(config: EstimateConfig, problems: list[Problem] | None = None) -> ValueTable:
+def estimate(config: EstimateConfig, problems: Sequence[Problem] | None = None) -> ValueTable:
     """Writes the value table of a reference policy, or finishes the one at `config.out`.
 
     Args:
@@ -76,10 +80,10 @@ def estimate(config: EstimateConfig, problems: list[Problem] | None = None) -> V
     given = problems
     problems, prompts, _, vocabulary, device = prepare(config, given)
     config = choose_engine(config)
-    fingerprint = sampling_fingerprint(config, problems, config.seed)
+    sampled = sampling_fingerprint(config, problems, config.seed)
     where = OneProcess(device)
     load = partial(load_policy, config.model, where.device, vocabulary)
-    context = max(len(prompt.token_ids) for prompt in prompts) + config.max_new_tokens
+    context = prompts.longest + config.max_new_tokens
     with (
         folder_lock(config.out),
         # The engine comes first: a table is not bound to a model that cannot be loaded.
@@ -87,7 +91,7 @@ def estimate(config: EstimateConfig, problems: list[Problem] | None = None) -> V
     ):
         facts = {"model": config.model, "package_version": package_version()}
         facts |= {"engine": dict(engine.facts)}
-        table = ValueTable.start(config.out, fingerprint, facts, any_verifier=config.rejudge)
+        table = ValueTable.start(config.out, sampled, facts, any_verifier=config.rejudge)
         if given is not None:
             write_problems(config.problems, given)
         with Grader(config.grade_workers, config.grade_timeout, config.trust_reward) as grader:
@@ -99,21 +103,19 @@ def estimate(config: EstimateConfig, problems: list[Problem] | None = None) -> V
                 mine = [shards[i] for i in where.share([len(shard) for shard in shards])]
                 _sample_missing(config, vocabulary, engine, grader, table, mine, done)
         if where.is_first:
-            kept = [prompt.problem for prompt in prompts]
             facts = {"num_set_aside": len(problems) - len(prompts), "rounds": done.number}
-            finish_table(table, kept, done.counts_P, config, **facts)
+            lengths = PromptLengths(prompts.lengths_P, rendered_by(config))
+            finish_table(table, prompts.problems, done.counts_P, config, lengths, **facts)
     return table
 
 
-def plan_rounds(
-    config: EstimateConfig, table: ValueTable, prompts: Sequence[Prompt]
-) -> Iterator[Round]:
+def plan_rounds(config: EstimateConfig, table: ValueTable, prompts: Prompts) -> Iterator[Round]:
     """The rounds in which prompts are sampled, each planned once the one before it is there.
 
     Raises:
         UserError: Their rewards have more than two values, by which rounds cannot go.
     """
-    problems = [prompt.problem for prompt in prompts]
+    problems = prompts.problems
     first_P = np.full(len(prompts), config.samples)
     if not config.in_rounds:
         return iter([Round(1, first_P)])
@@ -127,7 +129,7 @@ def plan_rounds(
     return rounds(first_P, lambda n_P: table.matrices(problems, n_P, columns), estimator, limit)
 
 
-def prepare(config: EstimateConfig, problems: list[Problem] | None = None) -> Prepared:
+def prepare(config: EstimateConfig, problems: Sequence[Problem] | None = None) -> Prepared:
     """Reads and checks what `estimate` needs; loads no weights and writes nothing.
 
     Args:
@@ -141,7 +143,9 @@ def prepare(config: EstimateConfig, problems: list[Problem] | None = None) -> Pr
     check_folder(config.out, inputs, kind="a value table", marks=TABLE_MARKS)
     if problems is None:
         problems = read_problems(config.problems, limit=config.limit)
-    prepared = prepare_prompts(config, problems)
+    problems = problems[: config.limit]
+    known_P = read_lengths(config.out, ids_of(problems), rendered_by(config))
+    prepared = prepare_prompts(config, problems, known_P)
     _refuse_small_budget(config, len(prepared.prompts))
     if held := started_manifest(config.out)["fingerprint"]:
         wanted = sampling_fingerprint(config, prepared.problems, config.seed)
@@ -176,7 +180,7 @@ def _sample_missing(
         return
     sampling = Sampling(config.max_new_tokens, config.temperature)
     stopwatch = Stopwatch(dict(table.manifest.get("seconds", {})))
-    reasons = column_counts(table.samples(["finish_reason"])["finish_reason"])
+    reasons = column_counts(table.coded_samples(["finish_reason"])["finish_reason"])
     num_samples = sum(map(len, shards))
     if planned.number > 1:
         known = "not known" if math.isnan(planned.error) else f"{planned.error:.4f}"
@@ -223,11 +227,18 @@ def _refuse_truncation(reasons: Counter[str], config: EstimateConfig) -> None:
         )
 
 
+def rendered_by(config: EstimateConfig) -> dict[str, str]:
+    """What decides how long prompts are."""
+    tokenizer = fingerprint(config.model)["tokenizer"]
+    return {"tokenizer": tokenizer, "prompt_format": config.prompt_format}
+
+
 def finish_table(
     table: ValueTable,
     problems: Sequence[Problem],
     num_samples: ArrayLike,
     config: EstimateConfig | ImportValuesConfig,
+    lengths: PromptLengths | None = None,
     **facts: Any,
 ) -> None:
     """Writes V* and its picture, marks the table as finished and logs what it holds, with advice.
@@ -237,11 +248,12 @@ def finish_table(
     estimator = estimator_of(dict(config))
     rewards_PN = table.rewards(problems, num_samples)
     found, advice = problem_values(rewards_PN, estimator), advise(rewards_PN, estimator)
-    samples = summarize_samples(table.samples(["num_tokens", "finish_reason", "status"]))
+    samples = summarize_samples(table.coded_samples(["num_tokens", "finish_reason", "status"]))
     plot_values(table.path / "values.png", found, config.beta1)
     table.write_values(
         problems,
         found,
+        lengths,
         tokens=samples.num_tokens,
         max_prompt_tokens=config.max_prompt_tokens,
         num_problems=len(problems),
@@ -259,8 +271,7 @@ def preview(config: EstimateConfig) -> list[str]:
     all_problems, prompts, _, vocabulary, _ = prepare(config)
     wanted = left = len(prompts) * config.samples
     if (config.out / "manifest.json").exists():
-        problems = [prompt.problem for prompt in prompts]
-        missing = ValueTable(config.out).missing_samples(problems, config.samples)
+        missing = ValueTable(config.out).missing_samples(prompts.problems, config.samples)
         left = sum(map(len, missing))
     first = "first round: " if config.in_rounds else ""
     return [

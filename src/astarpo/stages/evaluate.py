@@ -32,7 +32,7 @@ from astarpo.types import Answer, Problem, UserError
 logger = logging.getLogger("astarpo")
 
 
-def evaluate(config: EvaluateConfig, problems: list[Problem] | None = None) -> dict[str, Any]:
+def evaluate(config: EvaluateConfig, problems: Sequence[Problem] | None = None) -> dict[str, Any]:
     """Scores a policy and writes the scores as JSON, every answer beside it as Parquet.
 
     Args:
@@ -61,7 +61,7 @@ def evaluate(config: EvaluateConfig, problems: list[Problem] | None = None) -> d
     if config.reference and config.engine != "vllm":  # which needs the memory while it samples
         load_reference()
     stopwatch = Stopwatch()
-    context = max(len(prompt.token_ids) for prompt in prompts) + config.max_new_tokens
+    context = prompts.longest + config.max_new_tokens
     with (
         load_engine(config, vocabulary, load, context) as engine,
         Grader(config.grade_workers, config.grade_timeout, config.trust_reward) as grader,
@@ -105,7 +105,7 @@ def _told(config: EvaluateConfig) -> dict[str, Any]:
     }
 
 
-def prepare(config: EvaluateConfig, problems: list[Problem] | None = None) -> Prepared:
+def prepare(config: EvaluateConfig, problems: Sequence[Problem] | None = None) -> Prepared:
     """Reads and checks what `evaluate` needs; loads no weights and writes nothing.
 
     Args:

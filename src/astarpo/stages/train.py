@@ -6,7 +6,7 @@ Each step:  prompts -> completions (one each for A*-PO) -> verdicts r        (ro
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from typing import Any, NamedTuple
 
@@ -59,8 +59,8 @@ class Given(NamedTuple):
         on_step: Called with each step's metrics, once they are on disk.
     """
 
-    problems: list[Problem] | None = None
-    eval_problems: list[Problem] | None = None
+    problems: Sequence[Problem] | None = None
+    eval_problems: Sequence[Problem] | None = None
     on_step: OnStep | None = None
 
 
@@ -274,8 +274,7 @@ def preview(config: TrainConfig) -> list[str]:
     """The lines of a dry run; raises what `prepare` raises."""
     inputs = prepare(config)
     prompts = inputs.prompts
-    values = [prompt.value for prompt in prompts if prompt.value is not None]
-    mean = f", mean V* {sum(values) / len(values):.3f}" if values else ""
+    mean = "" if prompts.values_P is None else f", mean V* {prompts.values_P.mean():.3f}"
     return [
         f"{len(prompts)} problems after filter {config.filter}{mean}",
         f"{inputs.num_steps} steps of {config.prompts_per_step} prompts, "

@@ -5,11 +5,13 @@ from pathlib import Path
 
 import torch
 
+from astarpo.algorithms.running_value import RunningValue
 from astarpo.config import TrainConfig
 from astarpo.engines import require_engine
 from astarpo.models.critic import load_critic
 from astarpo.models.lora import adapt, require_lora
 from astarpo.models.policy import Policy, load_policy, pick_device
+from astarpo.models.prompts import Prompts
 from astarpo.models.vocabulary import Vocabulary
 from astarpo.rundir.trackers import require_tracker
 from astarpo.rundir.writer import RunLog
@@ -19,6 +21,7 @@ from astarpo.training.learner import Learner
 from astarpo.training.optimizers import require_optimizer
 from astarpo.training.running_values import RunningValues
 from astarpo.types import UserError
+from astarpo.values.known import ids_of
 
 logger = logging.getLogger("astarpo")
 
@@ -50,7 +53,7 @@ def open_learner(
     rule = inputs.algorithm.running
     learner = Learner(
         policy, reference, inputs.algorithm, config, inputs.text.temperature, critic,
-        running=RunningValues(rule, inputs.prompts) if rule else None,
+        running=_running(rule, inputs.prompts) if rule else None,
     )  # fmt: skip
     if checkpoint:
         restore(checkpoint, learner)
@@ -90,3 +93,8 @@ def _open_policies(
     # that was saved and loaded is not saved as the original was.
     policy = load_policy(start_from, device, vocabulary, trainable=True, fp32_head=fp32)
     return policy, reference
+
+
+def _running(rule: RunningValue, prompts: Prompts) -> RunningValues:
+    assert prompts.values_P is not None
+    return RunningValues(rule, ids_of(prompts.problems).to_pylist(), prompts.values_P)

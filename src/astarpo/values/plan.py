@@ -7,11 +7,13 @@ that an uninterrupted run would have made, to the byte on CPU.
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from numpy.typing import ArrayLike
 
 from astarpo.config import EstimateConfig, ImportValuesConfig
 from astarpo.grading.fingerprint import verifier_fingerprint
 from astarpo.models.folder import fingerprint
+from astarpo.models.prompts import Prompts
 from astarpo.types import Problem, Prompt
 from astarpo.values.table import ValueTable
 
@@ -37,7 +39,7 @@ def sampling_fingerprint(
 
 
 def missing_shards(
-    table: ValueTable, prompts: Sequence[Prompt], num_samples: ArrayLike, shard_problems: int
+    table: ValueTable, prompts: Prompts, num_samples: ArrayLike, shard_problems: int
 ) -> list[list[tuple[Prompt, int]]]:
     """Groups the samples that are still missing into shards; prompts of similar length go together.
 
@@ -50,11 +52,9 @@ def missing_shards(
     Returns:
         Of each shard, prompts with the number of the sample.
     """
-    missing = table.missing_samples([p.problem for p in prompts], num_samples)
-    pending = sorted(
-        ((p, numbers) for p, numbers in zip(prompts, missing, strict=True) if numbers),
-        key=lambda item: len(item[0].token_ids),
-    )
+    missing = table.missing_samples(prompts.problems, num_samples)
+    order = np.argsort(prompts.lengths_P, kind="stable").tolist()
+    pending = [(prompts[i], missing[i]) for i in order if missing[i]]
     return [
         [(prompt, n) for prompt, numbers in pending[i : i + shard_problems] for n in numbers]
         for i in range(0, len(pending), shard_problems)

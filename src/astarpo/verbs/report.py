@@ -14,7 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from astarpo.config import ReportConfig
-from astarpo.reports.answers import Source, choose_problems, columns, shorten
+from astarpo.reports.answers import (
+    Source,
+    choose_problems,
+    columns,
+    first_problems,
+    shorten,
+    with_texts,
+)
 from astarpo.reports.collect import clean, collect_runs, read_questions, run_names
 from astarpo.reports.markdown import write_markdown
 from astarpo.reports.page import plural
@@ -145,8 +152,9 @@ def _distinct(runs: list[RunDirectory], sources_by_run: list[list[Source]]) -> l
 
 def _answers(runs: list[RunDirectory], sources: list[Source], max_answers: int) -> dict[str, Any]:
     """Columns of the answers in the page, with the questions and values of their problems."""
-    kept = choose_problems(sources, max_answers)
-    answers = columns(sources, kept)
+    shown = with_texts(sources, first_problems(sources, max_answers))
+    kept = choose_problems(shown, max_answers)
+    answers = columns(shown, kept)
     problems = read_questions(runs, kept)
     known = [problems.get(name) for name in answers["problems"]]
     answers["questions"] = [
@@ -156,7 +164,8 @@ def _answers(runs: list[RunDirectory], sources: list[Source], max_answers: int) 
     values: dict[str, list[float]] = {}
     for source in sources:
         if source.kind == "stage1":  # A problem has its values from the first run that has it.
-            values = values_by_problem(source.table, runs[source.run].config) | values
+            config = runs[source.run].config
+            values = values_by_problem(source.table, config, answers["problems"]) | values
     answers["values"] = [values.get(name) for name in answers["problems"]]
     answers["truths"] = [
         truth if truth is not None or problem is None else problem.ground_truth
