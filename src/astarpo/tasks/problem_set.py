@@ -13,6 +13,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from astarpo.runtime.files import disk_errors
 from astarpo.runtime.parquet import open_parquet, write_parquet
 from astarpo.tasks.problem_table import ProblemTable
 from astarpo.types import Message, Problem, UserError
@@ -85,7 +86,9 @@ def read_problems(path: Path, limit: int | None = None) -> ProblemTable:
         UserError: There is no such file, it is not a problem set, it is empty, or two problems have
             the same id.
     """
-    if not path.is_file():
+    with disk_errors(path, "read"):
+        is_there = path.is_file()
+    if not is_there:
         raise UserError(f"no such file: {path}")
     batches = list(_batches(path, limit))
     if not batches:

@@ -20,7 +20,7 @@ from typing import Any
 import pyarrow as pa
 
 from astarpo.grading.columns import answer_row, answer_schema
-from astarpo.runtime.files import DamagedFileError, disk_errors
+from astarpo.runtime.files import DamagedFileError, disk_errors, move
 from astarpo.runtime.parquet import open_parquet, seal_of, write_parquet
 from astarpo.types import Answer
 
@@ -58,7 +58,8 @@ SCHEMA = answer_schema({field.name for field in fields(Sample)})
 
 def shard_paths(folder: Path) -> list[Path]:
     """The shards in a folder, sorted by name; files of other names do not belong to the table."""
-    found = folder.glob("samples-*.parquet")
+    with disk_errors(folder, "read"):
+        found = list(folder.glob("samples-*.parquet"))
     return sorted(path for path in found if _NAME.fullmatch(path.name))
 
 
@@ -127,5 +128,5 @@ class Shards:
             except DamagedFileError as error:
                 name = f"damaged-{shard.name}"
                 with disk_errors(shard):
-                    shard.replace(shard.with_name(name))
+                    move(shard, name)
                 logger.warning(f"{error}; set aside as {name}, its samples come anew")

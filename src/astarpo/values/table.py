@@ -10,6 +10,7 @@ lost.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ import pyarrow.compute as pc
 from numpy.typing import ArrayLike, NDArray
 
 from astarpo.runtime.files import DamagedFileError, disk_errors, write_sealed_json
+from astarpo.runtime.remote import as_path, is_remote
 from astarpo.types import Problem, UserError, taken
 from astarpo.values.choice import estimator_named
 from astarpo.values.derived import PromptLengths, read_counts, write_values, written_values
@@ -39,6 +41,9 @@ from astarpo.values.shards import SCHEMA, Sample, Shards, read_shard
 
 if TYPE_CHECKING:
     import pandas
+
+_READERS = 16
+"""Shards on a store that are read at a time: of a single one most of the time is waiting."""
 
 _AGAIN = "run the same astarpo estimate again"
 
@@ -62,8 +67,10 @@ class ValueTable:
         Raises:
             UserError: There is none, it is damaged, or it is of another format.
         """
-        self.path = Path(path)
-        if not (self.path / MANIFEST).is_file():
+        self.path = as_path(path)
+        with disk_errors(self.path, "read"):
+            is_there = (self.path / MANIFEST).is_file()
+        if not is_there:
             raise UserError(
                 f"{path}: no value table here (no {MANIFEST}); make one with astarpo estimate"
             )
@@ -102,8 +109,9 @@ class ValueTable:
         union = held["fingerprint"] | fingerprint
         if any_verifier:
             held.pop("samples", None)
-        with disk_errors(path):
-            path.mkdir(parents=True, exist_ok=True)
+        if not is_remote(path):
+            with disk_errors(path):
+                path.mkdir(parents=True, exist_ok=True)
         manifest = {**held, **facts, "format": FORMAT, "fingerprint": union}
         write_sealed_json(path / MANIFEST, manifest)
         table = cls(path)
@@ -194,15 +202,21 @@ class ValueTable:
 
     def _read(self, columns: Sequence[str] | None) -> Iterator[pa.Table]:
         """The samples of each shard, once it is known to be whole and of this table."""
-        for shard in self._shards:
-            try:
-                held = self._shards.fingerprint_of(shard)
-                rows = read_shard(shard, columns)
-            except DamagedFileError as error:
-                raise DamagedFileError(f"{error}; {_AGAIN}: it makes its samples anew") from error
-            misfit = "does not belong to this value table"
-            require_fit(held or {}, self.manifest["fingerprint"], shard, misfit)
-            yield rows
+        if not is_remote(self.path):
+            yield from (self._read_one(shard, columns) for shard in self._shards)
+            return
+        with ThreadPoolExecutor(_READERS) as readers:
+            yield from readers.map(lambda shard: self._read_one(shard, columns), self._shards)
+
+    def _read_one(self, shard: Path, columns: Sequence[str] | None) -> pa.Table:
+        try:
+            held = self._shards.fingerprint_of(shard)
+            rows = read_shard(shard, columns)
+        except DamagedFileError as error:
+            raise DamagedFileError(f"{error}; {_AGAIN}: it makes its samples anew") from error
+        misfit = "does not belong to this value table"
+        require_fit(held or {}, self.manifest["fingerprint"], shard, misfit)
+        return rows
 
     def missing_samples(
         self, problems: Sequence[Problem], num_samples: ArrayLike

@@ -30,6 +30,7 @@ from astarpo.reports.stage1 import values_by_problem
 from astarpo.rundir.reader import RunDirectory, open_run, state_of
 from astarpo.runtime.files import write_atomic
 from astarpo.runtime.outputs import check_file
+from astarpo.runtime.remote import is_remote
 from astarpo.runtime.stopping import StopSignal
 from astarpo.runtime.version import package_version
 from astarpo.types import UserError
@@ -126,7 +127,7 @@ def _any_running(runs: list[RunDirectory]) -> bool:
 def _written(runs: list[RunDirectory]) -> set[tuple[Path, int]]:
     """The files and folders that a page is made from, each with the time of its last change."""
     parts = [(run.path, run.training, run.training / "samples", run.values) for run in runs]
-    folders = {folder for part in parts for folder in part if folder}
+    folders = {folder for part in parts for folder in part if folder and not is_remote(folder)}
     found = set()
     for file in {file for folder in folders for file in folder.glob("[!.]*")}:
         if file.suffix not in _MADE_FROM_OTHERS:
