@@ -6,7 +6,7 @@ completion's text and gives a `Verdict`.
 
 import hashlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypedDict, get_args
 
@@ -85,6 +85,12 @@ class Problem:
         """Digest of what is asked and how it is judged: two problems of one id must agree in it."""
         content = json.dumps([self.data_source, self.prompt, self.ground_truth])
         return hashlib.blake2b(content.encode("utf-8", "surrogatepass"), digest_size=12).hexdigest()
+
+
+def taken(problems: Sequence[Problem], places: Iterable[int]) -> Sequence[Problem]:
+    """The problems at some places; those of a file stay there (`tasks/problem_table.py`)."""
+    take = getattr(problems, "take", None)
+    return take(places) if take else [problems[i] for i in places]
 
 
 @dataclass(frozen=True, slots=True)

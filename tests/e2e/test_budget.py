@@ -13,9 +13,11 @@ import astarpo
 from astarpo.cli import main
 from astarpo.config import EstimateConfig, TrainConfig
 from astarpo.experiments.results import stage1_cost
+from astarpo.models.prompts import fit_prompts
+from astarpo.models.vocabulary import load_vocabulary
 from astarpo.stages.estimate import plan_rounds
 from astarpo.tasks.problem_set import read_problems, write_problems
-from astarpo.types import Problem, Prompt, UserError
+from astarpo.types import Problem, UserError
 from astarpo.values.shrinkage import Shrunk
 from astarpo.values.table import ValueTable
 from tests.conftest import command, digit_problems, run_here
@@ -100,7 +102,7 @@ def test_killed_in_the_middle_of_a_round_it_ends_with_the_same_bytes(few, whole,
     config = EstimateConfig(**few, out=out, budget_samples=120)
     problems = read_problems(few["problems"], limit=24)
     left, table = 0, ValueTable(out)
-    for planned in plan_rounds(config, table, [Prompt(p, (1,)) for p in problems]):
+    for planned in plan_rounds(config, table, prompts_of(problems, few)):
         missing = table.missing_samples(problems, planned.counts_P)
         if left := sum(map(len, missing)):
             break
@@ -150,6 +152,10 @@ def test_a_budget_that_the_first_round_exceeds(few, tmp_path):
     assert sum(counts(estimate(few, out=tmp_path / "v", budget_tokens=400).path)) > 50
 
 
+def prompts_of(problems, world):
+    return fit_prompts(problems, load_vocabulary(str(world["model"])), "raw", 999)
+
+
 def train_config(world, values, out, **more) -> TrainConfig:
     shared = {k: world[k] for k in ("model", "problems", "trust_reward", "device")}
     return TrainConfig(
@@ -164,7 +170,7 @@ def test_training_takes_every_sample_and_a_table_that_has_grown_back(few, tmp_pa
     problems = read_problems(few["problems"], limit=24)
     expected = table.values(problems, Shrunk(math.inf))
     assert expected.num_samples_P.tolist() == counts(values)
-    prompts = [Prompt(p, (1,)) for p in problems]
+    prompts = prompts_of(problems, few)
     config = train_config(few, values, run)
     valued = astarpo.training.inputs.valued_prompts(prompts, table, config)
     assert [p.value for p in valued] == expected.v_star_P.tolist()

@@ -16,11 +16,12 @@ import astarpo
 from astarpo.cli import main
 from astarpo.config import EstimateConfig, EvaluateConfig, TrainConfig
 from astarpo.models.policy import save_model
+from astarpo.models.prompts import fit_prompts
 from astarpo.runtime.locks import folder_lock
 from astarpo.stages.warm_start import build_policy
 from astarpo.tasks.problem_set import read_problems, write_problems
 from astarpo.training.inputs import valued_prompts
-from astarpo.types import Prompt, UserError
+from astarpo.types import UserError
 from astarpo.values.shards import read_shard
 from tests.conftest import command, digit_problems, run_command, run_here
 
@@ -77,9 +78,9 @@ def test_stage_1_reads_each_shard_as_often_whatever_their_number(
 ):
     reads = Counter()
 
-    def counted(path, columns=None):
+    def counted(path, *columns):
         reads[path.name] += 1
-        return read_shard(path, columns)
+        return read_shard(path, *columns)
 
     monkeypatch.setattr("astarpo.values.table.read_shard", counted)
     for shard_problems in (12, 2):
@@ -310,9 +311,9 @@ def test_reward_rises(policy_path, tmp_path):
     assert len(answers) == 20 * 9
 
 
-def test_filter_drops_what_it_says(policy_path, problems_path, table_path):
+def test_filter_drops_what_it_says(policy, problems_path, table_path):
     table = astarpo.ValueTable(table_path)
-    prompts = [Prompt(p, (1,)) for p in read_problems(problems_path)]
+    prompts = fit_prompts(read_problems(problems_path), policy.vocabulary, "raw", 99)
     rewards = table.rewards([p.problem for p in prompts])
     base = {"model": "m", "problems": "p", "values": "v", "out": "o"}
     kept = valued_prompts(prompts, table, TrainConfig(**base, filter="all_wrong"))

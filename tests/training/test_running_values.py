@@ -8,6 +8,7 @@ import torch
 from astarpo.algorithms.running_value import RunningValue
 from astarpo.algorithms.spo import SPO
 from astarpo.models.logprobs import token_logprobs
+from astarpo.models.prompts import fit_prompts
 from astarpo.runtime.seeding import weighted_draw
 from astarpo.runtime.stopwatch import Stopwatch
 from astarpo.training.inputs import valued_prompts
@@ -26,7 +27,11 @@ RULE = RunningValue()
 
 def tracked(policy, values):
     answers = with_values(make_answers(policy, len(values)), values)
-    return answers, RunningValues(RULE, [answer.prompt for answer in answers])
+    return answers, started([answer.prompt for answer in answers])
+
+
+def started(prompts):
+    return RunningValues(RULE, [p.problem.id for p in prompts], [p.value for p in prompts])
 
 
 def scores(*rows):
@@ -80,7 +85,7 @@ def test_a_reward_that_is_no_success_stops_before_the_update(policy):
 def test_what_is_saved_goes_on_alike(policy, tmp_path):
     answers, running = tracked(policy, [0.2, 0.5, 0.9])
     prompts = [answer.prompt for answer in answers]
-    empty = RunningValues(RULE, prompts)
+    empty = started(prompts)
     empty.save(tmp_path / "none.safetensors")
     empty.restore(tmp_path / "none.safetensors")
     assert [p.value for p in empty.valued(prompts)] == pytest.approx([0.2, 0.5, 0.9])
@@ -90,7 +95,7 @@ def test_what_is_saved_goes_on_alike(policy, tmp_path):
 
     running.take(answers[1:], running.look(answers[1:], score))
     running.save(tmp_path / "some.safetensors")
-    again = RunningValues(RULE, prompts)
+    again = started(prompts)
     again.restore(tmp_path / "some.safetensors")
     sightings = [
         each.look(answers, lambda sequences: score(sequences, 0.02)) for each in (running, again)
@@ -100,7 +105,7 @@ def test_what_is_saved_goes_on_alike(policy, tmp_path):
         each.take(answers, sighting)
     assert (running.weights_P == again.weights_P).all()
     with pytest.raises(UserError, match="values of 3 prompts, and there are 1 now"):
-        RunningValues(RULE, prompts[:1]).restore(tmp_path / "some.safetensors")
+        started(prompts[:1]).restore(tmp_path / "some.safetensors")
 
 
 def test_log_probs_are_the_policy_s_however_they_are_batched(policy):
@@ -128,9 +133,9 @@ def test_the_learner_measures_the_drift_of_real_updates(policy):
     assert metrics["running_drift"] == pytest.approx(drift, rel=1e-3)
 
 
-def test_a_table_of_other_rewards_is_refused(tmp_path):
+def test_a_table_of_other_rewards_is_refused(tmp_path, policy):
     problems = digit_problems(2)
-    prompts = [Prompt(problem, (1,)) for problem in problems]
+    prompts = fit_prompts(problems, policy.vocabulary, "raw", 99)
     table = ValueTable.start(tmp_path / "t", FINGERPRINT, {})
     table.append([sample(problem, n, 1.0 - n) for problem in problems for n in range(3)])
     table.set_facts(samples=3)

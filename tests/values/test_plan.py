@@ -7,15 +7,20 @@ from astarpo.values.plan import Plans
 from astarpo.values.shards import shard_name
 from tests.conftest import digit_problems
 
-PROMPTS = [
-    Prompt(problem, (1,) * length)
-    for problem, length in zip(digit_problems(5), [3, 1, 2, 1, 9], strict=True)
-]
+
+
+def prompts_of(problems: list[Problem], lengths: list[int]) -> Prompts:
+    return Prompts(problems, byte_vocabulary(), "raw", np.array(lengths))
+
+
+PROMPTS = prompts_of(digit_problems(5), [3, 1, 2, 1, 9])
 
 
 def layout(plans: Plans) -> list[list[tuple[int, list[int]]]]:
-    place = {prompt.problem.id: i for i, prompt in enumerate(PROMPTS)}
-    return [[(place[p.problem.id], list(numbers)) for p, numbers in s.runs] for s in plans.shards]
+    return [
+        [(p, list(n)) for p, n in zip(shard.places.tolist(), shard.numbers, strict=True)]
+        for shard in plans.shards
+    ]
 
 
 def test_prompts_of_like_length_go_together():
@@ -25,7 +30,7 @@ def test_prompts_of_like_length_go_together():
         [(1, [0, 1]), (3, [0, 1])], [(2, [0, 1]), (0, [0, 1])], [(4, [0, 1])],
     ]  # fmt: skip
     assert [shard.number for shard in plans.shards] == [0, 1, 2]
-    ids = [PROMPTS[p].problem.id for p in (1, 1, 3, 3)]
+    ids = [PROMPTS.problems[p].id for p in (1, 1, 3, 3)]
     assert plans.shards[0].name == shard_name(ids, [0, 1, 0, 1])
     assert [len(shard) for shard in plans.shards] == [4, 4, 2]
     assert not plans.add(np.full(5, 2), 2)
@@ -64,8 +69,8 @@ def test_rounds_are_plans():
 def test_another_problem_of_the_same_id_is_another_plan():
     plans = Plans(PROMPTS, [])
     plans.add(np.full(5, 1), 2)
-    changed = [*PROMPTS[:4], Prompt(digit_problems(5)[3], (1,) * 9)]
-    other = Plans(changed, plans.entries)
+    changed = replace(digit_problems(5)[4], ground_truth="another")
+    other = Plans(prompts_of([*digit_problems(4), changed], [3, 1, 2, 1, 9]), plans.entries)
     assert other.shards == []
     assert other.add(np.full(5, 1), 2)
 
@@ -77,3 +82,11 @@ def test_every_sample_is_in_one_part():
     samples = [(p.problem.id, n) for part in parts for shard in part for p, n in shard.samples()]
     assert len(samples) == len(set(samples)) == 15
     assert all(part for part in parts)
+
+
+def test_a_shard_alone_has_the_same_samples():
+    plans = Plans(PROMPTS, [])
+    plans.add(np.array([1, 3, 2, 1, 2]), 2)
+    for shard in plans.shards:
+        assert shard.alone().samples() == shard.samples()
+        assert len(shard.alone().prompts) == len(shard.places)

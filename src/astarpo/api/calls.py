@@ -3,7 +3,7 @@
 import logging
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ from astarpo.config import Config
 from astarpo.config.documents import build
 from astarpo.runtime.given import hand_over, reference_of
 from astarpo.runtime.log import shown_log
+from astarpo.runtime.remote import as_path
 from astarpo.types import UserError
 from astarpo.values.table import ValueTable
 
@@ -33,7 +34,7 @@ class Call:
     """
 
     config: Any
-    problems: Mapping[str, list[Any]]
+    problems: Mapping[str, Sequence[Any]]
     on_step: Callable[[dict[str, Any]], object] | None = None
 
 
@@ -123,10 +124,10 @@ def _hand_over_algorithm(given: dict[str, Any], held: ExitStack) -> None:
     held.enter_context(hand_over({given["algorithm"]: algorithm}))
 
 
-def _with_problems(verb: str, given: dict[str, Any], held: ExitStack) -> dict[str, list[Any]]:
+def _with_problems(verb: str, given: dict[str, Any], held: ExitStack) -> dict[str, Sequence[Any]]:
     """Sets `out` and the files of problems; returns those that are in no file yet."""
     reward = given.pop("reward", None)
-    out = _new_place(verb) if given.get("out") is None else Path(given["out"])
+    out = _new_place(verb) if given.get("out") is None else as_path(given["out"])
     sets = {
         name: problems_of(given[name], reward)
         for name in ("problems", "eval_problems")
@@ -144,11 +145,11 @@ def _with_problems(verb: str, given: dict[str, Any], held: ExitStack) -> dict[st
         place = out / f"{name}.parquet"
         given[name] = out.with_name(f"{out.stem}-{place.name}") if verb == "evaluate" else place
     given |= {"out": out, "trust_reward": next(iter(functions), None)}
-    return {name: list(each) for name, each in sets.items()}
+    return {name: each.problems for name, each in sets.items()}
 
 
 def _is_file(given: Any, reward: Any) -> bool:
-    return reward is None and isinstance(given, str | Path) and Path(given).exists()
+    return reward is None and isinstance(given, str | Path) and as_path(given).exists()
 
 
 def _new_place(verb: str) -> Path:

@@ -12,6 +12,7 @@ from astarpo.config.base import is_function
 from astarpo.config.documents import build
 from astarpo.grading.reward import REWARD_PREFIX
 from astarpo.runtime.given import hand_over, reference_of
+from astarpo.runtime.remote import as_path
 from astarpo.stages.data import gather_problems
 from astarpo.tasks import TASKS, get_task, task_of
 from astarpo.tasks.problem_set import read_problems, write_problems
@@ -45,7 +46,7 @@ class ProblemSet(Sequence[Problem]):
         (100, '22')
     """
 
-    problems: tuple[Problem, ...]
+    problems: Sequence[Problem]
     judges: Mapping[str, Any] = field(default_factory=dict)
 
     @overload
@@ -84,8 +85,9 @@ class ProblemSet(Sequence[Problem]):
 
     def save(self, path: Path | str) -> Path:
         """Writes them as a Parquet file, which `astarpo estimate` and others take too."""
-        write_problems(Path(path), self.problems)
-        return Path(path)
+        place = as_path(path)
+        write_problems(place, self.problems)
+        return place
 
     def judged_by(self, reward: Reward) -> "ProblemSet":
         """The same problems with another judge.
@@ -188,11 +190,12 @@ def problems_of(given: Any, reward: Reward | None = None) -> ProblemSet:
 
 
 def _read(path: str | Path) -> ProblemSet:
-    if not Path(path).exists() and str(path) in TASKS:
+    place = as_path(path)
+    if str(path) in TASKS and not place.exists():
         raise UserError(
             f'no such file: {path}; for the task of this name give astarpo.load_problems("{path}")'
         )
-    return ProblemSet(tuple(read_problems(Path(path))))
+    return ProblemSet(read_problems(place))
 
 
 def rows_of(given: Any) -> list[Any]:

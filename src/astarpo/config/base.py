@@ -1,12 +1,23 @@
 """What settings share: the rules that all obey, prompts, compute, what judges responses."""
 
+from collections.abc import Mapping
 from importlib import resources
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import Annotated, Any, ClassVar, Literal, Self, get_args
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, model_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    GetCoreSchemaHandler,
+    model_validator,
+)
+from pydantic.fields import FieldInfo
+from pydantic_core import core_schema
 
 from astarpo.config.setting import Group, declare
+from astarpo.runtime.remote import as_path, is_url
 from astarpo.types import UserError
 
 
@@ -27,6 +38,39 @@ class Config(BaseModel):
     )
 
     takes_file: ClassVar[bool] = True
+
+    @model_validator(mode="before")
+    @classmethod
+    def _is_local(cls, settings: Any) -> Any:
+        """Refuses the URL of a store for what has to be on a disk of this machine."""
+        for name, given in settings.items() if isinstance(settings, Mapping) else ():
+            several = given if isinstance(given, list | tuple) else [given]
+            urls = [each for each in several if is_url(each)]
+            if urls and name in cls.model_fields and not _may_be_on_store(cls.model_fields[name]):
+                raise UserError(
+                    f"{name}: {urls[0]} is on a store, and this has to be on a disk of this "
+                    "machine: give a folder or file here, and copy it there afterwards"
+                )
+        return settings
+
+
+def _may_be_on_store(field: FieldInfo) -> bool:
+    """Whether a setting is no path, or one that may be a store's."""
+    kinds = {field.annotation, *get_args(field.annotation)}
+    is_path = bool(kinds & {Path, list[Path]})
+    return not is_path or any(isinstance(part, OnStore) for part in field.metadata)
+
+
+class OnStore:
+    """Beside the type of a path: it may be on a store as well, `s3://bucket/table` say."""
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> Any:
+        return core_schema.no_info_plain_validator_function(
+            as_path,
+            serialization=core_schema.plain_serializer_function_ser_schema(
+                lambda path: None if path is None else str(path), when_used="json"
+            ),
+        )
 
 
 _SCHEME = "shipped"
@@ -96,7 +140,9 @@ TrustReward = Annotated[
 ]
 GradeWorkers = Annotated[int, declare(Group.GRADING, on_resume="free", ge=1)]
 GradeTimeout = Annotated[float, declare(Group.GRADING, on_resume="free", gt=0)]
-Problems = Annotated[Path, declare(Group.FILES, on_resume="free", in_experiment="variant")]
+Problems = Annotated[
+    Path, OnStore(), declare(Group.FILES, on_resume="free", in_experiment="variant")
+]
 FirstProblems = Annotated[int | None, declare(Group.FILES, ge=1)]
 SampleSeed = Annotated[int, declare(Group.SAMPLING, ge=0)]
 Overwrite = Annotated[bool, declare(Group.FILES)]

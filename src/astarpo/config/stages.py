@@ -14,6 +14,7 @@ from astarpo.config.base import (
     GradeTimeout,
     GradeWorkers,
     Model,
+    OnStore,
     Overwrite,
     Problems,
     PromptConfig,
@@ -114,7 +115,7 @@ class EstimateConfig(ValueConfig, PromptConfig, ComputeConfig):
     """Reference policy: a folder or a hub name."""
     problems: Problems
     """Parquet file of problems (made by astarpo data)."""
-    out: Annotated[Path, declare(Group.FILES)]
+    out: Annotated[Path, OnStore(), declare(Group.FILES)]
     """Folder for the value table; what is there is continued."""
     samples: Annotated[int, declare(Group.VALUES, ge=1, sweep_values="1,2,4,8,16,32")] = 8
     """Number N of responses sampled for each problem; with a budget or a target error, those of the
@@ -219,7 +220,7 @@ class ImportValuesConfig(ValueConfig, PromptConfig):
     """Parquet file or hub data set with the columns response_0, response_1 and so on."""
     model: Annotated[Model, declare(Group.FILES)]
     """The model that wrote the responses: a folder or a hub name."""
-    out: Annotated[Path, declare(Group.FILES)]
+    out: Annotated[Path, OnStore(), declare(Group.FILES)]
     """Folder for the value table; what is there is continued."""
     split: Annotated[str, declare(Group.FILES)] = "train"
     """Split of a hub data set."""
@@ -239,11 +240,11 @@ class ImportValuesConfig(ValueConfig, PromptConfig):
 class ExportConfig(ValueConfig):
     """Write a value table's V* (and samples) as one Parquet file for another trainer."""
 
-    table: Annotated[Path, declare(Group.FILES, positional=True)]
+    table: Annotated[Path, OnStore(), declare(Group.FILES, positional=True)]
     """Value table (made by astarpo estimate)."""
-    problems: Annotated[Path, declare(Group.FILES)]
+    problems: Annotated[Path, OnStore(), declare(Group.FILES)]
     """Parquet file of the problems that the table was made from."""
-    out: Annotated[Path, declare(Group.FILES)]
+    out: Annotated[Path, OnStore(), declare(Group.FILES)]
     """Parquet file to write."""
     format: Annotated[Literal["verl", "trl", "compose-rl", "apo"], declare(Group.FILES)] = "verl"
     """The trainer whose columns are written."""
@@ -256,7 +257,7 @@ class EvaluateConfig(PromptConfig, ComputeConfig):
 
     model: Annotated[Model, declare(Group.FILES)]
     """Policy to score: a folder or a hub name."""
-    problems: Annotated[Path | None, declare(Group.FILES)] = None
+    problems: Annotated[Path | None, OnStore(), declare(Group.FILES)] = None
     """Parquet file of problems (made by astarpo data)."""
     suite: Annotated[Literal["paper"] | None, declare(Group.SUITE)] = None
     """Score on a suite of benchmarks instead of --problems, each by its own protocol."""

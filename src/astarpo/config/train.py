@@ -12,6 +12,7 @@ from astarpo.config.base import (
     EstimatorName,
     FirstProblems,
     Model,
+    OnStore,
     Problems,
     ValueConfig,
 )
@@ -95,9 +96,9 @@ class TrainConfig(ComputeConfig, AlgorithmConfig):
     """Policy to train, and its reference: a folder or a hub name."""
     problems: Problems
     """Parquet file of problems (made by astarpo data)."""
-    values: Annotated[Path | None, declare(Group.FILES, on_resume="free", in_experiment="run")] = (
-        None
-    )
+    values: Annotated[
+        Path | None, OnStore(), declare(Group.FILES, on_resume="free", in_experiment="run")
+    ] = None
     """Value table of the same model (made by astarpo estimate); astar_po, spo and --filter need
     one."""
     out: Annotated[Path, declare(Group.FILES, on_resume="free", in_experiment="run")]
@@ -180,7 +181,7 @@ class TrainConfig(ComputeConfig, AlgorithmConfig):
     """The adapter is multiplied by lora_alpha / lora_rank; else by 2."""
 
     eval_problems: Annotated[
-        Path | None, declare(Group.EVALUATION, on_resume="free", in_experiment="variant")
+        Path | None, OnStore(), declare(Group.EVALUATION, on_resume="free", in_experiment="variant")
     ] = None
     """Parquet file of held-out problems to answer while training, outside the measured time."""
     eval_every: Annotated[int, declare(Group.EVALUATION, ge=1)] = 10

@@ -265,7 +265,10 @@ def _all_prompts(
 ) -> list[Prompt]:
     """Renders every problem: a benchmark is scored on all of it, whatever max_prompt_tokens is."""
     try:
-        return open_prompts(problems, vocabulary, config.prompt_format, None, config.max_new_tokens)
+        prompts = open_prompts(
+            problems, vocabulary, config.prompt_format, None, config.max_new_tokens
+        )
+        return list(prompts)
     except UserError as error:
         raise UserError(f"{name}: {error}; or leave it out with --benchmarks") from error
 

@@ -1,6 +1,6 @@
 """Problem files of an experiment. Training and held-out files share no problem."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from astarpo.config import DataConfig
 from astarpo.experiments.plan import Experiment
@@ -10,7 +10,7 @@ from astarpo.tasks.problem_set import read_problems
 from astarpo.types import Problem
 
 
-def problem_files(experiment: Experiment) -> Iterator[tuple[DataConfig, list[Problem]]]:
+def problem_files(experiment: Experiment) -> Iterator[tuple[DataConfig, Sequence[Problem]]]:
     """Every problem file with the problems that it holds or will hold, held-out files first."""
     seen = set()
     for variant in experiment.variants:

@@ -4,13 +4,15 @@ Every verb asks for it before any work, so this is also where problems that cann
 refused.
 """
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
+from typing import NoReturn
 
 from astarpo.grading.grade import check_scorer
 from astarpo.grading.reward import RewardFunction
 from astarpo.grading.verifiers import get_verifier, permitted_sources, refuse_unnamed
 from astarpo.tasks.base import Task
 from astarpo.tasks.gym import ReasoningGym
+from astarpo.tasks.problem_table import ground_truths
 from astarpo.types import Problem, UserError
 
 
@@ -34,27 +36,29 @@ def verifier_fingerprint(
             task cannot judge against a reference answer; or a scorer of reasoning-gym does not
             work in a worker process.
     """
-    sources = {problem.data_source for problem in problems}
-    for source in sorted(sources):
+    truths = ground_truths(problems)
+    for source in sorted(truths):
         refuse_unnamed(source, permitted_sources(reward), flag)
-    verifiers = {source: get_verifier(source) for source in sources}
+    verifiers = {source: get_verifier(source) for source in truths}
     for source, verifier in verifiers.items():
         if isinstance(verifier, RewardFunction):
             verifier.check_columns(p for p in problems if p.data_source == source)
         else:
             if isinstance(verifier, ReasoningGym):
                 check_scorer(source)
-            _refuse_unjudgeable(verifier, [p for p in problems if p.data_source == source])
+            if wrong := {truth for truth in truths[source] if not verifier.can_judge(truth)}:
+                _refuse(verifier, [p for p in problems if p.data_source == source], wrong)
     versions = {verifier.name: verifier.version for verifier in verifiers.values()}
     return {f"verifier of {name}": version for name, version in sorted(versions.items())}
 
 
-def _refuse_unjudgeable(task: Task | ReasoningGym, problems: Sequence[Problem]) -> None:
-    wrong = [problem for problem in problems if not task.can_judge(problem.ground_truth)]
-    if wrong:
-        raise UserError(
-            f"{task.name} cannot judge against {len(wrong)} of {len(problems)} reference answers, "
-            f"the first {wrong[0].ground_truth!r:.80} of {wrong[0].id}: it wants {task.gold_form}; "
-            "mend them, leave these problems out, or give astarpo data a function of yours that "
-            "judges them (--reward)"
-        )
+def _refuse(
+    task: Task | ReasoningGym, problems: Sequence[Problem], unreadable: Container[str]
+) -> NoReturn:
+    wrong = [problem for problem in problems if problem.ground_truth in unreadable]
+    raise UserError(
+        f"{task.name} cannot judge against {len(wrong)} of {len(problems)} reference answers, "
+        f"the first {wrong[0].ground_truth!r:.80} of {wrong[0].id}: it wants {task.gold_form}; "
+        "mend them, leave these problems out, or give astarpo data a function of yours that "
+        "judges them (--reward)"
+    )

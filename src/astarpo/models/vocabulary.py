@@ -47,12 +47,20 @@ class Vocabulary:
         Raises:
             UserError: `chat` is asked for and the tokenizer has no template.
         """
+        return self.render_all([problem], prompt_format)[0]
+
+    def render_all(
+        self, problems: Sequence[Problem], prompt_format: PromptFormat
+    ) -> list[list[int]]:
+        """The token ids of many problems' prompts, by all cores; see `render`."""
         if prompt_format == "raw":
-            return self.tokenizer("\n\n".join(m["content"] for m in problem.prompt))["input_ids"]
+            texts = ["\n\n".join(m["content"] for m in p.prompt) for p in problems]
+            return self.tokenizer(texts, return_attention_mask=False)["input_ids"]
         if not self.tokenizer.chat_template:
             raise UserError("prompt_format chat: this tokenizer has no chat template; use raw")
+        conversations = [list(problem.prompt) for problem in problems]
         return self.tokenizer.apply_chat_template(
-            list(problem.prompt), add_generation_prompt=True, tokenize=True, return_dict=False
+            conversations, add_generation_prompt=True, tokenize=True, return_dict=False
         )
 
     def decode(self, token_ids: Sequence[int]) -> str:

@@ -3,9 +3,12 @@
 A page can hold only so many answers. Beyond that, whole problems are left out. A hash of a
 problem's id decides which, so that a problem in the page has all of its answers, and runs over the
 same problems show the same ones.
+
+Texts are by far the most of what a table holds: they are read of those problems alone.
 """
 
 import hashlib
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +21,12 @@ from astarpo.grading.columns import ANSWER_SCHEMA, answer_schema
 from astarpo.rundir.reader import RunDirectory
 from astarpo.runtime.parquet import open_parquet
 from astarpo.types import STATUSES
+from astarpo.values.known import coded, places
 from astarpo.values.shards import shard_paths
+from astarpo.values.summary import column_counts
 
 _SCHEMA = answer_schema(set(ANSWER_SCHEMA.names) - {"problem_digest", "token_ids"})
+_WITHOUT_TEXT = answer_schema(set(_SCHEMA.names) - {"text"})
 _NEEDED = {"problem_id", "text", "reward", "status"}
 
 # Browsers refuse strings of 0.5 GB.
@@ -36,16 +42,18 @@ class Source:
     Attributes:
         run: The number of their run in the report.
         kind: `stage1`, `training`, `reference` or `trained`.
-        table: The answers, columns as in `_SCHEMA`.
+        table: The answers, columns as in `_SCHEMA`, maybe without `text`.
+        files: Where they were read from, each with how many of them it holds.
     """
 
     run: int
     kind: str
     table: pa.Table
+    files: Sequence[tuple[Path, int]] = ()
 
 
 def read_sources(run: RunDirectory, number: int, notes: list[str]) -> list[Source]:
-    """The answers of the run with this number in the report, by origin.
+    """The answers of the run with this number in the report, by origin, without their texts.
 
     A file that cannot be read is left out, and a line about it is added to `notes`.
     """
@@ -55,43 +63,88 @@ def read_sources(run: RunDirectory, number: int, notes: list[str]) -> list[Sourc
     files |= {kind: [scores.with_suffix(".parquet")] for kind, scores in run.evaluations.items()}
     sources = []
     for kind, paths in files.items():
-        tables = [t for t in (read_answers(p, notes) for p in paths if p.exists()) if t is not None]
+        found = ((path, read_answers(path, notes)) for path in paths if path.exists())
+        tables = {path: table for path, table in found if table is not None}
         if tables:
-            sources.append(Source(number, kind, pa.concat_tables(tables)))
+            files = [(path, len(table)) for path, table in tables.items()]
+            sources.append(Source(number, kind, pa.concat_tables(tables.values()), files))
     return sources
 
 
 def read_answers(path: Path, notes: list[str]) -> pa.Table | None:
-    """A file of answers with every column of this page; None, and a line, where it is damaged."""
+    """A file of answers with every column of this page but `text`, texts as codes.
+
+    None, and a line in `notes`, where it is damaged.
+    """
     try:
         with open_parquet(path) as file:
             found = set(file.schema_arrow.names)
             if missing := _NEEDED - found:
                 raise ValueError(f"no column {', '.join(sorted(missing))}")
-            table = file.read([name for name in _SCHEMA.names if name in found])
+            table = file.read([name for name in _WITHOUT_TEXT.names if name in found])
         columns = [
             table[f.name].cast(f.type) if f.name in found else pa.nulls(len(table), f.type)
-            for f in _SCHEMA
+            for f in _WITHOUT_TEXT
         ]
-        return pa.table(columns, schema=_SCHEMA)
+        return coded(pa.table(columns, schema=_WITHOUT_TEXT))
     except (OSError, ValueError, pa.ArrowException) as error:
         notes.append(f"{path}: not readable ({str(error).splitlines()[0]}); left out")
         return None
 
 
+def with_texts(sources: Sequence[Source], names: set[str]) -> list[Source]:
+    """The answers to some problems, with their texts."""
+    wanted = pa.array(sorted(names), pa.string())
+    kept = []
+    for source in sources:
+        is_wanted = places(source.table["problem_id"], wanted) >= 0
+        first, texts = 0, [pa.array([], pa.string())]
+        for path, count in source.files:
+            mine = is_wanted[first : first + count]
+            first += count
+            if mine.any():
+                with open_parquet(path, is_checked=True) as file:
+                    column = file.read(["text"])["text"].cast(pa.string())
+                texts += column.filter(pa.array(mine)).chunks
+        table = source.table.filter(pa.array(is_wanted))
+        table = table.append_column("text", pa.chunked_array(texts))
+        kept.append(Source(source.run, source.kind, table))
+    return kept
+
+
 def verdict_counts(table: pa.Table) -> dict[str, int]:
     """Counts verdicts: right or wrong where the status is `ok`, else the status itself."""
-    columns = (table[name].to_pylist() for name in ("status", "reward", "finish_reason"))
-    counts = dict.fromkeys(["right", "wrong", *STATUSES[1:], "cut"], 0)
-    for status, reward, reason in zip(*columns, strict=True):
-        kind = status if status in STATUSES[1:] else "right" if (reward or 0) >= 1 else "wrong"
-        counts[kind] += 1
-        counts["cut"] += reason == "length"
-    return counts
+    status_A = places(table["status"], pa.array(STATUSES, pa.string()))
+    is_right_A = table["reward"].fill_null(0).to_numpy() >= 1
+    counts = {status: int((status_A == i).sum()) for i, status in enumerate(STATUSES) if i}
+    is_judged_A = status_A <= 0
+    right = int((is_judged_A & is_right_A).sum())
+    cut = int((places(table["finish_reason"], pa.array(["length"])) == 0).sum())
+    return {"right": right, "wrong": int(is_judged_A.sum()) - right, **counts, "cut": cut}
+
+
+def first_problems(sources: Sequence[Source], max_answers: int) -> set[str]:
+    """The problems that a page has room for if their texts are short."""
+    counts: Counter[str] = Counter()
+    for source in sources:
+        counts.update(column_counts(source.table["problem_id"]))
+    kept: set[str] = set()
+    num_answers = 0
+    for name in sorted(counts, key=_rank):
+        num_answers += counts[name]
+        if num_answers > max_answers:
+            break
+        kept.add(name)
+    return kept
 
 
 def choose_problems(sources: Sequence[Source], max_answers: int) -> set[str]:
-    """The problems to show: as many as the page has room for with all of their answers."""
+    """The problems to show: as many as the page has room for with all of their answers.
+
+    Args:
+        sources: Of `with_texts`.
+        max_answers: That the page has room for.
+    """
     sizes: dict[str, tuple[int, int]] = {}
     for source in sources:
         bytes_long = pc.call_function("binary_length", [source.table["text"]]).to_pylist()

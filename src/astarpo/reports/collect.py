@@ -18,6 +18,7 @@ from astarpo.reports.suites import read_suites
 from astarpo.rundir.reader import RunDirectory, read_json
 from astarpo.tasks.problem_set import read_problems
 from astarpo.types import Problem, UserError
+from astarpo.values.known import places
 
 Document = Mapping[str, Any]
 """A JSON object."""
@@ -77,7 +78,8 @@ def read_questions(runs: Sequence[RunDirectory], kept: set[str]) -> dict[str, Pr
             problems = read_problems(path)
         except UserError:
             continue  # The answers are shown without their questions.
-        found |= {problem.id: problem for problem in problems if problem.id in kept}
+        place_P = places(pa.chunked_array([problems.ids]), pa.array(sorted(kept), pa.string()))
+        found |= {problem.id: problem for problem in problems.take(place_P >= 0)}
     return found
 
 

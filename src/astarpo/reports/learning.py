@@ -8,11 +8,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from astarpo.evaluation.scores import mean_score
 from astarpo.reports.changes import scores_by_problem
-from astarpo.reports.stage1 import values_by_problem
+from astarpo.reports.stage1 import value_points
+from astarpo.values.known import places
 
 _MAX_LEVELS = 16
 _RESIDUAL_BINS = 41
@@ -54,9 +54,9 @@ def summarize_learning(
     if {"reference", "trained"} <= tables.keys():
         found["before_after"] = _before_after(tables["reference"], tables["trained"])
     if {"stage1", "training"} <= tables.keys():
-        values = values_by_problem(tables["stage1"], settings)
-        solve_rate_P, v_star_P, _ = np.array(list(values.values())).reshape(-1, 3).T
-        trained = _trained(tables["training"], list(values))
+        ids, points_P3 = value_points(tables["stage1"], settings)
+        solve_rate_P, v_star_P, _ = points_P3.T
+        trained = _trained(tables["training"], ids)
         if len(trained.step_A):
             found["reached"] = _reached(trained, v_star_P)
             found["thirds"] = _thirds(trained, solve_rate_P)
@@ -86,14 +86,12 @@ def _before_after(reference: pa.Table, trained: pa.Table) -> dict[str, Any] | No
     }
 
 
-def _trained(training: pa.Table, problems: list[str]) -> _Trained:
-    place = pc.call_function(
-        "index_in", [training["problem_id"]], pc.SetLookupOptions(pa.array(problems, pa.string()))
-    )
-    table = pa.table([place, training["step"], training["reward"]], ["place", "step", "reward"])
-    table = table.drop_null()
-    columns = (table[name].to_numpy() for name in ("step", "place", "reward"))
-    return _Trained(*columns)
+def _trained(training: pa.Table, problems: pa.StringArray) -> _Trained:
+    training = training.select(["problem_id", "step", "reward"]).drop_null()
+    problem_A = places(training["problem_id"], problems)
+    known_A = problem_A >= 0
+    step_A, reward_A = (training[name].to_numpy() for name in ("step", "reward"))
+    return _Trained(step_A[known_A], problem_A[known_A], reward_A[known_A])
 
 
 def _late(step_A: np.ndarray) -> np.ndarray:

@@ -1,6 +1,6 @@
 """The numbers that pictures of stage 1 show: solve rates, V* with its error, lengths."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ from astarpo.config import TrainConfig
 from astarpo.values.advice import advise
 from astarpo.values.choice import estimator_of
 from astarpo.values.estimators import ProblemValues, problem_values
+from astarpo.values.known import different, places
 from astarpo.values.rewards import reward_matrix
 from astarpo.values.summary import summarize_values
 
@@ -29,7 +30,7 @@ def summarize_stage1(samples: pa.Table, settings: Mapping[str, Any]) -> dict[str
         histograms, `points` the distinct [mean reward, V*, standard error, problems].
     """
     ids, rewards_PN, found = _values(samples, settings)
-    if not ids:
+    if not len(ids):
         return None
     summary = summarize_values(found)
     rates, counts = summary.solve_rates
@@ -43,23 +44,38 @@ def summarize_stage1(samples: pa.Table, settings: Mapping[str, Any]) -> dict[str
     }
 
 
-def values_by_problem(samples: pa.Table, settings: Mapping[str, Any]) -> dict[str, list[float]]:
-    """[mean reward, V*, standard error] of each problem; arguments as in `summarize_stage1`."""
+def value_points(
+    samples: pa.Table, settings: Mapping[str, Any]
+) -> tuple[pa.StringArray, np.ndarray]:
+    """The ids of problems, and [P, 3] mean reward, V* and standard error of each.
+
+    Arguments as in `summarize_stage1`.
+    """
     ids, _, found = _values(samples, settings)
-    return dict(zip(ids, _points(found).tolist(), strict=True))
+    return ids, _points(found)
+
+
+def values_by_problem(
+    samples: pa.Table, settings: Mapping[str, Any], names: Sequence[str] | None = None
+) -> dict[str, list[float]]:
+    """The same by the problem's id, of some problems; None for all."""
+    ids, points_P3 = value_points(samples, settings)
+    if names is not None:
+        wanted_P = places(pa.chunked_array([ids]), pa.array(names, pa.string())) >= 0
+        ids, points_P3 = ids.filter(pa.array(wanted_P)), points_P3[wanted_P]
+    return dict(zip(ids.to_pylist(), points_P3.tolist(), strict=True))
 
 
 def _values(
     samples: pa.Table, settings: Mapping[str, Any]
-) -> tuple[list[str], np.ndarray, ProblemValues]:
+) -> tuple[pa.StringArray, np.ndarray, ProblemValues]:
     """The problems that have samples, their rewards [P, N], and their values."""
     samples = samples.select(["problem_id", "sample", "reward"]).drop_null()
-    ids = samples["problem_id"].unique().to_pylist()
+    ids = different(samples["problem_id"])
     rewards_PN = reward_matrix(samples, ids, settings.get("values_samples"))
-    sampled = np.flatnonzero(np.isfinite(rewards_PN).any(axis=1))
-    rewards_PN = rewards_PN[sampled]
-    found = problem_values(rewards_PN, estimator_of(_known(settings)))
-    return [ids[i] for i in sampled], rewards_PN, found
+    sampled_P = np.isfinite(rewards_PN).any(axis=1)
+    found = problem_values(rewards_PN[sampled_P], estimator_of(_known(settings)))
+    return ids.filter(pa.array(sampled_P)), rewards_PN[sampled_P], found
 
 
 def _points(found: ProblemValues) -> np.ndarray:
@@ -82,8 +98,8 @@ def _distinct(points_P3: np.ndarray) -> list[list[float]]:
 
 
 def _lengths(samples: pa.Table) -> dict[str, list[float]] | None:
-    lengths = np.array(samples["num_tokens"].to_pylist(), dtype=float)
-    right = np.array(samples["reward"].to_pylist(), dtype=float) >= 1
+    lengths = samples["num_tokens"].cast(pa.float64()).fill_null(np.nan).to_numpy()
+    right = samples["reward"].cast(pa.float64()).fill_null(np.nan).to_numpy() >= 1
     known = np.isfinite(lengths)
     if not known.any():
         return None

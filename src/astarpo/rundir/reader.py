@@ -15,7 +15,9 @@ from typing import Any
 
 from astarpo.config.documents import ENVIRONMENT
 from astarpo.rundir.rows import read_rows
+from astarpo.runtime.files import disk_errors
 from astarpo.runtime.locks import Holder, read_holder
+from astarpo.runtime.remote import as_path
 from astarpo.types import UserError
 
 logger = logging.getLogger("astarpo")
@@ -90,12 +92,13 @@ class RunDirectory:
         return whole_rows(self.training / "evaluations.jsonl")
 
     def _input(self, setting: str, name: str) -> Path | None:
-        given = Path(str(self.config.get(setting) or name))
+        given = as_path(str(self.config.get(setting) or name))
         # A run may have been moved, or the working directory may differ: look beside the run too.
         near = self.path if self.is_recipe else self.training.parent
         for path in (near / name, given, near / given.name):
-            if path.exists() and (self.is_recipe or setting):
-                return path
+            with disk_errors(path, "read"):
+                if path.exists() and (self.is_recipe or setting):
+                    return path
         return None
 
 

@@ -14,12 +14,14 @@ import os
 import re
 import secrets
 import shutil
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
+from astarpo.runtime.remote import is_remote, store_errors
 from astarpo.types import UserError
 
 TEMPORARY_PREFIX = ".unfinished-"
@@ -52,7 +54,8 @@ def disk_errors(path: Path, doing: str = "write") -> Iterator[None]:
         UserError: In place of an error of the disk inside the block.
     """
     try:
-        yield
+        with store_errors(path, doing):
+            yield
     except Exception as error:
         number = _error_number(error)
         if number is None:
@@ -65,8 +68,13 @@ def write_atomic(path: Path, write: Callable[[Path], object]) -> None:
     """Calls `write` on a temporary path beside `path`, then moves the result into place.
 
     A kill at any moment leaves either the old file or the new one. Folders that are missing are
-    made. Where `path` is a link, what it points to is replaced.
+    made. Where `path` is a link, what it points to is replaced. On a store it is one put.
     """
+    if is_remote(path):
+        with tempfile.TemporaryDirectory() as folder, disk_errors(path):
+            write(Path(folder) / path.name)
+            path.fs.put_file(f"{folder}/{path.name}", path.path)
+        return
     with _replacement(path, is_folder=False) as (temporary, place):
         write(temporary)
         _fsync(temporary)
@@ -142,6 +150,14 @@ def remove_directory(path: Path) -> None:
     """Removes a folder, if there is one; a kill never leaves half of it in its place."""
     with disk_errors(path), _moved_away(path):
         pass
+
+
+def move(path: Path, name: str) -> None:
+    """Gives a file another name in its folder."""
+    if is_remote(path):
+        path.fs.mv(path.path, path.with_name(name).path)
+    else:
+        path.replace(path.with_name(name))
 
 
 def remove_leftovers(folder: Path) -> None:

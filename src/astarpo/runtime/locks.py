@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from astarpo.runtime.files import disk_errors
+from astarpo.runtime.remote import is_remote
 from astarpo.types import UserError
 
 LOCK_NAME = ".lock"
@@ -65,6 +66,9 @@ def folder_lock(path: Path, *, wait: bool = False) -> Iterator[int]:
     Raises:
         UserError: Another process holds it, or the disk refuses.
     """
+    if is_remote(path):  # No locks there: see `runtime/remote.py` for what protects two writers.
+        yield -1
+        return
     with disk_errors(path):
         is_new = not path.exists()
         path.mkdir(parents=True, exist_ok=True)
@@ -125,6 +129,8 @@ def beat() -> None:
 
 def read_holder(path: Path) -> Holder | None:
     """The process that works in a folder, or was killed while it did; None where there is none."""
+    if is_remote(path):
+        return None
     try:
         descriptor = os.open(path / LOCK_NAME, os.O_RDONLY | os.O_NOFOLLOW)
     except OSError:

@@ -5,10 +5,13 @@ No input of the call is overwritten, and no other file that exists unless the us
 """
 
 import os
+import secrets
 import tempfile
 from collections.abc import Iterable
 from pathlib import Path
 
+from astarpo.runtime.files import TEMPORARY_PREFIX, disk_errors
+from astarpo.runtime.remote import as_path, is_remote, is_url
 from astarpo.types import UserError
 
 _ELSEWHERE = "give another --out"
@@ -83,6 +86,13 @@ def _check_place(out: Path) -> None:
 
     Asking for permissions is not enough: a read-only or special file system grants them.
     """
+    if is_remote(out):
+        with disk_errors(out):
+            beside = out.parent if out.name else out  # A whole bucket has no name.
+            probe = beside / f"{TEMPORARY_PREFIX}{secrets.token_hex(8)}"
+            probe.write_bytes(b"")
+            probe.unlink()
+        return
     try:
         if out.is_symlink() and not out.exists():
             raise UserError(f"{out}: is a link to nothing; {_ELSEWHERE}")
@@ -104,7 +114,11 @@ def _refuse_input(out: Path, inputs: Iterable[Path | str | None]) -> None:
     for given in inputs:
         if given is None:
             continue
-        path = Path(given).expanduser()
+        path = as_path(given) if is_url(str(given)) else Path(given).expanduser()
+        if is_remote(path) or is_remote(out):
+            if str(path) == str(out):
+                raise UserError(f"{out}: is an input of this call; {_ELSEWHERE}")
+            continue
         if path.exists() and os.path.realpath(path) == os.path.realpath(out):
             raise UserError(f"{out}: is an input of this call; {_ELSEWHERE}")
         if out.is_file() and path.exists() and out.resolve().is_relative_to(path.resolve()):

@@ -11,13 +11,14 @@ Files of other origin have no such digest; of their pages, those with a checksum
 import hashlib
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from astarpo.runtime.files import DamagedFileError, disk_errors, write_atomic
+from astarpo.runtime.remote import is_remote
 
 _MARK = b"astarpo-blake2b:"
 _DIGEST_BYTES = 32
@@ -49,7 +50,10 @@ def open_parquet(path: Path, *, is_checked: bool = False) -> Iterator[pq.Parquet
         if not is_checked:
             seal_of(path)
         try:
-            with pq.ParquetFile(path, page_checksum_verification=True) as file:
+            with (
+                path.open("rb") if is_remote(path) else nullcontext(path) as source,
+                pq.ParquetFile(source, page_checksum_verification=True) as file,
+            ):
                 yield file
         except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
             if isinstance(error, OSError) and error.errno is not None:
@@ -61,13 +65,17 @@ def open_parquet(path: Path, *, is_checked: bool = False) -> Iterator[pq.Parquet
 
 
 def seal_of(path: Path) -> str | None:
-    """The digest that a file carries, checked against its contents; None where it has none."""
+    """The digest that a file carries, checked against its contents; None where it has none.
+
+    Stores check what they hold themselves, and would have to send all of it: there it is not
+    checked.
+    """
     with disk_errors(path, "read"):
         end, seal = _find_seal(path)
         if not seal.startswith(_MARK):
             return None
         digest = seal.removeprefix(_MARK)
-        if digest != _digest(path, skip=range(end - _SEAL_BYTES, end)):
+        if not is_remote(path) and digest != _digest(path, skip=range(end - _SEAL_BYTES, end)):
             raise DamagedFileError(f"{path}: damaged: its contents do not match its digest")
         return digest.hex()
 
@@ -84,8 +92,8 @@ def _seal(path: Path) -> None:
 
 def _find_seal(path: Path) -> tuple[int, bytes]:
     """Where the footer begins, and the bytes before it."""
-    size = os.path.getsize(path)
     with path.open("rb") as file:
+        size = file.seek(0, os.SEEK_END)
         file.seek(max(0, size - _TAIL_BYTES))
         end = size - _TAIL_BYTES - int.from_bytes(file.read(4), "little")
         file.seek(max(0, end - _SEAL_BYTES))

@@ -139,8 +139,8 @@ class Apart(NamedTuple):
 
     train: DataConfig
     test: DataConfig
-    problems: list[Problem]
-    held_out: list[Problem]
+    problems: Sequence[Problem]
+    held_out: Sequence[Problem]
 
 
 def keep_apart(train: DataConfig, test: DataConfig) -> Apart:

@@ -25,6 +25,8 @@ from astarpo.config import EstimateConfig, ImportValuesConfig
 from astarpo.grading.grader import Grader
 from astarpo.grading.reward import reward_file
 from astarpo.grading.verdicts import warn_of_verdicts
+from astarpo.models.folder import fingerprint
+from astarpo.models.prompts import Prompts
 from astarpo.reports.plots import plot_values
 from astarpo.runtime.distributed import open_ranks
 from astarpo.runtime.launch import read_launch
@@ -39,10 +41,12 @@ from astarpo.stages.prepared import Prepared, prepare_prompts, preview_prompts
 from astarpo.stages.ranks import call_facts, problem_facts
 from astarpo.stages.sampling import LocalSampler, Sampler, fill
 from astarpo.tasks.problem_set import read_problems, write_problems
-from astarpo.types import Problem, Prompt, UserError
+from astarpo.types import Problem, UserError
 from astarpo.values.advice import advise
 from astarpo.values.choice import estimator_of
+from astarpo.values.derived import PromptLengths, read_lengths
 from astarpo.values.estimators import problem_values
+from astarpo.values.known import ids_of
 from astarpo.values.manifest import TABLE_MARKS, require_fit, started_manifest
 from astarpo.values.plan import PLANS, Plans, sampling_fingerprint
 from astarpo.values.rejudge import rejudge
@@ -55,7 +59,7 @@ from astarpo.values.table import ValueTable
 logger = logging.getLogger("astarpo")
 
 
-def estimate(config: EstimateConfig, problems: list[Problem] | None = None) -> ValueTable:
+def estimate(config: EstimateConfig, problems: Sequence[Problem] | None = None) -> ValueTable:
     """Writes the value table of a reference policy, or finishes the one at `config.out`.
 
     Args:
@@ -73,13 +77,13 @@ def estimate(config: EstimateConfig, problems: list[Problem] | None = None) -> V
         with where.together():
             prepared = prepare(config, problems)
             where.require_work(len(prepared.prompts), "prompts")
-            fingerprint = sampling_fingerprint(config, prepared.problems, config.seed)
-            facts = call_facts(config) | fingerprint | problem_facts(prepared.problems)
+            sampled = sampling_fingerprint(config, prepared.problems, config.seed)
+            facts = call_facts(config) | sampled | problem_facts(prepared.problems)
         where.require_alike(facts)
         if config.part is None:
             held.enter_context(where.locked(config.out))
         sampler = held.enter_context(_sampler(config, prepared, where, held))
-        table, plans = _open_table(config, where, prepared, fingerprint, sampler)
+        table, plans = _open_table(config, where, prepared, sampled, sampler)
         if problems is not None:
             where.first(lambda: write_problems(config.problems, problems))
         done = _sample(config, where, prepared, sampler, table, plans)
@@ -90,7 +94,7 @@ def estimate(config: EstimateConfig, problems: list[Problem] | None = None) -> V
 def _sampler(
     config: EstimateConfig, prepared: Prepared, where: OneProcess, held: ExitStack
 ) -> Sampler:
-    context = max(len(prompt.token_ids) for prompt in prepared.prompts) + config.max_new_tokens
+    context = prepared.prompts.longest + config.max_new_tokens
     if config.ray is not None:
         num_shards = math.ceil(len(prepared.prompts) / config.shard_problems)
         return RaySampler(config, context, num_shards)
@@ -104,7 +108,7 @@ def _open_table(
     config: EstimateConfig,
     where: OneProcess,
     prepared: Prepared,
-    fingerprint: dict[str, Any],
+    sampled: dict[str, Any],
     sampler: Sampler,
 ) -> tuple[ValueTable, Plans]:
     """Makes the table, or opens it to go on; judges its samples anew where that is asked for."""
@@ -115,14 +119,14 @@ def _open_table(
             facts["engine"] = sampler.open()
 
     def begin() -> None:
-        table, _ = start(config, fingerprint, facts, prepared.prompts)
+        table, _ = start(config, sampled, facts, prepared.prompts)
         if config.rejudge:
             with Grader(config.grade_workers, config.grade_timeout, config.trust_reward) as grader:
                 rejudge(table, prepared.problems, grader)
 
     where.first(begin)
     with where.together():
-        table = ValueTable(config.out, fingerprint)
+        table = ValueTable(config.out, sampled)
         return table, Plans(prepared.prompts, table.manifest.get(PLANS, []))
 
 
@@ -168,12 +172,13 @@ def _complete(
     config: EstimateConfig, prepared: Prepared, table: ValueTable, plans: Plans, done: Round
 ) -> None:
     """Writes V*, if nothing is missing."""
-    kept = [prompt.problem for prompt in prepared.prompts]
-    facts: dict[str, Any] = {"num_set_aside": len(prepared.problems) - len(kept)}
+    prompts = prepared.prompts
+    facts: dict[str, Any] = {"num_set_aside": len(prepared.problems) - len(prompts)}
     with brief_lock(config.out):
         if is_whole(config, table, plans, done.counts_P):
             facts |= {"rounds": done.number, PLANS: plans.entries}
-            finish_table(table, kept, done.counts_P, config, **facts)
+            lengths = PromptLengths(prompts.lengths_P, rendered_by(config))
+            finish_table(table, prompts.problems, done.counts_P, config, lengths, **facts)
 
 
 def _tell_round(planned: Round, num_samples: int) -> None:
@@ -181,15 +186,13 @@ def _tell_round(planned: Round, num_samples: int) -> None:
     logger.info(f"round {planned.number}: {num_samples} samples; error of V* so far {known}")
 
 
-def plan_rounds(
-    config: EstimateConfig, table: ValueTable, prompts: Sequence[Prompt]
-) -> Iterator[Round]:
+def plan_rounds(config: EstimateConfig, table: ValueTable, prompts: Prompts) -> Iterator[Round]:
     """The rounds in which prompts are sampled, each planned once the one before it is there.
 
     Raises:
         UserError: Their rewards have more than two values, by which rounds cannot go.
     """
-    problems = [prompt.problem for prompt in prompts]
+    problems = prompts.problems
     first_P = np.full(len(prompts), config.samples)
     if not config.in_rounds:
         return iter([Round(1, first_P)])
@@ -203,7 +206,7 @@ def plan_rounds(
     return rounds(first_P, lambda n_P: table.matrices(problems, n_P, columns), estimator, limit)
 
 
-def prepare(config: EstimateConfig, problems: list[Problem] | None = None) -> Prepared:
+def prepare(config: EstimateConfig, problems: Sequence[Problem] | None = None) -> Prepared:
     """Reads and checks what `estimate` needs; loads no weights and writes nothing.
 
     Args:
@@ -224,7 +227,9 @@ def prepare(config: EstimateConfig, problems: list[Problem] | None = None) -> Pr
             raise UserError("--ray starts its engines itself: leave torchrun out")
         # Which engine and device there are is known only where they will be.
         here = config.model_copy(update={"device": "cpu", "engine": "auto"})
-    prepared = prepare_prompts(here, problems)
+    problems = problems[: config.limit]
+    known_P = read_lengths(config.out, ids_of(problems), rendered_by(config))
+    prepared = prepare_prompts(here, problems, known_P)
     _refuse_small_budget(config, len(prepared.prompts))
     if held := started_manifest(config.out)["fingerprint"]:
         wanted = sampling_fingerprint(config, prepared.problems, config.seed)
@@ -247,11 +252,18 @@ def _refuse_small_budget(config: EstimateConfig, num_problems: int) -> None:
             )
 
 
+def rendered_by(config: EstimateConfig) -> dict[str, str]:
+    """What decides how long prompts are."""
+    tokenizer = fingerprint(config.model)["tokenizer"]
+    return {"tokenizer": tokenizer, "prompt_format": config.prompt_format}
+
+
 def finish_table(
     table: ValueTable,
     problems: Sequence[Problem],
     num_samples: ArrayLike,
     config: EstimateConfig | ImportValuesConfig,
+    lengths: PromptLengths | None = None,
     **facts: Any,
 ) -> None:
     """Writes V* and its picture, marks the table as finished and logs what it holds, with advice.
@@ -261,11 +273,12 @@ def finish_table(
     estimator = estimator_of(dict(config))
     rewards_PN = table.rewards(problems, num_samples)
     found, advice = problem_values(rewards_PN, estimator), advise(rewards_PN, estimator)
-    samples = summarize_samples(table.samples(["num_tokens", "finish_reason", "status"]))
+    samples = summarize_samples(table.coded_samples(["num_tokens", "finish_reason", "status"]))
     plot_values(table.path / "values.png", found, config.beta1)
     table.write_values(
         problems,
         found,
+        lengths,
         tokens=samples.num_tokens,
         max_prompt_tokens=config.max_prompt_tokens,
         num_problems=len(problems),

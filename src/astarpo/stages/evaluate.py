@@ -41,7 +41,7 @@ from astarpo.types import Answer, Problem, UserError
 logger = logging.getLogger("astarpo")
 
 
-def evaluate(config: EvaluateConfig, problems: list[Problem] | None = None) -> dict[str, Any]:
+def evaluate(config: EvaluateConfig, problems: Sequence[Problem] | None = None) -> dict[str, Any]:
     """Scores a policy and writes the scores as JSON, every answer beside it as Parquet.
 
     Args:
@@ -113,7 +113,7 @@ def _score(
 
 def _write(
     config: EvaluateConfig,
-    given: list[Problem] | None,
+    given: Sequence[Problem] | None,
     result: dict[str, Any],
     measured: Measurement,
 ) -> None:
@@ -135,7 +135,7 @@ def _told(config: EvaluateConfig) -> dict[str, Any]:
     }
 
 
-def prepare(config: EvaluateConfig, problems: list[Problem] | None = None) -> Prepared:
+def prepare(config: EvaluateConfig, problems: Sequence[Problem] | None = None) -> Prepared:
     """Reads and checks what `evaluate` needs; loads no weights and writes nothing.
 
     Args:

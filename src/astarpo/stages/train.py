@@ -287,8 +287,7 @@ def preview(config: TrainConfig) -> list[str]:
     """The lines of a dry run; raises what `prepare` raises."""
     inputs = prepare(config)
     prompts = inputs.prompts
-    values = [prompt.value for prompt in prompts if prompt.value is not None]
-    mean = f", mean V* {sum(values) / len(values):.3f}" if values else ""
+    mean = "" if prompts.values_P is None else f", mean V* {prompts.values_P.mean():.3f}"
     return [
         f"{len(prompts)} problems after filter {config.filter}{mean}",
         f"{inputs.num_steps} steps of {config.prompts_per_step} prompts, "

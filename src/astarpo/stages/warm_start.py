@@ -60,7 +60,7 @@ def _train(config: WarmStartConfig) -> Path:
 
 
 def prepare(
-    config: WarmStartConfig, problems: list[Problem] | None = None
+    config: WarmStartConfig, problems: Sequence[Problem] | None = None
 ) -> tuple[Policy, list[Example]]:
     """The untrained policy and its examples; `problems` are those of a file not written yet."""
     check_folder(config.out, [config.problems])

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Sequence
 from typing import Any
 
 from astarpo.algorithms.choice import algorithm_version
@@ -9,6 +10,8 @@ from astarpo.config import TrainConfig
 from astarpo.grading.fingerprint import verifier_fingerprint
 from astarpo.models.folder import fingerprint
 from astarpo.training.inputs import Inputs
+from astarpo.types import Problem
+from astarpo.values.known import digests_of, ids_of
 
 
 def input_digests(config: TrainConfig, inputs: Inputs) -> dict[str, str]:
@@ -17,14 +20,20 @@ def input_digests(config: TrainConfig, inputs: Inputs) -> dict[str, str]:
     digests |= verifier_fingerprint(inputs.problems, config.trust_reward)
     if version := algorithm_version(config):
         digests["the code of the algorithm"] = version
-    digests["the problems"] = _digest([[p.id, p.digest] for p in inputs.problems])
-    if inputs.table is not None:
+    digests["the problems"] = _digest(_ids_and_digests(inputs.problems))
+    if inputs.prompts.values_P is not None:
         # Six digits: another machine may round the last ones differently.
-        digests["V* of the problems"] = _digest([f"{p.value:.6g}" for p in inputs.prompts])
+        values = inputs.prompts.values_P.tolist()
+        digests["V* of the problems"] = _digest([f"{value:.6g}" for value in values])
     if inputs.held_out:
         held_out = [prompt.problem for prompt in inputs.held_out]
-        digests["the held-out problems"] = _digest([[p.id, p.digest] for p in held_out])
+        digests["the held-out problems"] = _digest(_ids_and_digests(held_out))
     return digests
+
+
+def _ids_and_digests(problems: Sequence[Problem]) -> list[list[str]]:
+    columns = (ids_of(problems).to_pylist(), digests_of(problems).to_pylist())
+    return [list(pair) for pair in zip(*columns, strict=True)]
 
 
 def _digest(value: Any) -> str:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 
 from astarpo.algorithms.base import Algorithm
 from astarpo.algorithms.choice import make_algorithm
@@ -15,13 +16,15 @@ from astarpo.config import TrainConfig
 from astarpo.engines.base import Sampling
 from astarpo.grading.fingerprint import verifier_fingerprint
 from astarpo.models.folder import fingerprint
-from astarpo.models.prompts import open_prompts
+from astarpo.models.prompts import Prompts, open_prompts
 from astarpo.models.vocabulary import PromptFormat, Vocabulary, load_vocabulary
 from astarpo.tasks.overlap import refuse_overlap
 from astarpo.tasks.problem_set import read_problems
 from astarpo.training.stage1 import Stage1Rollouts, open_stage1
 from astarpo.types import Problem, Prompt, UserError
 from astarpo.values.choice import estimator_of, tell_other_estimator
+from astarpo.values.derived import read_lengths
+from astarpo.values.known import ids_of
 from astarpo.values.table import ValueTable
 
 logger = logging.getLogger("astarpo")
@@ -77,25 +80,26 @@ class Inputs:
     """
 
     vocabulary: Vocabulary
-    problems: list[Problem]
+    problems: Sequence[Problem]
     table: ValueTable | None
     text: TextSettings
     algorithm: Algorithm
-    prompts: list[Prompt]
-    held_out: list[Prompt]
+    prompts: Prompts
+    held_out: Sequence[Prompt]
     num_steps: int
     stage1: Stage1Rollouts | None
 
     @property
     def longest_prompt(self) -> int:
         """Tokens of the longest prompt, held-out ones included."""
-        return max(len(prompt.token_ids) for prompt in (*self.prompts, *self.held_out))
+        held_out = (len(prompt.token_ids) for prompt in self.held_out)
+        return max([self.prompts.longest, *held_out])
 
 
 def open_inputs(
     config: TrainConfig,
-    problems: list[Problem] | None = None,
-    eval_problems: list[Problem] | None = None,
+    problems: Sequence[Problem] | None = None,
+    eval_problems: Sequence[Problem] | None = None,
 ) -> Inputs:
     """Reads the problems and, where the run uses one, the value table; loads no weights.
 
@@ -133,7 +137,11 @@ def open_inputs(
             f"filter {config.filter} goes by stage-1 samples: give --values (astarpo estimate)"
         )
     vocabulary = load_vocabulary(config.model)
-    prompts = _prompts(vocabulary, problems, text)
+    known_P = None
+    if table is not None:
+        rendered_by = {n: table.setting(n) for n in ("tokenizer", "prompt_format")}
+        known_P = read_lengths(table.path, ids_of(problems), rendered_by)
+    prompts = _prompts(vocabulary, problems, text, known_P)
     stage1 = None
     if table is not None:
         if algorithm.needs_values and algorithm.running is None:
@@ -146,7 +154,7 @@ def open_inputs(
         held_out = read_problems(config.eval_problems) if eval_problems is None else eval_problems
         verifier_fingerprint(held_out, config.trust_reward)
         refuse_overlap(problems, held_out, (str(config.problems), str(config.eval_problems)))
-        held_out = _prompts(vocabulary, held_out, text)
+        held_out = list(_prompts(vocabulary, held_out, text))
     num_steps = config.steps or math.ceil(config.epochs * len(prompts) / config.prompts_per_step)
     return Inputs(
         vocabulary, problems, table, text, algorithm, prompts, held_out, num_steps, stage1
@@ -154,11 +162,13 @@ def open_inputs(
 
 
 def _prompts(
-    vocabulary: Vocabulary, problems: Sequence[Problem], text: TextSettings
-) -> list[Prompt]:
-    return open_prompts(
-        problems, vocabulary, text.prompt_format, text.max_prompt_tokens, text.max_new_tokens
-    )
+    vocabulary: Vocabulary,
+    problems: Sequence[Problem],
+    text: TextSettings,
+    known_P: NDArray[np.int64] | None = None,
+) -> Prompts:
+    limit, room = text.max_prompt_tokens, text.max_new_tokens
+    return open_prompts(problems, vocabulary, text.prompt_format, limit, room, known_P)
 
 
 def refuse_other_text(config: TrainConfig, table: TextSettings, where: str) -> None:
@@ -188,11 +198,11 @@ def text_settings(config: TrainConfig, table: ValueTable | None) -> TextSettings
 
 
 def valued_prompts(
-    prompts: Sequence[Prompt],
+    prompts: Prompts,
     table: ValueTable,
     config: TrainConfig,
     running: RunningValue | None = None,
-) -> list[Prompt]:
+) -> Prompts:
     """Gives each prompt its V*, then drops those that the filter drops.
 
     Where values run along with the policy, a prompt gets the one that they start from instead.
@@ -201,18 +211,13 @@ def valued_prompts(
         UserError: The table lacks samples, the filter leaves nothing, or rewards are not from 0 to
             1 where values run.
     """
-    problems = [prompt.problem for prompt in prompts]
-    found = table.values(problems, estimator_of(dict(config)), config.values_samples)
+    found = table.values(prompts.problems, estimator_of(dict(config)), config.values_samples)
     value_P = found.v_star_P
     if running is not None:
         value_P = running.first_values(found.mean_P, found.num_samples_P)
         lowest, highest = found.lowest_P.min(initial=0), found.highest_P.max(initial=0)
         if refusal := running.refusal(lowest, highest):
             raise UserError(f"{table.path}: {refusal}")
-    valued = [
-        replace(prompt, value=value)
-        for prompt, value in zip(prompts, value_P.tolist(), strict=True)
-    ]
     kept_P = np.ones(len(prompts), dtype=bool)
     if config.filter != "none":
         kept_P &= ~found.all_wrong_P
@@ -222,4 +227,4 @@ def valued_prompts(
         raise UserError(f"filter {config.filter} drops every one of {len(prompts)} problems")
     if num_dropped := int((~kept_P).sum()):
         logger.info(f"filter {config.filter}: {num_dropped} of {len(prompts)} problems dropped")
-    return [prompt for prompt, is_kept in zip(valued, kept_P, strict=True) if is_kept]
+    return replace(prompts, values_P=value_P).take(kept_P)

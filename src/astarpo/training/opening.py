@@ -7,11 +7,13 @@ from typing import Any
 
 import torch
 
+from astarpo.algorithms.running_value import RunningValue
 from astarpo.config import TrainConfig
 from astarpo.engines import require_engine
 from astarpo.models.critic import empty_critic, fill_critic, load_critic
 from astarpo.models.lora import adapt, require_lora
 from astarpo.models.policy import Policy, empty_policy, fill_policy, load_policy
+from astarpo.models.prompts import Prompts
 from astarpo.models.sharded import shard
 from astarpo.models.vocabulary import Vocabulary
 from astarpo.rundir.trackers import require_tracker
@@ -25,6 +27,7 @@ from astarpo.training.learner import Learner
 from astarpo.training.optimizers import require_optimizer
 from astarpo.training.running_values import RunningValues
 from astarpo.types import UserError
+from astarpo.values.known import ids_of
 
 logger = logging.getLogger("astarpo")
 
@@ -88,7 +91,7 @@ def open_learner(
     rule = inputs.algorithm.running
     learner = Learner(
         policy, reference, inputs.algorithm, config, inputs.text.temperature, critic,
-        running=RunningValues(rule, inputs.prompts) if rule else None,
+        running=_running(rule, inputs.prompts) if rule else None,
         where=where,
     )  # fmt: skip
     if checkpoint:
@@ -178,3 +181,8 @@ def _open_policies(
     policy = opener.policy(start_from, trainable=True)
     opener.share(policy, start_from, offload=config.policy_offload)
     return policy, reference
+
+
+def _running(rule: RunningValue, prompts: Prompts) -> RunningValues:
+    assert prompts.values_P is not None
+    return RunningValues(rule, ids_of(prompts.problems).to_pylist(), prompts.values_P)

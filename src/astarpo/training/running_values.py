@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import ArrayLike
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -45,13 +46,11 @@ class Sighting(NamedTuple):
 class RunningValues:
     """The running values of a run's prompts."""
 
-    def __init__(self, rule: RunningValue, prompts: Sequence[Prompt]) -> None:
-        """Starts from the prompts' values, which are v_0."""
+    def __init__(self, rule: RunningValue, ids: Sequence[str], first_P: ArrayLike) -> None:
+        """Starts from the values of prompts, by the ids of their problems: v_0."""
         self._rule = rule
-        self._place = {prompt.problem.id: i for i, prompt in enumerate(prompts)}
-        first = [prompt.value for prompt in prompts if prompt.value is not None]
-        assert len(first) == len(prompts)
-        self._counts_P2 = rule.start(first)
+        self._place = {name: i for i, name in enumerate(ids)}
+        self._counts_P2 = rule.start(first_P)
         self._past: dict[int, Past] = {}
 
     @property

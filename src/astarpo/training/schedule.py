@@ -70,7 +70,8 @@ def step_prompts(
     else:
         draw = derive_seed(config.seed, "order", step)
         chosen = weighted_draw(draw, weights_P, config.prompts_per_step)
-    repeated = [prompts[i] for i in chosen for _ in range(algorithm.samples_per_prompt)]
+    each = [prompts[i] for i in chosen]
+    repeated = [prompt for prompt in each for _ in range(algorithm.samples_per_prompt)]
     seeds = [derive_seed(config.seed, "stage2", step, k) for k in range(len(repeated))]
     return repeated, seeds
 

@@ -25,10 +25,12 @@ import numpy as np
 import pyarrow as pa
 
 from astarpo.config import TrainConfig
+from astarpo.models.prompts import Prompts
 from astarpo.training.schedule import step_places
-from astarpo.types import Answer, Completion, Prompt, UserError, Verdict
+from astarpo.types import Answer, Completion, UserError, Verdict
 from astarpo.values.choice import estimator_of
 from astarpo.values.estimators import Floats
+from astarpo.values.known import ids_of, places
 from astarpo.values.rewards import place_matrix
 from astarpo.values.table import ValueTable
 
@@ -43,7 +45,7 @@ class Stage1Rollouts:
     def __init__(
         self,
         samples: pa.Table,
-        prompts: Sequence[Prompt],
+        prompts: Prompts,
         values_PN: Floats,
         config: TrainConfig,
     ) -> None:
@@ -55,7 +57,7 @@ class Stage1Rollouts:
             values_PN: [P, N] V* of each prompt without that sample.
             config: Its seed, its `prompts_per_step` and its `stage1_drift` count.
         """
-        ids = [prompt.problem.id for prompt in prompts]
+        ids = ids_of(prompts.problems)
         self._samples = samples
         self._prompts = prompts
         self._values_PN = values_PN
@@ -91,7 +93,7 @@ class Stage1Rollouts:
 
 
 def open_stage1(
-    config: TrainConfig, table: ValueTable, whole: Sequence[Prompt], kept: Sequence[Prompt]
+    config: TrainConfig, table: ValueTable, whole: Prompts, kept: Prompts
 ) -> Stage1Rollouts:
     """Prepares rollouts of stage 1.
 
@@ -109,7 +111,7 @@ def open_stage1(
             f"{table.path}: was imported without token ids, so first_rollouts stage1 cannot learn "
             "from its samples: leave it out, or make a table with astarpo estimate"
         )
-    rewards_PN = table.rewards([prompt.problem for prompt in whole], config.values_samples)
+    rewards_PN = table.rewards(whole.problems, config.values_samples)
     estimator = estimator_of(dict(config))
     try:
         numbers = range(rewards_PN.shape[1])
@@ -120,8 +122,7 @@ def open_stage1(
             f"{config.estimator} needs 2 samples of each problem or more: give --estimator shrunk, "
             "or a table of more samples"
         ) from error
-    ids = {prompt.problem.id for prompt in kept}
-    kept_P = [prompt.problem.id in ids for prompt in whole]
+    kept_P = places(pa.chunked_array([ids_of(whole.problems)]), ids_of(kept.problems)) >= 0
     return Stage1Rollouts(table.samples(_COLUMNS), kept, np.stack(values, axis=1)[kept_P], config)
 
 

@@ -14,19 +14,22 @@ before it.
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import ArrayLike, NDArray
 
 from astarpo.config import EstimateConfig, ImportValuesConfig
 from astarpo.grading.fingerprint import verifier_fingerprint
 from astarpo.models.folder import fingerprint
+from astarpo.models.prompts import Prompts
 from astarpo.types import Problem, Prompt, UserError
+from astarpo.values.known import digests_of, ids_of
 from astarpo.values.shards import shard_name, shard_paths
 from astarpo.values.table import ValueTable
 
@@ -41,6 +44,8 @@ _TOLD = {
     "of": "problems or their prompts",
 }
 """What plans can differ in, as messages call it."""
+
+_AT_A_TIME = 65_536
 
 
 def sampling_fingerprint(
@@ -63,31 +68,55 @@ def sampling_fingerprint(
     )
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Shard:
     """Samples that are taken and written together.
 
     Attributes:
         number: Its place among the shards of all plans, from 0; a part takes every so manyth.
         name: Of its file, as long as all of its samples are in it.
-        runs: Its prompts, each with the numbers of its samples.
+        prompts: Those of the plan.
+        places: Which of them it has samples of.
+        numbers: Of each of those, the numbers of the samples.
     """
 
     number: int
     name: str
-    runs: Sequence[tuple[Prompt, Sequence[int]]]
+    prompts: Sequence[Prompt]
+    places: NDArray[np.int64]
+    numbers: Sequence[Sequence[int]]
 
     def __len__(self) -> int:
-        return sum(len(numbers) for _, numbers in self.runs)
+        return sum(map(len, self.numbers))
 
     def samples(self) -> list[tuple[Prompt, int]]:
         """Each sample: its prompt, and its number among those of the prompt."""
-        return [(prompt, number) for prompt, numbers in self.runs for number in numbers]
+        runs = zip(self._own(), self.numbers, strict=True)
+        return [(prompt, number) for prompt, numbers in runs for number in numbers]
 
-    @property
-    def problem_ids(self) -> list[str]:
-        """Of its problems, in order."""
-        return [prompt.problem.id for prompt, _ in self.runs]
+    def alone(self) -> "Shard":
+        """The same with its own prompts alone, for another process."""
+        prompts = self._own()
+        return replace(self, prompts=prompts, places=np.arange(len(prompts)))
+
+    def _own(self) -> list[Prompt]:
+        if isinstance(self.prompts, Prompts):
+            return list(self.prompts.take(self.places))  # renders them together
+        return [self.prompts[place] for place in self.places]
+
+
+class _Plan(NamedTuple):
+    """A plan that is known here.
+
+    Attributes:
+        first_P: [P] the number of the first sample of each prompt that it adds.
+        end_P: [P] how many samples each prompt has by it.
+        shards: What it adds.
+    """
+
+    first_P: NDArray[np.int64]
+    end_P: NDArray[np.int64]
+    shards: list[Shard]
 
 
 class Plans:
@@ -97,7 +126,7 @@ class Plans:
         entries: What the manifest has of each, in the order in which they were made.
     """
 
-    def __init__(self, prompts: Sequence[Prompt], entries: Sequence[Mapping[str, Any]]) -> None:
+    def __init__(self, prompts: Prompts, entries: Sequence[Mapping[str, Any]]) -> None:
         """Recalls the shards of each plan that gave as many samples to each of the first prompts.
 
         Args:
@@ -106,11 +135,9 @@ class Plans:
         """
         self.prompts = prompts
         self.entries: list[dict[str, Any]] = [dict(entry) for entry in entries]
-        self._counts: dict[str, NDArray[np.int64]] = {}
-        self._shards: dict[str, list[Shard]] = {}
-        self._place = {prompt.problem.id: i for i, prompt in enumerate(prompts)}
-        lengths_P = np.array([len(prompt.token_ids) for prompt in prompts])
-        self._order_P = np.argsort(lengths_P, kind="stable")
+        self._ids = ids_of(prompts.problems)
+        self._order_P = np.argsort(prompts.lengths_P, kind="stable")
+        self._known: dict[str, _Plan] = {}
         self._digest_of = cache(self._digest_of_first)
         for entry in entries:
             each_P = np.arange(len(prompts)) < entry["problems"]
@@ -138,7 +165,7 @@ class Plans:
     @property
     def shards(self) -> list[Shard]:
         """Those of all plans that are known here, in the order of their numbers."""
-        return [shard for shards in self._shards.values() for shard in shards]
+        return [shard for plan in self._known.values() for shard in plan.shards]
 
     def add(self, counts_P: NDArray[np.int64], shard_problems: int) -> bool:
         """Adds a plan, arguments as in `entry`; False if the manifest has it already."""
@@ -185,36 +212,44 @@ class Plans:
         """
         counts_P = np.broadcast_to(np.asarray(num_samples, np.int64), len(self.prompts))
         names = {shard.name for shard in shard_paths(table.path)}
-        is_held_PN = self._held(table, names, counts_P)
-        left = [shard for shard in self.shards if shard.name not in names]
-        return self._cut(left, counts_P, is_held_PN)
+        return self._cut(counts_P, self._held(table, names, counts_P), names)
 
     def wanted(self, counts_P: NDArray[np.int64]) -> list[Shard]:
         """All shards for so many samples of each prompt, [P], whatever is there."""
         is_held_PN = np.zeros((len(self.prompts), counts_P.max(initial=0)), bool)
-        return self._cut(self.shards, counts_P, is_held_PN)
+        return self._cut(counts_P, is_held_PN)
 
     def mark_complete(self, table: ValueTable) -> None:
         """Marks the plans, of those that are known here, that have no sample missing."""
         for entry in self.entries:
-            digest = entry["digest"]
-            if digest in self._counts and not self.missing(table, self._counts[digest]):
+            plan = self._known.get(entry["digest"])
+            if plan is not None and not self.missing(table, plan.end_P):
                 entry["complete"] = True
 
     def _cut(
-        self, shards: Sequence[Shard], counts_P: NDArray[np.int64], is_held_PN: NDArray[np.bool_]
+        self,
+        counts_P: NDArray[np.int64],
+        is_held_PN: NDArray[np.bool_],
+        without: Container[str] = (),
     ) -> list[Shard]:
         """Shards without the samples that are held or not wanted; without those left empty."""
+        number_N = np.arange(is_held_PN.shape[1])
+        lacks_PN = (number_N < counts_P[:, None]) & ~is_held_PN
         found = []
-        for shard in shards:
-            runs = []
-            for prompt, numbers in shard.runs:
-                p = self._place[prompt.problem.id]
-                lacking = [n for n in numbers if n < counts_P[p] and not is_held_PN[p, n]]
-                if lacking:
-                    runs.append((prompt, numbers if len(lacking) == len(numbers) else lacking))
-            if runs:
-                found.append(Shard(shard.number, shard.name, runs))
+        for plan in self._known.values():
+            for shard in plan.shards:
+                if shard.name in without:
+                    continue
+                places = shard.places
+                is_its_KN = number_N >= plan.first_P[places, None]
+                is_its_KN &= number_N < plan.end_P[places, None]
+                lacks_KN = lacks_PN[places] & is_its_KN
+                if (num_lacking := np.count_nonzero(lacks_KN)) == len(shard):
+                    found.append(shard)
+                elif num_lacking:
+                    some_K = lacks_KN.any(axis=1)
+                    numbers = [np.flatnonzero(row_N).tolist() for row_N in lacks_KN[some_K]]
+                    found.append(replace(shard, places=places[some_K], numbers=numbers))
         return found
 
     def _held(
@@ -225,49 +260,51 @@ class Plans:
         Nothing is read where all that is there has such a name, in a table all of whose plans are
         known: plans have no samples in common, and are of problems that are as they were.
         """
-        all_known = self.entries and len(self._counts) == len(self.entries)
+        all_known = self.entries and len(self._known) == len(self.entries)
         if not names or (all_known and names <= {shard.name for shard in self.shards}):
             return np.zeros((len(self.prompts), counts_P.max(initial=0)), bool)
-        problems = [prompt.problem for prompt in self.prompts]
-        (rewards_PN,) = table.matrices(problems, counts_P, ["reward"])
+        (rewards_PN,) = table.matrices(self.prompts.problems, counts_P, ["reward"])
         return ~np.isnan(rewards_PN)
 
     def _find(self, wanted: Mapping[str, Any]) -> int | None:
         digests = [entry["digest"] for entry in self.entries]
         return digests.index(wanted["digest"]) if wanted["digest"] in digests else None
 
-    def _recall(self, entry: Mapping[str, Any], counts_P: NDArray[np.int64]) -> None:
+    def _recall(self, entry: Mapping[str, Any], end_P: NDArray[np.int64]) -> None:
         """Cuts what a plan adds to those before it into shards."""
         digest = entry["digest"]
-        if digest in self._counts:
+        if digest in self._known:
             return
-        before = [e["digest"] for e in self.entries[: self._find(entry)]]
-        done_P = np.zeros(len(self.prompts), np.int64)
-        for other in before:
-            done_P = np.maximum(done_P, self._counts.get(other, 0))
-        self._counts[digest] = counts_P
-        pending = [int(p) for p in self._order_P if done_P[p] < counts_P[p]]
-        numbers, size, first = cache(range), entry["shard_problems"], len(self.shards)
-        self._shards[digest] = shards = []
+        first_P = np.zeros(len(self.prompts), np.int64)
+        for before in self.entries[: self._find(entry)]:
+            if (plan := self._known.get(before["digest"])) is not None:
+                first_P = np.maximum(first_P, plan.end_P)
+        number, size = len(self.shards), entry["shard_problems"]
+        pending = self._order_P[first_P[self._order_P] < end_P[self._order_P]]
+        numbers_of = cache(range)  # nearly all prompts have the same
+        shards = []
         for i in range(0, len(pending), size):
-            runs = [
-                (self.prompts[p], numbers(int(done_P[p]), int(counts_P[p])))
-                for p in pending[i : i + size]
-            ]
-            shards.append(Shard(first + len(shards), _name_of(runs), runs))
+            places = pending[i : i + size]
+            bounds = zip(first_P[places].tolist(), end_P[places].tolist(), strict=True)
+            numbers = [numbers_of(first, end) for first, end in bounds]
+            name = _name_of(self._ids.take(pa.array(places)).to_pylist(), numbers)
+            shards.append(Shard(number + len(shards), name, self.prompts, places, numbers))
+        self._known[digest] = _Plan(first_P, end_P, shards)
 
     def _digest_of_first(self, num_problems: int) -> str:
         """Digest of the first problems and of what decides the order of their samples."""
         digest = hashlib.blake2b(digest_size=12)
-        for prompt in self.prompts[:num_problems]:
-            row = [prompt.problem.id, prompt.problem.digest, len(prompt.token_ids)]
-            digest.update(json.dumps(row).encode())
+        for i in range(0, num_problems, _AT_A_TIME):
+            some = slice(i, min(i + _AT_A_TIME, num_problems))
+            digests = digests_of(self.prompts.problems[some]).to_pylist()
+            rows = [self._ids[some].to_pylist(), digests, self.prompts.lengths_P[some].tolist()]
+            digest.update(json.dumps(rows).encode())
         return digest.hexdigest()
 
 
-def _name_of(runs: Sequence[tuple[Prompt, Sequence[int]]]) -> str:
-    ids = [prompt.problem.id for prompt, numbers in runs for _ in numbers]
-    return shard_name(ids, [number for _, numbers in runs for number in numbers])
+def _name_of(ids: Sequence[str], numbers: Sequence[Sequence[int]]) -> str:
+    repeated = [name for name, each in zip(ids, numbers, strict=True) for _ in each]
+    return shard_name(repeated, [number for each in numbers for number in each])
 
 
 def _digest(content: str) -> str:

@@ -13,12 +13,12 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from astarpo.types import UserError
-from astarpo.values.known import Sampled
+from astarpo.values.known import Sampled, digests_of, ids_of, places
 
 
 def reward_matrix(
     samples: pa.Table,
-    problem_ids: Sequence[str],
+    problem_ids: Sequence[str] | pa.StringArray,
     num_samples: int | None = None,
     column: str = "reward",
 ) -> NDArray[np.float64]:
@@ -35,14 +35,13 @@ def reward_matrix(
     Returns:
         [P, N], NaN where there is no such sample.
     """
-    row_PN = place_matrix(samples, problem_ids, num_samples)
-    rewards_PN = np.full(row_PN.shape, np.nan)
-    rewards_PN[row_PN >= 0] = samples[column].to_numpy()[row_PN[row_PN >= 0]]
-    return rewards_PN
+    return _column_matrix(samples, place_matrix(samples, problem_ids, num_samples), column)
 
 
 def place_matrix(
-    samples: pa.Table, problem_ids: Sequence[str], num_samples: int | None = None
+    samples: pa.Table,
+    problem_ids: Sequence[str] | pa.StringArray,
+    num_samples: int | None = None,
 ) -> NDArray[np.int64]:
     """Where samples stand, by problem and number of the sample; arguments as in `reward_matrix`.
 
@@ -50,7 +49,9 @@ def place_matrix(
         [P, N] the row of each, the last one of a sample that stands there twice; -1 where there is
         no such sample.
     """
-    place_R = _places(samples["problem_id"], problem_ids)
+    if not isinstance(problem_ids, pa.Array):
+        problem_ids = pa.array(problem_ids, pa.string())
+    place_R = places(samples["problem_id"], problem_ids)
     number_R = samples["sample"].to_numpy()
     chosen_R = place_R >= 0
     if num_samples is None:
@@ -64,7 +65,7 @@ def place_matrix(
 
 def sample_matrices(
     samples: pa.Table,
-    problem_ids: Sequence[str],
+    problem_ids: Sequence[str] | pa.StringArray,
     counts_P: NDArray[np.int64],
     columns: Sequence[str],
 ) -> list[NDArray[np.float64]]:
@@ -80,9 +81,19 @@ def sample_matrices(
         [P, N] of each column, NaN where there is no such sample.
     """
     most = int(counts_P.max(initial=0))
-    is_beyond_PN = np.arange(most) >= counts_P[:, None]
-    found = [reward_matrix(samples, problem_ids, most, column) for column in columns]
-    return [np.where(is_beyond_PN, np.nan, values_PN) for values_PN in found]
+    row_PN = place_matrix(samples, problem_ids, most)
+    row_PN[np.arange(most) >= counts_P[:, None]] = -1
+    return [_column_matrix(samples, row_PN, column) for column in columns]
+
+
+def _column_matrix(
+    samples: pa.Table, row_PN: NDArray[np.int64], column: str
+) -> NDArray[np.float64]:
+    """A column's values at some rows; NaN for row -1."""
+    is_there_PN = row_PN >= 0
+    values_PN = np.full(row_PN.shape, np.nan)
+    values_PN[is_there_PN] = samples[column].to_numpy()[row_PN[is_there_PN]]
+    return values_PN
 
 
 def require_all(
@@ -122,20 +133,11 @@ def find_changed(samples: pa.Table, problems: Sequence[Sampled]) -> Sampled | No
         samples: Columns `problem_id` and `problem_digest`.
         problems: As they are now.
     """
-    digests = [problem.digest for problem in problems]
-    place_R = _places(samples["problem_id"], [problem.id for problem in problems])
-    digest_R = _places(samples["problem_digest"], digests)
+    digests = digests_of(problems)
+    place_R = places(samples["problem_id"], ids_of(problems))
+    digest_R = places(samples["problem_digest"], digests)
     # Problems of one text share a place, so the place of a digest need not be the problem's own.
-    place_of = {digest: i for i, digest in enumerate(digests)}
-    expected_P = np.array([place_of[digest] for digest in digests], np.int64)
-    known_R = place_R >= 0
-    changed = place_R[known_R][digest_R[known_R] != expected_P[place_R[known_R]]]
-    return problems[changed[0]] if len(changed) else None
-
-
-def _places(column: pa.ChunkedArray, names: Sequence[str]) -> NDArray[np.int64]:
-    """The place in `names` of each entry of a column; -1 where it is not among them."""
-    place = {name: i for i, name in enumerate(names)}
-    coded = column.combine_chunks().dictionary_encode()
-    known = np.array([place.get(name, -1) for name in coded.dictionary.to_pylist()], np.int64)
-    return known[coded.indices.to_numpy()]
+    expected_P = places(pa.chunked_array([digests]), digests)
+    known_R = np.flatnonzero(place_R >= 0)
+    changed = known_R[digest_R[known_R] != expected_P[place_R[known_R]]]
+    return problems[int(place_R[changed[0]])] if len(changed) else None

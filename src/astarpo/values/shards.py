@@ -22,7 +22,7 @@ from typing import Any
 import pyarrow as pa
 
 from astarpo.grading.columns import answer_row, answer_schema
-from astarpo.runtime.files import DamagedFileError, disk_errors
+from astarpo.runtime.files import DamagedFileError, disk_errors, move
 from astarpo.runtime.parquet import open_parquet, seal_of, write_parquet
 from astarpo.types import Answer
 
@@ -66,7 +66,8 @@ def sample_rows(samples: Sequence[Sample]) -> pa.Table:
 
 def shard_paths(folder: Path) -> list[Path]:
     """The shards in a folder, sorted by name; files of other names do not belong to the table."""
-    found = folder.glob("samples-*.parquet")
+    with disk_errors(folder, "read"):
+        found = list(folder.glob("samples-*.parquet"))
     return sorted(path for path in found if _NAME.fullmatch(path.name))
 
 
@@ -153,5 +154,5 @@ class Shards:
                 name = f"damaged-{shard.name}"
                 # Another part of the same table may have done so in this moment.
                 with disk_errors(shard), suppress(FileNotFoundError):
-                    shard.replace(shard.with_name(name))
+                    move(shard, name)
                 logger.warning(f"{error}; set aside as {name}, its samples come anew")

@@ -130,5 +130,8 @@ def level_counts(means: ArrayLike) -> Levels:
 
 
 def column_counts(column: pa.ChunkedArray) -> Counter[str]:
-    """How often each value occurs in a column."""
-    return Counter({pair["values"]: pair["counts"] for pair in column.value_counts().to_pylist()})
+    """How often each value occurs in a column of texts or of their codes."""
+    counts: Counter[str] = Counter()
+    for chunk in column.chunks:  # Codes of different chunks may mean different texts.
+        counts.update({p["values"]: p["counts"] for p in chunk.value_counts().to_pylist()})
+    return counts

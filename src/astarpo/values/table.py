@@ -9,7 +9,8 @@ any file is noticed; the same `astarpo estimate` restores a shard or manifest th
 lost.
 """
 
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,11 +20,12 @@ import pyarrow.compute as pc
 from numpy.typing import ArrayLike, NDArray
 
 from astarpo.runtime.files import DamagedFileError, disk_errors, write_sealed_json
-from astarpo.types import Problem, UserError
+from astarpo.runtime.remote import as_path, is_remote
+from astarpo.types import Problem, UserError, taken
 from astarpo.values.choice import estimator_named
-from astarpo.values.derived import read_counts, write_values, written_values
+from astarpo.values.derived import PromptLengths, read_counts, write_values, written_values
 from astarpo.values.estimators import Estimator, ProblemValues, problem_values
-from astarpo.values.known import Sampled, known_problems
+from astarpo.values.known import Sampled, coded, ids_of, known_problems, places
 from astarpo.values.manifest import (
     FORMAT,
     MANIFEST,
@@ -38,6 +40,9 @@ from astarpo.values.shards import SCHEMA, Sample, Shards, engine_of, read_shard,
 
 if TYPE_CHECKING:
     import pandas
+
+_READERS = 16
+"""Shards on a store that are read at a time: of a single one most of the time is waiting."""
 
 _AGAIN = "run the same astarpo estimate again"
 
@@ -61,8 +66,10 @@ class ValueTable:
         Raises:
             UserError: There is none, it is damaged, or it is of another format.
         """
-        self.path = Path(path)
-        if not (self.path / MANIFEST).is_file():
+        self.path = as_path(path)
+        with disk_errors(self.path, "read"):
+            is_there = (self.path / MANIFEST).is_file()
+        if not is_there:
             raise UserError(
                 f"{path}: no value table here (no {MANIFEST}); make one with astarpo estimate"
             )
@@ -103,8 +110,9 @@ class ValueTable:
         union = held["fingerprint"] | fingerprint
         if any_verifier:
             held.pop("samples", None)
-        with disk_errors(path):
-            path.mkdir(parents=True, exist_ok=True)
+        if not is_remote(path):
+            with disk_errors(path):
+                path.mkdir(parents=True, exist_ok=True)
         manifest = {**held, **facts, "format": FORMAT, "fingerprint": union}
         write_sealed_json(path / MANIFEST, manifest)
         table = cls(path, fingerprint)
@@ -152,8 +160,7 @@ class ValueTable:
             return np.broadcast_to(np.asarray(num_samples, np.int64), len(problems))
         if self.manifest.get("max_samples", self.num_samples) == self.num_samples:
             return np.full(len(problems), self.num_samples)
-        held = read_counts(self.path)
-        return np.array([held.get(problem.id, 0) for problem in problems], np.int64)
+        return read_counts(self.path, ids_of(problems))
 
     def require_fit(self, fingerprint: Mapping[str, Any]) -> None:
         """Checks that these samples are what `fingerprint` would give.
@@ -194,16 +201,32 @@ class ValueTable:
         Raises:
             UserError: A shard is damaged or of another table.
         """
-        tables = []
-        for shard in self._shards:
-            try:
-                held = self._shards.fingerprint_of(shard)
-                tables.append(read_shard(shard, columns))
-            except DamagedFileError as error:
-                raise DamagedFileError(f"{error}; {_AGAIN}: it makes its samples anew") from error
-            misfit = "does not belong to this value table"
-            require_fit(held or {}, self.manifest["fingerprint"], shard, misfit)
-        return pa.concat_tables([SCHEMA.empty_table().select(columns or SCHEMA.names), *tables])
+        none = SCHEMA.empty_table().select(columns or SCHEMA.names)
+        return pa.concat_tables([none, *self._read(columns)])
+
+    def coded_samples(self, columns: Sequence[str]) -> pa.Table:
+        """As `samples`, with codes in the place of texts, which take much less room."""
+        return pa.concat_tables(
+            [coded(rows) for rows in self._read(columns)] or [SCHEMA.empty_table().select(columns)]
+        )
+
+    def _read(self, columns: Sequence[str] | None) -> Iterator[pa.Table]:
+        """The samples of each shard, once it is known to be whole and of this table."""
+        if not is_remote(self.path):
+            yield from (self._read_one(shard, columns) for shard in self._shards)
+            return
+        with ThreadPoolExecutor(_READERS) as readers:
+            yield from readers.map(lambda shard: self._read_one(shard, columns), self._shards)
+
+    def _read_one(self, shard: Path, columns: Sequence[str] | None) -> pa.Table:
+        try:
+            held = self._shards.fingerprint_of(shard)
+            rows = read_shard(shard, columns)
+        except DamagedFileError as error:
+            raise DamagedFileError(f"{error}; {_AGAIN}: it makes its samples anew") from error
+        misfit = "does not belong to this value table"
+        require_fit(held or {}, self.manifest["fingerprint"], shard, misfit)
+        return rows
 
     def missing_samples(
         self, problems: Sequence[Problem], num_samples: ArrayLike
@@ -215,13 +238,18 @@ class ValueTable:
         """
         counts_P = self.counts(problems, num_samples)
         (rewards_PN,) = self.matrices(problems, counts_P, ["reward"])
-        rows = zip(rewards_PN, counts_P, strict=True)
-        return [np.flatnonzero(np.isnan(row[:count])).tolist() for row, count in rows]
+        is_missing_PN = np.isnan(rewards_PN)
+        is_missing_PN &= np.arange(rewards_PN.shape[1]) < counts_P[:, None]
+        missing: list[list[int]] = [[] for _ in range(len(problems))]
+        for place in np.flatnonzero(is_missing_PN.any(axis=1)):
+            missing[place] = np.flatnonzero(is_missing_PN[place]).tolist()
+        return missing
 
-    def sampled(self, problems: Sequence[Problem]) -> list[Problem]:
+    def sampled(self, problems: Sequence[Problem]) -> Sequence[Problem]:
         """Those of the problems that this table has samples of."""
-        known = set(self.samples(["problem_id"])["problem_id"].to_pylist())
-        return [problem for problem in problems if problem.id in known]
+        place_R = places(self.coded_samples(["problem_id"])["problem_id"], ids_of(problems))
+        has_any_P = np.bincount(place_R[place_R >= 0], minlength=len(problems)) > 0
+        return taken(problems, np.flatnonzero(has_any_P))
 
     def rewards(
         self, problems: Sequence[Sampled], num_samples: ArrayLike | None = None
@@ -264,25 +292,32 @@ class ValueTable:
         if problems is None or estimator is None:
             self._finished("samples")
             ids, written_by = written_values(self.path)
-            rows = self.samples(["problem_id", "problem_digest"])
+            rows = self.coded_samples(["problem_id", "problem_digest"])
             problems = known_problems(rows, ids) if problems is None else problems
             estimator = estimator or estimator_named(written_by)
         found = problem_values(self.rewards(problems, num_samples), estimator)
-        return found._replace(problem_ids=tuple(problem.id for problem in problems))
+        return found._replace(problem_ids=tuple(ids_of(problems).to_pylist()))
 
     def to_pandas(self) -> "pandas.DataFrame":
         """V* of each problem as a data frame; see `values`."""
         return self.values().to_pandas()
 
-    def write_values(self, problems: Sequence[Problem], found: ProblemValues, **facts: Any) -> None:
+    def write_values(
+        self,
+        problems: Sequence[Problem],
+        found: ProblemValues,
+        lengths: PromptLengths | None = None,
+        **facts: Any,
+    ) -> None:
         """Writes values.parquet and marks the table as finished.
 
         Args:
             problems: The table has samples of each.
             found: Their `values`.
+            lengths: Of their prompts, where they are known.
             facts: Further entries of the manifest.
         """
-        write_values(self.path, problems, found)
+        write_values(self.path, problems, found, lengths)
         most = int(found.num_samples_P.max())
         self.set_facts(samples=int(found.num_samples_P.min()), max_samples=most, **facts)
 
@@ -294,13 +329,13 @@ class ValueTable:
         Raises:
             UserError: A problem differs from the one of the same id that was sampled.
         """
-        rows = self.samples(["problem_id", "problem_digest", "sample", *columns])
+        rows = self.coded_samples(["problem_id", "problem_digest", "sample", *columns])
         rows = rows.filter(pc.field("sample") < int(counts_P.max(initial=0)))
         if changed := find_changed(rows, problems):
             raise UserError(
                 f"{self.path}: problem {changed.id} was sampled with another text or answer"
             )
-        return sample_matrices(rows, [problem.id for problem in problems], counts_P, columns)
+        return sample_matrices(rows, ids_of(problems), counts_P, columns)
 
     def _finished(self, name: str) -> Any:
         if not {"samples", name} <= self.manifest.keys():

@@ -7,7 +7,7 @@ apo         verl's columns; `response_<i>` and `eval_<i>` of every sample, as A-
 """
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,24 +35,25 @@ def export(config: ExportConfig) -> Path:
     if config.format != "apo":
         tell_other_estimator(config, table.path)
     values = table.values(kept, estimator_of(dict(config))).v_star_P.tolist()
+    rows: Iterable[dict[str, Any]]
     if config.format == "apo":
         rows = _with_samples(kept, table)
     elif config.format == "trl":
         rows = _trl_rows(kept, values)
     elif config.format == "compose-rl":
-        rows = [
+        rows = (
             {"messages": list(p.prompt), "verified_answer": p.ground_truth, "vstar": value}
             for p, value in zip(kept, values, strict=True)
-        ]
+        )
     else:
-        rows = [_verl_row(p, value) for p, value in zip(kept, values, strict=True)]
+        rows = (_verl_row(p, value) for p, value in zip(kept, values, strict=True))
     write_rows(config.out, rows)
     left_out = len(problems) - len(kept)
     logger.info(f"{config.out}: {len(kept)} problems ({config.format}); {left_out} have no samples")
     return config.out
 
 
-def prepare(config: ExportConfig) -> tuple[ValueTable, list[Problem], list[Problem]]:
+def prepare(config: ExportConfig) -> tuple[ValueTable, Sequence[Problem], Sequence[Problem]]:
     """The table, the problems, and those of them that the table has samples of."""
     check_file(config.out, [config.table, config.problems], overwrite=config.overwrite)
     table = ValueTable(config.table)
@@ -85,9 +86,8 @@ def _with_samples(problems: Sequence[Problem], table: ValueTable) -> list[dict[s
     return list(rows.values())
 
 
-def _trl_rows(problems: Sequence[Problem], values: Sequence[float]) -> list[dict[str, Any]]:
+def _trl_rows(problems: Sequence[Problem], values: Sequence[float]) -> Iterator[dict[str, Any]]:
     as_text = all(problem.extra.get(PROMPT_IS_TEXT) for problem in problems)
-    rows = []
     for problem, value in zip(problems, values, strict=True):
         columns = {k: v for k, v in problem.extra.items() if k != PROMPT_IS_TEXT}
         own = {
@@ -96,8 +96,7 @@ def _trl_rows(problems: Sequence[Problem], values: Sequence[float]) -> list[dict
             "ground_truth": problem.ground_truth,
             "v_star": value,
         }
-        rows.append(columns | own)
-    return rows
+        yield columns | own
 
 
 def preview(config: ExportConfig) -> list[str]:

@@ -14,7 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from astarpo.config import ReportConfig
-from astarpo.reports.answers import Source, choose_problems, columns, shorten
+from astarpo.reports.answers import (
+    Source,
+    choose_problems,
+    columns,
+    first_problems,
+    shorten,
+    with_texts,
+)
 from astarpo.reports.collect import clean, collect_runs, read_questions, run_names
 from astarpo.reports.markdown import write_markdown
 from astarpo.reports.page import plural
@@ -23,6 +30,7 @@ from astarpo.reports.stage1 import values_by_problem
 from astarpo.rundir.reader import RunDirectory, open_run, state_of
 from astarpo.runtime.files import write_atomic
 from astarpo.runtime.outputs import check_file
+from astarpo.runtime.remote import is_remote
 from astarpo.runtime.stopping import StopSignal
 from astarpo.runtime.version import package_version
 from astarpo.types import UserError
@@ -119,7 +127,7 @@ def _any_running(runs: list[RunDirectory]) -> bool:
 def _written(runs: list[RunDirectory]) -> set[tuple[Path, int]]:
     """The files and folders that a page is made from, each with the time of its last change."""
     parts = [(run.path, run.training, run.training / "samples", run.values) for run in runs]
-    folders = {folder for part in parts for folder in part if folder}
+    folders = {folder for part in parts for folder in part if folder and not is_remote(folder)}
     found = set()
     for file in {file for folder in folders for file in folder.glob("[!.]*")}:
         if file.suffix not in _MADE_FROM_OTHERS:
@@ -145,8 +153,9 @@ def _distinct(runs: list[RunDirectory], sources_by_run: list[list[Source]]) -> l
 
 def _answers(runs: list[RunDirectory], sources: list[Source], max_answers: int) -> dict[str, Any]:
     """Columns of the answers in the page, with the questions and values of their problems."""
-    kept = choose_problems(sources, max_answers)
-    answers = columns(sources, kept)
+    shown = with_texts(sources, first_problems(sources, max_answers))
+    kept = choose_problems(shown, max_answers)
+    answers = columns(shown, kept)
     problems = read_questions(runs, kept)
     known = [problems.get(name) for name in answers["problems"]]
     answers["questions"] = [
@@ -156,7 +165,8 @@ def _answers(runs: list[RunDirectory], sources: list[Source], max_answers: int) 
     values: dict[str, list[float]] = {}
     for source in sources:
         if source.kind == "stage1":  # A problem has its values from the first run that has it.
-            values = values_by_problem(source.table, runs[source.run].config) | values
+            config = runs[source.run].config
+            values = values_by_problem(source.table, config, answers["problems"]) | values
     answers["values"] = [values.get(name) for name in answers["problems"]]
     answers["truths"] = [
         truth if truth is not None or problem is None else problem.ground_truth
