@@ -14,8 +14,10 @@ PROMPTS = [
 
 
 def layout(plans: Plans) -> list[list[tuple[int, list[int]]]]:
-    place = {prompt.problem.id: i for i, prompt in enumerate(PROMPTS)}
-    return [[(place[p.problem.id], list(numbers)) for p, numbers in s.runs] for s in plans.shards]
+    return [
+        [(place, list(numbers)) for place, numbers in zip(s.places, s.numbers, strict=True)]
+        for s in plans.shards
+    ]
 
 
 def test_prompts_of_like_length_go_together():
@@ -77,3 +79,11 @@ def test_every_sample_is_in_one_part():
     samples = [(p.problem.id, n) for part in parts for shard in part for p, n in shard.samples()]
     assert len(samples) == len(set(samples)) == 15
     assert all(part for part in parts)
+
+
+def test_a_shard_alone_has_the_same_samples():
+    plans = Plans(PROMPTS, [])
+    plans.add(np.array([1, 3, 2, 1, 2]), 2)
+    for shard in plans.shards:
+        assert shard.alone().samples() == shard.samples()
+        assert len(shard.alone().prompts) == len(shard.places)

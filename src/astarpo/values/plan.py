@@ -70,24 +70,29 @@ class Shard:
     Attributes:
         number: Its place among the shards of all plans, from 0; a part takes every so manyth.
         name: Of its file, as long as all of its samples are in it.
-        runs: Its prompts, each with the numbers of its samples.
+        prompts: Those of the plan.
+        places: Which of them it has samples of.
+        numbers: Of each of those, the numbers of the samples.
     """
 
     number: int
     name: str
-    runs: Sequence[tuple[Prompt, Sequence[int]]]
+    prompts: Sequence[Prompt]
+    places: Sequence[int]
+    numbers: Sequence[Sequence[int]]
 
     def __len__(self) -> int:
-        return sum(len(numbers) for _, numbers in self.runs)
+        return sum(map(len, self.numbers))
 
     def samples(self) -> list[tuple[Prompt, int]]:
         """Each sample: its prompt, and its number among those of the prompt."""
-        return [(prompt, number) for prompt, numbers in self.runs for number in numbers]
+        runs = zip(map(self.prompts.__getitem__, self.places), self.numbers, strict=True)
+        return [(prompt, number) for prompt, numbers in runs for number in numbers]
 
-    @property
-    def problem_ids(self) -> list[str]:
-        """Of its problems, in order."""
-        return [prompt.problem.id for prompt, _ in self.runs]
+    def alone(self) -> "Shard":
+        """The same with its own prompts alone, for another process."""
+        prompts = [self.prompts[place] for place in self.places]
+        return Shard(self.number, self.name, prompts, range(len(prompts)), self.numbers)
 
 
 class Plans:
@@ -108,9 +113,9 @@ class Plans:
         self.entries: list[dict[str, Any]] = [dict(entry) for entry in entries]
         self._counts: dict[str, NDArray[np.int64]] = {}
         self._shards: dict[str, list[Shard]] = {}
-        self._place = {prompt.problem.id: i for i, prompt in enumerate(prompts)}
-        lengths_P = np.array([len(prompt.token_ids) for prompt in prompts])
-        self._order_P = np.argsort(lengths_P, kind="stable")
+        self._ids = [prompt.problem.id for prompt in prompts]
+        self._lengths_P = np.array([len(prompt.token_ids) for prompt in prompts])
+        self._order_P = np.argsort(self._lengths_P, kind="stable")
         self._digest_of = cache(self._digest_of_first)
         for entry in entries:
             each_P = np.arange(len(prompts)) < entry["problems"]
@@ -208,13 +213,15 @@ class Plans:
         found = []
         for shard in shards:
             runs = []
-            for prompt, numbers in shard.runs:
-                p = self._place[prompt.problem.id]
-                lacking = [n for n in numbers if n < counts_P[p] and not is_held_PN[p, n]]
+            for place, numbers in zip(shard.places, shard.numbers, strict=True):
+                is_held_N, count = is_held_PN[place], counts_P[place]
+                lacking = [n for n in numbers if n < count and not is_held_N[n]]
                 if lacking:
-                    runs.append((prompt, numbers if len(lacking) == len(numbers) else lacking))
+                    runs.append((place, numbers if len(lacking) == len(numbers) else lacking))
             if runs:
-                found.append(Shard(shard.number, shard.name, runs))
+                found.append(
+                    Shard(shard.number, shard.name, self.prompts, *zip(*runs, strict=True))
+                )
         return found
 
     def _held(
@@ -250,24 +257,22 @@ class Plans:
         numbers, size, first = cache(range), entry["shard_problems"], len(self.shards)
         self._shards[digest] = shards = []
         for i in range(0, len(pending), size):
-            runs = [
-                (self.prompts[p], numbers(int(done_P[p]), int(counts_P[p])))
-                for p in pending[i : i + size]
-            ]
-            shards.append(Shard(first + len(shards), _name_of(runs), runs))
+            places = pending[i : i + size]
+            each = [numbers(int(done_P[p]), int(counts_P[p])) for p in places]
+            name = self._name(places, each)
+            shards.append(Shard(first + len(shards), name, self.prompts, places, each))
+
+    def _name(self, places: Sequence[int], each: Sequence[Sequence[int]]) -> str:
+        ids = [self._ids[p] for p, numbers in zip(places, each, strict=True) for _ in numbers]
+        return shard_name(ids, [number for numbers in each for number in numbers])
 
     def _digest_of_first(self, num_problems: int) -> str:
         """Digest of the first problems and of what decides the order of their samples."""
         digest = hashlib.blake2b(digest_size=12)
-        for prompt in self.prompts[:num_problems]:
-            row = [prompt.problem.id, prompt.problem.digest, len(prompt.token_ids)]
+        problems = (prompt.problem.digest for prompt in self.prompts[:num_problems])
+        for row in zip(self._ids, problems, self._lengths_P.tolist(), strict=False):
             digest.update(json.dumps(row).encode())
         return digest.hexdigest()
-
-
-def _name_of(runs: Sequence[tuple[Prompt, Sequence[int]]]) -> str:
-    ids = [prompt.problem.id for prompt, numbers in runs for _ in numbers]
-    return shard_name(ids, [number for _, numbers in runs for number in numbers])
 
 
 def _digest(content: str) -> str:
