@@ -92,7 +92,7 @@ class RaySampler:
             self._start_actors(len(todo) + len(self._busy))
             while todo and self._idle:
                 actor, shard = self._idle.pop(), todo.popleft()
-                self._busy[actor.sample.remote(shard)] = actor, shard
+                self._busy[actor.sample.remote(shard.alone())] = actor, shard
             for shard, result in self._wait():
                 if isinstance(result, Sampled):
                     on_progress(len(shard))
@@ -224,12 +224,16 @@ def _reason(error: Exception) -> str:
 def _told(failed: Sequence[tuple[Shard, str]], num_shards: int) -> str:
     """What is said at the end of shards that have failed; their problems are logged in full."""
     for shard, reason in failed:
-        problems = " ".join(shard.problem_ids)
+        problems = " ".join(_problem_ids(shard))
         logger.error(f"{shard.name} failed {_MAX_TRIES} times ({reason}), with problems {problems}")
-    ids = [name for shard, _ in failed for name in shard.problem_ids]
+    ids = [name for shard, _ in failed for name in _problem_ids(shard)]
     some = ", ".join(ids[:3]) + (f" and {len(ids) - 3} more, see above" if len(ids) > 3 else "")
     return (
         f"{len(failed)} of {num_shards} shards failed {_MAX_TRIES} times each, everything else is "
         f"sampled and kept: their problems are {some}. Take those out of the problem file, or run "
         "the same command again once what ails them is mended"
     )
+
+
+def _problem_ids(shard: Shard) -> list[str]:
+    return [prompt.problem.id for prompt in shard.alone().prompts]
