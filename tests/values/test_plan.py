@@ -1,16 +1,21 @@
 """Plans: which samples stand in which shard, whatever is there and whoever asks."""
 
+from dataclasses import replace
+
 import numpy as np
 
-from astarpo.types import Prompt
+from astarpo.models.prompts import Prompts
+from astarpo.stages.warm_start import build_policy
+from astarpo.types import Problem
 from astarpo.values.plan import Plans
 from astarpo.values.shards import shard_name
 from tests.conftest import digit_problems
 
+VOCABULARY = build_policy(hidden_size=8, layers=1, heads=1, seed=0).vocabulary
 
 
 def prompts_of(problems: list[Problem], lengths: list[int]) -> Prompts:
-    return Prompts(problems, byte_vocabulary(), "raw", np.array(lengths))
+    return Prompts(problems, VOCABULARY, "raw", np.array(lengths))
 
 
 PROMPTS = prompts_of(digit_problems(5), [3, 1, 2, 1, 9])

@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from astarpo.config import EstimateConfig
+from astarpo.models.prompts import Prompts
 from astarpo.runtime.files import disk_errors
 from astarpo.runtime.locks import brief_lock, read_holder
-from astarpo.types import Prompt, UserError
+from astarpo.types import UserError
 from astarpo.values.manifest import PARTS, started_manifest
 from astarpo.values.plan import PLANS, Plans, Shard
 from astarpo.values.rounds import Round
@@ -25,7 +26,7 @@ from astarpo.values.table import ValueTable
 logger = logging.getLogger("astarpo")
 
 
-def require_plan(config: EstimateConfig, prompts: Sequence[Prompt]) -> None:
+def require_plan(config: EstimateConfig, prompts: Prompts) -> None:
     """Checks that a part may begin: the table has no other plan under way, and nobody has it alone.
 
     Raises:
@@ -47,7 +48,7 @@ def start(
     config: EstimateConfig,
     fingerprint: dict[str, Any],
     facts: dict[str, Any],
-    prompts: Sequence[Prompt],
+    prompts: Prompts,
 ) -> tuple[ValueTable, Plans]:
     """Makes the table, or opens it to go on; of a part, with its plan, and its own shards whole.
 
