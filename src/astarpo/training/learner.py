@@ -3,7 +3,8 @@
     rollout -> reference log-probs, critic -> for each mini-batch: loss -> gradient -> AdamW
 
 Reference and policy see the very same tensors under the same dtype, so that rounding alone makes no
-difference between them.
+difference between them. Where several processes share an update, each computes some of the
+micro-batches (`scoring.py`), and all end with the same numbers and weights.
 
 Shapes: _B sequences, _T response tokens.
 """
