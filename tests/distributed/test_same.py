@@ -11,6 +11,12 @@ from tests.support.torchrun import torchrun
 
 COSTS = ("seconds", "tokens_per_second", "peak_memory_gib", "device_memory", "check", "sync_")
 
+OF_THE_ENGINE = ("ppo", "rebel", "engine_kl", "engine_kl_std")
+"""Losses and metrics that go by the engine's own log-probs. It rounds them by what is sampled at
+the same time, which is another company on each number of ranks."""
+
+ROUNDING = 2e-5
+
 
 @pytest.fixture(scope="module")
 def alone(folder) -> Path:

@@ -122,6 +122,15 @@ def settle(model: Any) -> None:
     within(model, lambda _: torch.zeros(1))
 
 
+def add_over_copies(model: Any, *, now: bool) -> None:
+    """Whether the next backward pass adds up gradients over the copies of a sharded model.
+
+    Where several backward passes make up one gradient, the last one does it for all of them.
+    """
+    if is_sharded(model):
+        model.set_requires_all_reduce(now)
+
+
 def whole(tensor: Tensor) -> Tensor:
     """A tensor of which processes hold parts, put together; all of them have to call this.
 

@@ -3,7 +3,8 @@
     rollout -> reference log-probs, critic -> for each mini-batch: loss -> gradient -> AdamW
 
 Reference and policy see the very same tensors under the same dtype, so that rounding alone makes no
-difference between them.
+difference between them. Where several processes share an update, each computes some of the
+micro-batches (`scoring.py`), and all end with the same numbers and weights.
 
 Shapes: _B sequences, _T response tokens.
 """
@@ -24,7 +25,7 @@ from astarpo.models.critic import critic_values
 from astarpo.models.logprobs import token_logprobs
 from astarpo.models.policy import Policy
 from astarpo.models.recomputing import Recomputing
-from astarpo.models.sharded import is_sharded, settle, whole
+from astarpo.models.sharded import add_over_copies, is_sharded, settle, whole
 from astarpo.runtime.one_process import OneProcess
 from astarpo.runtime.stopwatch import Stopwatch
 from astarpo.training.health import NOT_FINITE
@@ -89,10 +90,10 @@ class Learner:
             groups.append({"params": list(critic.parameters()), "peak_lr": config.critic_lr})
             self.parameters |= {f"critic.{name}": p for name, p in critic.named_parameters()}
         self.optimizer = make_optimizer(config.optimizer, groups, config.lr, config.weight_decay)
-        trained = [policy.model] if critic is None else [policy.model, critic]
-        for model in trained:
+        self._trained = [policy.model] if critic is None else [policy.model, critic]
+        for model in self._trained:
             settle(model)
-        self._recomputing = Recomputing(trained if config.gradient_checkpointing else [])
+        self._recomputing = Recomputing(self._trained if config.gradient_checkpointing else [])
         self._warned = False
         # In bf16, or in kernels of its own, an engine rounds otherwise than the trainer: clipping
         # ratios to what it reports would act on rounding.
@@ -170,7 +171,7 @@ class Learner:
         """
         num_sequences = sum(len(part.index_B) for part in parts)
         found = []
-        for number, part, weight in turns(parts, self._where):
+        for number, part, weight, is_last in turns(parts, self._where):
             check_stop_together(self._where, _GRACE_S if self.is_halfway else 0.0)
             mask_BT = part.tokens.mask_BT
             rows = rollout.rows(part.index_B, mask_BT.shape[1])
@@ -182,6 +183,8 @@ class Learner:
             output = self.algorithm.loss(LossInputs(logprobs_BT, rows, critic_BT))
             # Over processes FSDP2 takes the mean of gradients, not their sum.
             share = weight * self._where.size
+            for model in self._trained:
+                add_over_copies(model, now=is_last)
             (share * (output.loss_B.sum() / num_sequences)).backward()
             if weight:
                 assert entropy_BT is not None

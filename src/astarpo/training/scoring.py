@@ -40,11 +40,13 @@ class Turn(NamedTuple):
         number: Its place among those of all processes.
         part: What is computed.
         weight: 1; or 0 where it is another process's, and computed for nothing.
+        is_last: Whether none comes after it, on any process.
     """
 
     number: int
     part: MicroBatch
     weight: float
+    is_last: bool
 
 
 def turns(parts: Sequence[MicroBatch], where: OneProcess) -> Iterator[Turn]:
@@ -52,7 +54,8 @@ def turns(parts: Sequence[MicroBatch], where: OneProcess) -> Iterator[Turn]:
     for first in range(0, len(parts), where.size):
         number = first + where.rank
         is_mine = number < len(parts)
-        yield Turn(number, parts[number if is_mine else first], float(is_mine))
+        is_last = first + where.size >= len(parts)
+        yield Turn(number, parts[number if is_mine else first], float(is_mine), is_last)
 
 
 def check_stop_together(where: OneProcess, grace_s: float = 0.0) -> None:
@@ -220,7 +223,7 @@ def _compute_shared(
     with policy.autocast():
         for part in parts:
             fit(part.tokens)
-        for _, part, weight in turns(parts, where):
+        for _, part, weight, _ in turns(parts, where):
             check_stop_together(where)
             values_BT = compute(part.tokens)
             if weight:
