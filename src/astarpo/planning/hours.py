@@ -71,7 +71,9 @@ def estimated(
         update=best / flops,
         token_s=few,
         update_s=28 * shape.num_parameters / place.ranks / card.bandwidth,
-        said=f"a rough estimate of what {card.name} could do with {engine}, not measured",
+        said=f"a rough estimate, not measured and likely too fast: {_USED[engine]:.0%} of what "
+        f"{card.name} promises while {engine} decodes, {_UPDATE_SHARE:.0%} of its matrix products "
+        "while learning",
     )
 
 
@@ -100,17 +102,62 @@ def _step_s(shape: ModelShape, lengths: Lengths, place: Place, rows: int, engine
     return slower / _USED[engine] + _OVERHEAD_S[engine] * card.is_gpu
 
 
+@dataclass(frozen=True)
+class StepTime:
+    """Seconds of a step of training, on all devices together.
+
+    Attributes:
+        sampling: To sample its answers.
+        longest: The longest of them alone takes so long, on however many devices.
+        learning: Forward and backward passes, the reference's too.
+        changing: To change the weights.
+    """
+
+    sampling: float
+    longest: float
+    learning: float
+    changing: float
+
+    @property
+    def total(self) -> float:
+        """Sampling takes no less than the longest answer."""
+        return max(self.sampling, self.longest) + self.learning + self.changing
+
+    @property
+    def slowest(self) -> str:
+        """What most of it goes into, in words."""
+        if self.longest > self.sampling:
+            sampled = "waiting for the longest answer, which more devices do not shorten"
+        else:
+            sampled = "sampling"
+        parts = {
+            sampled: max(self.sampling, self.longest),
+            "learning": self.learning,
+            "changing the weights": self.changing,
+        }
+        return max(parts, key=lambda name: parts[name])
+
+
+def step_time(
+    work: Work, rates: Rates, lengths: Lengths, place: Place, minibatches: int
+) -> StepTime:
+    """What a step of training takes, in the mean."""
+    copies = place.devices
+    return StepTime(
+        sampling=work.answer_tokens / work.steps / (rates.sample * copies),
+        longest=min(lengths.answer_limit, _RAGGED * lengths.answer_mean) * rates.token_s,
+        learning=work.learnt_tokens / work.steps / (rates.update * copies),
+        changing=minibatches * rates.update_s,
+    )
+
+
 def stage_seconds(
     work: Work, rates: Rates, lengths: Lengths, place: Place, minibatches: int
 ) -> float:
     """Seconds of a stage on all devices; of data and a warm start, which are short, nothing."""
-    sampling = work.answer_tokens / (rates.sample * place.devices)
-    if not work.steps or not work.samples:
-        return sampling
-    longest = min(lengths.answer_limit, _RAGGED * lengths.answer_mean) * rates.token_s
-    learning = work.learnt_tokens / (rates.update * place.devices)
-    changing = work.steps * minibatches * rates.update_s
-    return max(sampling, work.steps * longest) + learning + changing
+    if work.steps and work.samples:
+        return work.steps * step_time(work, rates, lengths, place, minibatches).total
+    return work.answer_tokens / (rates.sample * place.devices)
 
 
 def with_given(rates: Rates | None, sample: float | None, update: float | None) -> Rates | None:

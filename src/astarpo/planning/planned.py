@@ -6,7 +6,14 @@ from typing import Any
 
 from astarpo.planning.checks import Checks
 from astarpo.planning.fitting import Trial
-from astarpo.planning.hours import Rates, estimated, stage_seconds, with_given
+from astarpo.planning.hours import (
+    Rates,
+    StepTime,
+    estimated,
+    stage_seconds,
+    step_time,
+    with_given,
+)
 from astarpo.planning.memory import Moment, Place
 from astarpo.planning.remedies import Remedy, find_remedies
 from astarpo.planning.shape import ModelShape
@@ -60,6 +67,7 @@ class Planned:
         ready: As asked, or with the first remedy where that does not fit: what costs are of.
         rates: Those that hours are planned by; None where nothing is known, or nothing fits.
         seconds: Of each stage, where there are rates.
+        step: What a step of training takes, where there are rates.
         storage: Bytes by part.
     """
 
@@ -71,6 +79,7 @@ class Planned:
     ready: Trial
     rates: Rates | None
     seconds: dict[str, float]
+    step: StepTime | None
     storage: dict[str, float]
 
     @property
@@ -95,13 +104,14 @@ def make_plan(asked: Asked) -> Planned:
     if ready.fits:
         rates = asked.rates or estimated(ready.shape, ready.speed, ready.lengths, ready.place)
         rates = with_given(rates, asked.sample_rate, asked.update_rate)
-    seconds = {}
+    seconds, step = {}, None
     if rates:
         updates = trial.train.minibatches if trial.train else 0
-        seconds = {
-            each.stage: stage_seconds(each, rates, ready.lengths, ready.place, updates)
-            for each in work
-        }
+        for each in work:
+            spent = rates, ready.lengths, ready.place, updates
+            seconds[each.stage] = stage_seconds(each, *spent)
+            if each.stage == "train":
+                step = step_time(each, *spent)
     return Planned(
         asked=asked,
         work=work,
@@ -111,5 +121,6 @@ def make_plan(asked: Asked) -> Planned:
         ready=ready,
         rates=rates,
         seconds=seconds,
+        step=step,
         storage=storage(ready.shape, ready.train, {w.stage: w for w in work}, ready.lengths),
     )

@@ -2,6 +2,7 @@
 
 import textwrap
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from astarpo.config import TrainConfig
@@ -37,10 +38,15 @@ def _heading(planned: Planned) -> list[str]:
     place, card = asked.place, asked.place.card
     each = " each" if place.devices > 1 else ""
     return _wrapped(
-        f"{asked.name}: {asked.shape.name} ({shown} parameters) on {_devices(place)} of "
+        f"{asked.name}: {_called(asked.shape.name)} ({shown} parameters) on {_devices(place)} of "
         f"{card.memory / GIB:.1f} GiB{each}, engine {engine_name(planned.ready.speed, card)}. "
         "Nothing is run or loaded."
     )
+
+
+def _called(name: str) -> str:
+    """A model by its hub name, or by the last part of its folder."""
+    return Path(name).name if Path(name).is_dir() else name
 
 
 def _devices(place: Place) -> str:
@@ -122,8 +128,16 @@ def _hours(planned: Planned) -> list[str]:
     rows.append(["in all", *_spent(planned, sum(planned.seconds.values()))])
     if not planned.fits:
         rows[0][0] = "with the first change"
+    told = []
+    if step := planned.step:
+        told = _wrapped(
+            f"a step of training: {max(step.sampling, step.longest):.2g} s to sample, "
+            f"{step.learning:.2g} s to learn, {step.changing:.2g} s to change the weights; most of "
+            f"it goes into {step.slowest}"
+        )
     return [
         *text_table(rows, right={1, 2}),
+        *told,
         *_wrapped(
             f"on {_devices(place)}, at {rates.sample:,.0f} tokens a second sampled and "
             f"{rates.update:,.0f} learnt from, each: {rates.said}"
@@ -192,6 +206,7 @@ def facts(planned: Planned) -> dict[str, Any]:
         "remedies": [asdict(remedy) for remedy in planned.remedies],
         "rates": asdict(planned.rates) if planned.rates else None,
         "seconds": planned.seconds,
+        "step_seconds": asdict(planned.step) if planned.step else None,
         "device_hours": planned.device_hours,
         "cost": planned.device_hours * asked.price if asked.price else None,
         "storage_bytes": planned.storage,
