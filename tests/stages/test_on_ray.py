@@ -62,7 +62,7 @@ def actors(at: bytes = b"") -> list[int]:
             title = (folder / "cmdline").read_bytes()
         except OSError:
             continue
-        if title.startswith(b"ray::ShardActor." + at):
+        if title.startswith(b"ray::Placed." + at):
             found.append(int(folder.name))
     return found
 
@@ -72,7 +72,7 @@ def kill_an_actor(out: Path, killed: list[int]) -> None:
     while not killed:
         time.sleep(0.001)
         if list(out.glob("samples-*")):
-            for pid in actors(b"sample")[:1]:
+            for pid in actors(b"ask")[:1]:
                 os.kill(pid, signal.SIGKILL)
                 killed.append(pid)
 

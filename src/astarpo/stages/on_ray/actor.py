@@ -13,8 +13,8 @@ from astarpo.stages.sampling import LocalSampler, Sampled
 from astarpo.values.plan import Shard
 
 
-class ShardActor:
-    """What an actor does: it opens an engine, and samples the shards that it is sent."""
+class ShardWorker:
+    """Opens an engine, and samples the shards that it is sent."""
 
     def __init__(
         self, config: EstimateConfig, context: int, given: Sequence[tuple[str, str, bytes]]
@@ -24,9 +24,6 @@ class ShardActor:
         self._given = given
         self._held = ExitStack()
         self._sampler: LocalSampler | None = None
-
-    def place(self) -> None:
-        """Does nothing: once it returns, the actor has its place in the cluster."""
 
     def open(self) -> dict[str, Any]:
         """Loads the engine; returns its facts."""

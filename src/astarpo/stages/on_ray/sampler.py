@@ -9,7 +9,8 @@ from typing import Any
 from astarpo.config import EstimateConfig
 from astarpo.models.agreement import describe_error
 from astarpo.runtime.given import given_now
-from astarpo.stages.on_ray.actor import ShardActor
+from astarpo.runtime.placed import Placed
+from astarpo.stages.on_ray.actor import ShardWorker
 from astarpo.stages.on_ray.cluster import join
 from astarpo.stages.sampling import Sampled
 from astarpo.types import EngineStopped, UserError
@@ -92,7 +93,7 @@ class RaySampler:
             self._start_actors(len(todo) + len(self._busy))
             while todo and self._idle:
                 actor, shard = self._idle.pop(), todo.popleft()
-                self._busy[actor.sample.remote(shard.alone())] = actor, shard
+                self._busy[actor.ask.remote("sample", shard.alone())] = actor, shard
             for shard, result in self._wait():
                 if isinstance(result, Sampled):
                     on_progress(len(shard))
@@ -131,10 +132,8 @@ class RaySampler:
         kind, total = self._resource()
         wanted = self._config.ray_actors or max(1, int(total))
         needs = {"num_gpus": 1} if kind == "GPU" else {}
-        given = [(each.name, each.version, each.pickled) for each in given_now()]
         for _ in range(min(wanted, num_shards) - len(self._actors())):
-            remote = self._ray.remote(num_cpus=1, max_restarts=0, **needs)(ShardActor)
-            actor = remote.remote(self._config, self._context, given)
+            actor = self._ray.remote(num_cpus=1, max_restarts=0, **needs)(Placed).remote()
             self._placed[actor.place.remote()] = actor
 
     def _resource(self) -> tuple[str, float]:
@@ -189,7 +188,9 @@ class RaySampler:
             logger.warning(f"an engine did not open on the cluster ({self._failed_to_open[-1]})")
             return
         if is_placed:
-            self._opening[actor.open.remote()] = actor
+            given = [(each.name, each.version, each.pickled) for each in given_now()]
+            made = actor.make.remote(ShardWorker, self._config, self._context, given)
+            self._opening[made] = actor
             return
         if slower := facts.get("slower_because"):
             logger.warning(f"engine {facts['name']} on the cluster: {slower}")
