@@ -23,7 +23,7 @@ from astarpo.values.table import ValueTable
 
 _INSTRUCTION = "\nLet's think step by step and output the final answer after ####.\n"
 _VOCABULARY = 8000
-_WORDS, _CHUNK = 6000, 20_000
+_WORDS, _CHUNK, _POOL = 6000, 20_000, 20_000
 
 
 class Text:
@@ -121,30 +121,39 @@ def make_table(folder: Path, text: Text) -> None:
     table = ValueTable.start(config.out, fingerprint, {"model": config.model, "engine": engine})
     rng = np.random.default_rng(1)
     rates = rng.beta(0.8, 0.8, len(problems))
+    pool = make_pool(text, rng)
     for first in range(0, len(problems), SHARD_PROBLEMS):
-        chosen = problems[first : first + SHARD_PROBLEMS]
+        chosen = list(problems[first : first + SHARD_PROBLEMS])
         each = np.repeat(np.arange(len(chosen)), SAMPLES_EACH)
-        texts = text.pieces(len(each), 800, 4000)
-        lengths = np.minimum(pc.call_function("binary_length", [texts]).to_numpy() // 4 + 1, 1024)
-        offsets = _offsets(lengths)
         rewards = rng.random(len(each)) < rates[first + each]
         columns = {
             "problem_id": pa.array([p.id for p in chosen]).take(pa.array(each)),
             "problem_digest": pa.array([p.digest for p in chosen]).take(pa.array(each)),
             "sample": np.tile(np.arange(SAMPLES_EACH, dtype=np.int32), len(chosen)),
-            "token_ids": pa.ListArray.from_arrays(
-                pa.array(offsets, pa.int32()),
-                pa.array(rng.zipf(1.3, offsets[-1]) % _VOCABULARY, pa.int32()),
-            ),
-            "text": texts,
-            "answer": pa.array(rng.integers(0, 999, len(each))).cast(pa.string()),
             "reward": rewards.astype(np.float64),
-            "status": ["ok"] * len(each),
-            "num_tokens": lengths.astype(np.int32),
-            "finish_reason": ["stop"] * len(each),
+            "status": pa.repeat("ok", len(each)),
+            "finish_reason": pa.repeat("stop", len(each)),
         }
-        write_shard(config.out, pa.table(columns, SCHEMA), fingerprint)
+        rows = pool.slice(rng.integers(len(pool) - len(each)), len(each))
+        columns |= {name: rows[name].combine_chunks() for name in pool.column_names}
+        shard = pa.table([columns[name] for name in SCHEMA.names], schema=SCHEMA)
+        write_shard(config.out, shard, fingerprint)
     table.set_facts(seconds={"generate": 1.0, "verify": 1.0})
+
+
+def make_pool(text: Text, rng: np.random.Generator) -> pa.Table:
+    """What models wrote: shards take pieces of it, each from another place."""
+    texts = text.pieces(_POOL, 800, 4000)
+    lengths = np.minimum(pc.call_function("binary_length", [texts]).to_numpy() // 4 + 1, 1024)
+    offsets = _offsets(lengths)
+    tokens = pa.array(rng.zipf(1.3, offsets[-1]) % _VOCABULARY, pa.int32())
+    columns = {
+        "token_ids": pa.ListArray.from_arrays(pa.array(offsets, pa.int32()), tokens),
+        "text": texts,
+        "answer": pa.array(rng.integers(0, 999, _POOL)).cast(pa.string()),
+        "num_tokens": pa.array(lengths, pa.int32()),
+    }
+    return pa.table(columns)
 
 
 def make_run(folder: Path) -> None:
@@ -175,7 +184,8 @@ def make(folder: Path, num_problems: int) -> None:
     """Writes everything that the verbs are measured on."""
     text = Text()
     make_model(folder / "model", text)
-    make_problems(folder / "problems.parquet", text, num_problems)
+    if not (folder / "problems.parquet").exists():
+        make_problems(folder / "problems.parquet", text, num_problems)
     held_out = [Problem(f"held-out/{i}", "gsm8k", ({"role": "user", "content": f"{i}?"},), "1")
                 for i in range(500)]  # fmt: skip
     write_problems(folder / "held.parquet", held_out)

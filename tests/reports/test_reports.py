@@ -6,12 +6,22 @@ import pyarrow as pa
 import pytest
 
 from astarpo.reports import answers
-from astarpo.reports.answers import Source, choose_problems, shorten, verdict_counts
+from astarpo.reports.answers import (
+    Source,
+    choose_problems,
+    columns,
+    first_problems,
+    read_sources,
+    shorten,
+    verdict_counts,
+    with_texts,
+)
 from astarpo.reports.changes import paired_changes
 from astarpo.reports.collect import clean, run_names
 from astarpo.reports.page import to_json
 from astarpo.reports.stage1 import summarize_stage1, values_by_problem
-from astarpo.rundir.reader import format_duration
+from astarpo.rundir.reader import RunDirectory, format_duration
+from astarpo.runtime.parquet import write_parquet
 from astarpo.values.estimators import value_estimates
 
 
@@ -125,3 +135,40 @@ def test_what_is_long_is_cut_and_says_so():
 )
 def test_durations_read_well(seconds, text):
     assert format_duration(seconds) == text
+
+
+def test_texts_are_read_of_the_problems_in_the_page_alone(tmp_path, monkeypatch):
+    """A table of many shards: each is read for its numbers, and few for their texts."""
+    (tmp_path / "values").mkdir()
+    (tmp_path / "config.json").write_text('{"algorithm": "astar_po", "values": "values"}')
+    shards = {}
+    for number in range(40):
+        rewards = {f"{number}-{i}": [0.0, 1.0] for i in range(25)}
+        texts = [f"answer {k} of {name}" for name in rewards for k in range(2)]
+        shards[f"samples-{number:016x}.parquet"] = rows = samples(rewards, text=texts)
+        write_parquet(tmp_path / "values" / f"samples-{number:016x}.parquet", rows)
+    notes = []
+    monkeypatch.chdir(tmp_path)
+    sources = read_sources(RunDirectory(tmp_path, tmp_path, is_recipe=False), 0, notes)
+    assert notes == []
+    assert sum(len(source.table) for source in sources) == 2000
+    assert "text" not in sources[0].table.column_names
+    assert verdict_counts(sources[0].table)["right"] == 1000
+    opened = []
+
+    def counted(path, **settings):
+        opened.append(path)
+        return open_parquet(path, **settings)
+
+    open_parquet = answers.open_parquet
+    monkeypatch.setattr(answers, "open_parquet", counted)
+    shown = with_texts(sources, first_problems(sources, 10))
+    kept = choose_problems(shown, 10)
+    assert len(kept) == 5
+    assert 0 < len(opened) <= 5
+    whole = Source(0, "stage1", pa.concat_tables(shards.values()))
+    assert kept == choose_problems([whole], 10)
+    found = columns(shown, kept)
+    names = [found["problems"][i] for i in found["problem"]]
+    pairs = zip(names, found["sample"], strict=True)
+    assert found["text"] == [f"answer {number} of {name}" for name, number in pairs]

@@ -1,12 +1,14 @@
 """What is held out is not trained on: in the files that are given, and in those that are made."""
 
 import json
+import sys
 
 import pytest
 
 from astarpo.cli import main
 from astarpo.config import DataConfig
 from astarpo.stages.data import data, keep_apart
+from astarpo.tasks import overlap
 from astarpo.tasks.overlap import is_held_out, near_question, refuse_overlap
 from astarpo.tasks.problem_set import read_problems, write_problems
 from astarpo.types import Problem, UserError
@@ -108,3 +110,31 @@ def test_train_refuses_and_what_the_message_says_to_do_works(source, policy_path
     assert main(made.split()) == 0
     assert main([*words.split(), "q.parquet"]) == 0
     assert "4 problems after filter" in capsys.readouterr().out
+
+
+def test_letters_that_are_counted_are_those_of_every_near_text():
+    """So that a problem which is passed over by them can be neither the same nor near."""
+    counted = set(overlap._COUNTED)
+    for number in range(sys.maxunicode + 1):
+        character = chr(number)
+        if counted & {*character.casefold()}:
+            assert character.lower() == character.casefold()
+            assert character.lower() in counted
+
+
+def test_of_many_problems_few_are_looked_at_closely(monkeypatch, caplog):
+    problems = [asking(f"How many {'egg' * (i % 9)} cost {i} dollars?") for i in range(20_000)]
+    held_out = [asking("cost 7 dollars? How many " + "EGG" * 7), asking("Is it a dog?")]
+    looked_at = []
+
+    def counted(text):
+        looked_at.append(text)
+        return near_text(text)
+
+    near_text = overlap.near_text
+    monkeypatch.setattr(overlap, "near_text", counted)
+    refuse_overlap(problems, held_out, ("train", "test"))
+    assert "1 of 2 held-out problems differ from one in train only in order" in caplog.text
+    assert len(looked_at) < len(problems) / 8
+    with pytest.raises(UserError, match="1 of 3 held-out problems, such as How many"):
+        refuse_overlap(problems, [*held_out, problems[-1]], ("train", "test"))
