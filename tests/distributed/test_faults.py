@@ -71,7 +71,7 @@ def test_a_signal_to_one_rank_stops_all_with_a_checkpoint(words, tmp_path):
 def test_an_error_of_one_rank_is_told_once(words, tmp_path):
     ended = torchrun(3, *FAULTY, "raises", 1, *words)
     assert ended.status == 1
-    assert ended.stderr.count("the device is on fire") == 1, ended.stderr
+    assert ended.stderr.count("RuntimeError: the device is on fire") == 1, ended.stderr
     assert [line.startswith("astarpo: rank 1: Traceback") for line in ended.told] == [True]
 
 
