@@ -69,18 +69,15 @@ def test_a_signal_to_one_rank_stops_all_with_a_checkpoint(words, tmp_path):
 
 
 def test_an_error_of_one_rank_is_told_once(words, tmp_path):
-    started = time.monotonic()
     ended = torchrun(3, *FAULTY, "raises", 1, *words)
     assert ended.status == 1
-    assert ended.stderr.count("the device is on fire") == 1, ended.stderr
-    assert ended.stderr.count("Traceback") == 1
+    assert ended.stderr.count("RuntimeError: the device is on fire") == 1, ended.stderr
     assert [line.startswith("astarpo: rank 1: Traceback") for line in ended.told] == [True]
-    assert time.monotonic() - started < 100
 
 
 def test_a_rank_that_hangs_is_named(words, tmp_path):
     env = os.environ | {"ASTARPO_RANK_TIMEOUT": "4"}
-    ended = torchrun(2, *FAULTY, "hangs", 1, *words, env=env)
+    ended = torchrun(2, "--shutdown-timeout", 3, *FAULTY, "hangs", 1, *words, env=env)
     assert ended.status == 1
     assert len(ended.told) == 1, ended.stderr
     assert "rank 1 hangs" in ended.told[0]

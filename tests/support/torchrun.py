@@ -1,6 +1,7 @@
 """Starts torchrun with ranks that are real processes on CPUs."""
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -16,7 +17,9 @@ def start(size: int, *words: object, env: Mapping[str, str] = os.environ) -> sub
     command += ["--nproc-per-node", str(size), *map(str, words)]
     pipe = subprocess.PIPE
     settings = {**env, "OMP_NUM_THREADS": "1"}
-    return subprocess.Popen(command, stdout=pipe, stderr=pipe, text=True, env=settings)
+    return subprocess.Popen(
+        command, stdout=pipe, stderr=pipe, text=True, env=settings, cwd=Path(__file__).parents[2]
+    )
 
 
 def torchrun(size: int, *words: object, env: Mapping[str, str] = os.environ) -> "Ended":
@@ -44,7 +47,7 @@ def end_of(job: subprocess.Popen) -> Ended:
     try:
         stdout, stderr = job.communicate(timeout=LIMIT_S)
     except subprocess.TimeoutExpired:
-        job.kill()
+        kill(job)
         stdout, stderr = job.communicate()
         raise AssertionError(f"the job hangs:\n{stderr}") from None
     return Ended(job.returncode, stdout, stderr)
@@ -52,12 +55,24 @@ def end_of(job: subprocess.Popen) -> Ended:
 
 def rank_pid(job: subprocess.Popen, rank: int) -> int:
     """The process of a rank."""
+    return next(pid for pid in _children(job) if f"RANK={rank}".encode() in _environment(pid))
+
+
+def kill(job: subprocess.Popen) -> None:
+    """Ends a job with its ranks, whatever they are at."""
+    ranks = _children(job)
+    job.kill()
+    for pid in ranks:
+        os.kill(pid, signal.SIGKILL)
+
+
+def _children(job: subprocess.Popen) -> list[int]:
     found = subprocess.run(["pgrep", "-P", str(job.pid)], capture_output=True, text=True)
-    for pid in map(int, found.stdout.split()):
-        settings = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
-        if f"RANK={rank}".encode() in settings:
-            return pid
-    raise AssertionError(f"no rank {rank} among {found.stdout.split()}")
+    return list(map(int, found.stdout.split()))
+
+
+def _environment(pid: int) -> list[bytes]:
+    return Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
 
 
 def wait_for(is_so: Callable[[], bool], job: subprocess.Popen) -> None:
@@ -67,5 +82,5 @@ def wait_for(is_so: Callable[[], bool], job: subprocess.Popen) -> None:
             return
         assert job.poll() is None, end_of(job).stderr
         time.sleep(0.05)
-    job.kill()
+    kill(job)
     raise AssertionError(f"has not come about:\n{end_of(job).stderr}")

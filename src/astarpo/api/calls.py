@@ -14,6 +14,7 @@ from astarpo.api.problems import ProblemSet, problems_of
 from astarpo.api.results import Run
 from astarpo.config import Config
 from astarpo.config.documents import build
+from astarpo.runtime.distributed import open_ranks
 from astarpo.runtime.given import hand_over, reference_of
 from astarpo.runtime.log import shown_log
 from astarpo.types import UserError
@@ -152,7 +153,15 @@ def _is_file(given: Any, reward: Any) -> bool:
 
 
 def _new_place(verb: str) -> Path:
-    """A folder that is not there yet, named after the verb and the time; a file for scores."""
+    """A folder that is not there yet, named after the verb and the time; a file for scores.
+
+    Of several ranks the first one names it.
+    """
+    with open_ranks() as where:
+        return where.first(lambda: _free_place(verb))
+
+
+def _free_place(verb: str) -> Path:
     name = f"runs/{verb}-{time.strftime('%Y%m%d-%H%M%S')}"
     places = [name, *(f"{name}-{number}" for number in range(2, 1000))]
     folder = next(Path(place) for place in places if not Path(place).exists())

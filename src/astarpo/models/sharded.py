@@ -92,7 +92,7 @@ def is_sharded(model: Any) -> bool:
 
 def device_of(model: Any) -> torch.device:
     """Where a model computes, which is where its weights are unless they are offloaded."""
-    return vars(model).get(_DEVICE) or next(model.parameters()).device
+    return vars(model).get(_DEVICE) or model.device
 
 
 def within(model: Any, function: Callable[..., Result], *args: Any, **kwargs: Any) -> Result:

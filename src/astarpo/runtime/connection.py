@@ -91,8 +91,10 @@ class Connection:
             self._broken = late
             raise
         except RuntimeError as found:
-            text = "another rank has ended while results were exchanged"
-            self._broken = self._lost(str(found) if isinstance(found, PeerLost) else text)
+            if isinstance(found, PeerLost):
+                self._broken = self._lost(str(found))
+                raise self._broken from None
+            self._broken = self._lost("another rank has ended while results were exchanged")
             raise self._broken from found
         if failures := {rank: part[2] for rank, part in enumerate(parts) if part[2]}:
             raise self._choose(failures, error)

@@ -117,7 +117,7 @@ class Peers:
 
     def _require_life(self) -> None:
         """Refuses to wait any longer for a rank that is dead or hangs."""
-        is_ending = stopping.stop_requested() or self._store.check(["stop"])
+        is_ending = stopping.is_stopping() or self._store.check(["stop"])
         silent_s = _SILENT_AT_THE_END_S if is_ending else min(_SILENT_S, self._timeout_s)
         now = time.monotonic()
         for rank in set(range(self.size)) - {self.rank}:
@@ -147,7 +147,7 @@ class Peers:
         with suppress(RuntimeError):  # The store is gone, and so is the job.
             while not self._closed.wait(_PERIOD_S):
                 self._show(self._own)
-                if not has_told and stopping.stop_requested():
+                if not has_told and stopping.is_stopping():
                     self._own.set("stop", str(self.rank))
                     has_told = True
                 if self._own.check(["stop"]):

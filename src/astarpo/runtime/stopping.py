@@ -39,6 +39,11 @@ class StopRequested(BaseException):
 def stop_requested() -> bool:
     """Whether a signal has asked to stop; without a failed peer never outside a `StopSignal`."""
     show_life()
+    return is_stopping()
+
+
+def is_stopping() -> bool:
+    """As `stop_requested`, asked by whoever watches the work and is no part of it."""
     return _given_up or (bool(_active) and _active[-1].requested)
 
 
