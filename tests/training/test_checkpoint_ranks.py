@@ -72,6 +72,7 @@ class Run:
     def __init__(self, where, config):
         self.where, self.config = where, config
         self.log = RunLog(config.out, config, resume=(config.out / "config.json").exists())
+        where.barrier()
         self.inputs = open_inputs(config)
         self.learner, self.step = open_learner(config, self.inputs, self.log, where)
         if where.is_first:
@@ -161,6 +162,16 @@ def test_a_run_goes_on_as_if_never_stopped_on_any_number_of_ranks(
     in_ranks(saved_on, start, config)
     for size in resumed_on:
         for found in in_ranks(size, go_on, config):
+            assert_alike(found, expected)
+
+
+def test_copies_of_parts_are_saved_once_and_resumed_in_any_other_way(make_config, tmp_path):
+    config = make_config("grpo", out=tmp_path / "straight")
+    (expected,) = in_ranks(1, straight, config)
+    in_ranks(4, start, make_config("grpo", shard_size=2))
+    offloaded = {"policy_offload": True, "reference_offload": True}
+    for settings in ({"shard_size": 1}, offloaded):
+        for found in in_ranks(2, go_on, make_config("grpo", **settings)):
             assert_alike(found, expected)
 
 
