@@ -70,8 +70,11 @@ _traced: dict[tuple[Any, ...], dict[str, Kinds]] = {}
 
 def trace_update(shape: ModelShape, train: TrainConfig, load: Load) -> dict[str, Kinds]:
     """As `trace_anew`; what was traced in this process is not traced again."""
-    train = train.model_copy(update=_WORKED_OUT)
-    key = (shape.config.to_json_string(), train.model_dump_json(), load)
+    algorithm = make_algorithm(train, load.answer_tokens)
+    answers, more = _answers(train, algorithm, load)
+    met = shape.config.to_json_string(), load, train.algorithm, len(answers), more
+    made = train.gradient_checkpointing, train.fp32_head, train.lora_rank
+    key = met + made + (train.temperature, train.engine)
     if key not in _traced:
         _traced[key] = trace_anew(shape, train, load)
     return _traced[key]
