@@ -1,6 +1,6 @@
 r"""Peak memory of real updates on this CPU against what `astarpo plan` says it would be.
 
-    python benchmarks/plan_memory.py [--out FILE.json] [--only NAME]
+    python benchmarks/plan_memory.py [--out FILE.json]
 
 Each case is a process of its own, one thread: it loads Python and PyTorch, makes a small update so
 that libraries are warm, and notes its resident memory; then it makes models and two updates of the
@@ -53,28 +53,29 @@ class Case:
 
 _WIDE = Shape("wide vocabulary", 256, 4, 4, 2, 768, 32_000)
 _DEEP = Shape("deep", 256, 24, 4, 2, 768, 2_000)
-_LARGE = Shape("110 million parameters", 768, 12, 12, 4, 2048, 32_000)
+_LARGE = Shape("large", 768, 12, 12, 4, 2048, 32_000)
 _MIDDLE = Shape("middling", 512, 8, 8, 8, 1536, 8_000)
 
+_RECOMPUTED = {"gradient_checkpointing": True}
+
 CASES = {
-    "wide vocabulary": Case(_WIDE, 64, 192, {"micro_batch_tokens": 2048}),
-    "deep, kept": Case(_DEEP, 64, 192, {"micro_batch_tokens": 2048}),
-    "deep, recomputed": Case(
-        _DEEP, 64, 192, {"micro_batch_tokens": 4096, "gradient_checkpointing": True}
+    "13M, wide vocabulary": Case(_WIDE, 64, 192, {"micro_batch_tokens": 2048}),
+    "19M, 24 layers": Case(_DEEP, 64, 192, {"micro_batch_tokens": 1024}),
+    "19M, 24 layers, recomputed": Case(_DEEP, 64, 192, {"micro_batch_tokens": 2048, **_RECOMPUTED}),
+    "31M, PPO and its critic": Case(
+        _MIDDLE, 32, 96, {"micro_batch_tokens": 512, "algorithm": "ppo"}
     ),
-    "110M, recomputed": Case(
-        _LARGE, 128, 384, {"micro_batch_tokens": 2048, "gradient_checkpointing": True}
+    "31M, LoRA": Case(_MIDDLE, 32, 96, {"micro_batch_tokens": 1024, "lora_rank": 16}),
+    "31M, GRPO, recomputed": Case(
+        _MIDDLE,
+        32,
+        96,
+        {"micro_batch_tokens": 1024, "algorithm": "grpo", "group_size": 8, **_RECOMPUTED},
     ),
-    "110M, kept": Case(_LARGE, 128, 384, {"micro_batch_tokens": 1024}),
-    "long answers": Case(
-        _MIDDLE, 128, 3968, {"micro_batch_tokens": 4096, "gradient_checkpointing": True}
-    ),
-    "PPO with its critic": Case(_MIDDLE, 64, 192, {"micro_batch_tokens": 1024, "algorithm": "ppo"}),
-    "GRPO, groups of 8": Case(
-        _MIDDLE, 64, 192, {"micro_batch_tokens": 2048, "algorithm": "grpo", "group_size": 8}
-    ),
-    "LoRA": Case(_MIDDLE, 64, 192, {"micro_batch_tokens": 2048, "lora_rank": 16}),
+    "31M, answers of 2048": Case(_MIDDLE, 64, 1984, {"micro_batch_tokens": 2048, **_RECOMPUTED}),
+    "98M, recomputed": Case(_LARGE, 64, 192, {"micro_batch_tokens": 512, **_RECOMPUTED}),
 }
+"""Models by their millions of parameters."""
 
 SMALL = {
     "small, kept": Case(
@@ -165,26 +166,25 @@ def _in_child(case: Case) -> dict[str, float]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def main(out: Path, only: str | None) -> None:
-    """Measures every case, and writes the rows."""
-    rows = []
+def main(out: Path) -> None:
+    """Measures the cases that are not in the file yet, and writes each as it is done."""
+    record = {"device": "CPU", "torch": torch.__version__, "rows": []}
+    if out.exists():
+        record = json.loads(out.read_text(encoding="utf-8"))
+    done = {row["case"] for row in record["rows"]}
     for name, case in CASES.items():
-        if only and only != name:
+        if name in done:
             continue
         said, found = planned(case), measured(case)
         row = {"case": name, "planned MiB": said / MIB, "measured MiB": found / MIB}
-        row["planned / measured"] = said / found
-        print(f"{name:22} planned {said / MIB:8.1f} MiB, measured {found / MIB:8.1f}: "
-              f"{said / found:.3f}", flush=True)  # fmt: skip
-        rows.append(row)
-    record = {"device": "CPU", "torch": torch.__version__, "rows": rows}
-    out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        record["rows"].append(row | {"planned / measured": said / found})
+        print(f"{name:28} {said / MIB:8.1f} {found / MIB:8.1f} {said / found:.3f}", flush=True)
+        out.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=RESULTS, help="the rows")
-    parser.add_argument("--only", help="this case alone")
     parser.add_argument("--case", help=argparse.SUPPRESS)  # makes it a case's process
     given = parser.parse_args()
     if given.case:
@@ -192,4 +192,4 @@ if __name__ == "__main__":
         chosen = Case(**fields | {"shape": Shape(**fields["shape"])})
         print(json.dumps({"measured": measure_here(chosen)}))
     else:
-        main(given.out, given.only)
+        main(given.out)

@@ -109,7 +109,7 @@ def world(tmp_path_factory, policy_path, problems_path, table_path, train_words)
     """A folder with everything that the pages' commands read."""
     folder = tmp_path_factory.mktemp("world")
     (folder / "Qwen").mkdir()
-    for name in ("Qwen/Qwen2.5-1.5B", "Qwen/Qwen3-0.6B-Base"):
+    for name in ("Qwen/Qwen2.5-1.5B", "Qwen/Qwen2.5-7B", "Qwen/Qwen3-0.6B-Base"):
         (folder / name).symlink_to(policy_path)
     (folder / "policy").symlink_to(find_shipped("shipped:sums"))
     (folder / "train.parquet").symlink_to(problems_path)

@@ -29,6 +29,7 @@ from astarpo.planning.fakes import open_fake_critic, open_fakes
 from astarpo.planning.shape import ModelShape
 from astarpo.runtime.stopwatch import Stopwatch
 from astarpo.training.learner import Learner
+from astarpo.training.running_values import RunningValues
 from astarpo.types import Answer, Completion, Problem, Prompt, Verdict
 
 _DEPTHS = (2, 3)
@@ -53,8 +54,13 @@ class Load:
     compute: torch.dtype | None
 
 
-_UNREAD = {"reference_offload", "optimizer", "engine_memory", "max_sequences"}
-"""Settings of training that are not traced, but worked out afterwards."""
+_WORKED_OUT: dict[str, Any] = {
+    "reference_offload": False,
+    "optimizer": "adamw",
+    "engine_memory": None,
+    "max_sequences": 1,
+}
+"""Settings that are not traced, but whose memory is worked out afterwards."""
 
 _ways: dict[tuple[str, Load], Way] = {}
 """How sequences go through a model, as its fewer layers showed."""
@@ -64,8 +70,11 @@ _traced: dict[tuple[Any, ...], dict[str, Kinds]] = {}
 
 def trace_update(shape: ModelShape, train: TrainConfig, load: Load) -> dict[str, Kinds]:
     """As `trace_anew`; what was traced in this process is not traced again."""
-    settings = train.model_dump_json(exclude=_UNREAD)
-    key = (shape.config.to_json_string(), settings, load)
+    algorithm = make_algorithm(train, load.answer_tokens)
+    answers, more = _answers(train, algorithm, load)
+    met = shape.config.to_json_string(), load, train.algorithm, len(answers), more
+    made = train.gradient_checkpointing, train.fp32_head, train.lora_rank
+    key = met + made + (train.temperature, train.engine)
     if key not in _traced:
         _traced[key] = trace_anew(shape, train, load)
     return _traced[key]
@@ -98,20 +107,23 @@ def trace_anew(shape: ModelShape, train: TrainConfig, load: Load) -> dict[str, K
 def _trace(shape: ModelShape, depth: int, train: TrainConfig, load: Load) -> dict[str, Kinds]:
     """What is alive at the peak of each window of an update of a model of so many layers."""
     mode, config = FakeTensorMode(allow_non_fake_inputs=True), shape.with_layers(depth)
-    settings = {"minibatches": 1, "reference_offload": False, "optimizer": "adamw"}
-    once = train.model_copy(update=settings)
+    once = train.model_copy(update={"minibatches": 1, **_WORKED_OUT})
     live = LiveBytes(shape.vocabulary_size)
     with _quiet():
         policy, reference = open_fakes(config, once, load.compute, mode)
         algorithm = make_algorithm(once, load.answer_tokens)
         critic = open_fake_critic(config, mode) if algorithm.needs_critic else None
-        learner = Learner(policy, reference, algorithm, once, once.temperature or 1.0, critic)
+        answers, more = _answers(train, algorithm, load)
+        rule, prompts = algorithm.running, [answer.prompt for answer in answers[:1]]
+        learner = Learner(
+            policy, reference, algorithm, once, once.temperature or 1.0, critic,
+            running=RunningValues(rule, prompts) if rule else None,
+        )  # fmt: skip
         trained = [policy.model, *([critic] if critic is not None else [])]
         live.register(reference.model.parameters(), "reference")
         for model in trained:
             live.register((p for p in model.parameters() if p.requires_grad), "weights")
             live.gradients_of(model)
-        answers, more = _answers(train, algorithm, load)
         with live:
             _assume([policy, reference], critic, answers[0], (shape.config.to_json_string(), load))
             _first_step(learner, live)
