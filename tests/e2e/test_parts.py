@@ -49,7 +49,7 @@ def test_parts_at_once_one_killed_and_one_started_twice_make_the_table(
     words = [*estimate_words, "--out", out, "--part"]
     quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
     twice = [subprocess.Popen(command(*words, "2/2"), **quiet) for _ in range(2)]
-    kill_when(command(*words, "1/2"), lambda: shards(out), signal.SIGKILL)
+    kill_when(command(*words, "1/2"), lambda: shards(out), signal.SIGKILL, within_s=300)
     assert [process.wait(timeout=300) for process in twice] == [0, 0]
     assert not (out / "values.parquet").exists()
     assert main([*map(str, words), "1/2"]) == 0

@@ -49,8 +49,8 @@ def join(address: str) -> tuple[Any, bool]:
             reason = "RAY_ADDRESS is not set, and none runs on this machine"
         raise UserError(
             f"--ray {address}: no Ray cluster can be joined ({reason}): start one with ray start "
-            "--head, name one as --ray HOST:6379 or by RAY_ADDRESS, or give --ray local for this "
-            "machine alone"
+            "--head, name one as --ray HOST:6379 or by RAY_ADDRESS (with RAY_AUTH_MODE=token if it "
+            "has a token), or give --ray local for this machine alone"
         ) from error
     return ray, True
 
