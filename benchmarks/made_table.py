@@ -184,8 +184,7 @@ def make(folder: Path, num_problems: int) -> None:
     """Writes everything that the verbs are measured on."""
     text = Text()
     make_model(folder / "model", text)
-    if not (folder / "problems.parquet").exists():
-        make_problems(folder / "problems.parquet", text, num_problems)
+    make_problems(folder / "problems.parquet", text, num_problems)
     held_out = [Problem(f"held-out/{i}", "gsm8k", ({"role": "user", "content": f"{i}?"},), "1")
                 for i in range(500)]  # fmt: skip
     write_problems(folder / "held.parquet", held_out)

@@ -3,8 +3,8 @@
     python benchmarks/table_scale.py [--problems 10000 100000 1000000] [--folder DIR]
 
 Makes a problem set and a finished value table with 8 samples of each problem, of about the lengths
-that a 1.5B model writes on GSM8K (a question of 70 tokens, answers of 200), without sampling
-anything. Then runs each verb twice in a process of its own:
+that a 1.5B model writes on GSM8K (prompts of 90 tokens, answers of 200), without sampling anything.
+Then runs each verb in a process of its own:
 
     plan      `estimate --dry-run` for twice as many samples: which are missing
     estimate  on the finished table: shards checked, samples counted, V* and its picture written
@@ -12,9 +12,9 @@ anything. Then runs each verb twice in a process of its own:
     export    for verl
     report    of a training run on these problems
 
-Seconds are from the start of a process to its end, Python's and torch's imports included, the
-better of the two runs; memory is the most that the process held (`ru_maxrss`). The bytes of a table
-of a million problems (8 GB) are written below `--folder`.
+Seconds are those of a process, Python's and torch's imports included, by its CPU and by the clock;
+the best of some runs. Memory is the most that the process held (`ru_maxrss`). A table of a million
+problems has 5 GB, which are written below `--folder`.
 """
 
 import argparse
@@ -98,11 +98,13 @@ def measured(folder: Path, verb: str, number: int = 0) -> dict[str, float]:
     return {"seconds": seconds, **used}
 
 
-def measure(folder: Path, num_problems: int, verbs: list[str]) -> dict[str, dict[str, float]]:
-    """The better of two runs of each verb, and the most memory of both."""
+def measure(
+    folder: Path, num_problems: int, verbs: list[str], num_runs: int
+) -> dict[str, dict[str, float]]:
+    """The best of some runs of each verb, and the most memory of them."""
     found = {}
     for verb in verbs:
-        runs = [measured(folder, verb) for _ in range(2)]
+        runs = [measured(folder, verb) for _ in range(num_runs)]
         found[verb] = {
             "seconds": round(min(run["seconds"] for run in runs), 1),
             "cpu_seconds": round(min(run["cpu_seconds"] for run in runs), 1),
@@ -112,12 +114,18 @@ def measure(folder: Path, num_problems: int, verbs: list[str]) -> dict[str, dict
     return found
 
 
-def shown(results: dict[int, dict[str, dict[str, float]]], verbs: list[str]) -> str:
-    """The figures as a table in Markdown."""
-    rows = [["problems", *verbs]]
+def shown(results: dict[str, dict[str, dict[str, float]]]) -> str:
+    """The figures as a table in Markdown: seconds of CPU, seconds by the clock, memory."""
+    rows = [["problems", *VERBS]]
     for number, found in results.items():
-        cells = [f"{found[v]['seconds']:.0f} s, {found[v]['mib'] / 1024:.1f} GiB" for v in verbs]
-        rows.append([f"{number:,}", *cells])
+        cells = [
+            f"{found[v]['cpu_seconds']:.0f} s CPU, {found[v]['seconds']:.0f} s, "
+            f"{found[v]['mib'] / 1024:.2f} GiB"
+            if v in found
+            else "-"
+            for v in VERBS
+        ]
+        rows.append([f"{int(number):,}", *cells])
     return "\n".join(markdown_table(rows, right=set(range(len(rows[0])))))
 
 
@@ -126,6 +134,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--problems", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
     parser.add_argument("--folder", type=Path, help="where to make the files; kept if given")
+    parser.add_argument("--runs", type=int, default=2, help="the best of so many counts")
     parser.add_argument("--verbs", nargs="+", default=list(VERBS), choices=VERBS)
     parser.add_argument("--verb", help=argparse.SUPPRESS)
     asked = parser.parse_args()
@@ -135,7 +144,7 @@ def main() -> None:
         seconds = used.ru_utime + used.ru_stime
         print(json.dumps({"cpu_seconds": seconds, "mib": used.ru_maxrss / 1024}))
         return
-    results = {}
+    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     for number in asked.problems:
         folder = (asked.folder or Path(tempfile.mkdtemp())) / str(number)
         if not (folder / "run").exists():
@@ -144,11 +153,12 @@ def main() -> None:
             # In a process of its own, since a process begins with its parent's `ru_maxrss`.
             measured(folder, "make", number)
             measured(folder, "estimate")  # finishes the table
-        results[number] = measure(folder, number, asked.verbs)
+        found = measure(folder, number, asked.verbs, asked.runs)
+        results[str(number)] = results.get(str(number), {}) | found
         if asked.folder is None:
             shutil.rmtree(folder.parent)
-    RESULTS.write_text(json.dumps(results, indent=2) + "\n")
-    print(shown(results, asked.verbs))
+        RESULTS.write_text(json.dumps(results, indent=2) + "\n")
+    print(shown(results))
 
 
 if __name__ == "__main__":

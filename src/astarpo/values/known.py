@@ -106,7 +106,7 @@ def coded(rows: pa.Table) -> pa.Table:
     return rows
 
 
-def places(column: pa.ChunkedArray, names: pa.StringArray) -> NDArray[np.int64]:
+def places(column: pa.ChunkedArray, names: pa.StringArray) -> NDArray[np.int32]:
     """[R] the place in `names` of each entry of a column, texts or codes; -1 where it is none.
 
     Every different text of a chunk is looked up once.
@@ -114,17 +114,17 @@ def places(column: pa.ChunkedArray, names: pa.StringArray) -> NDArray[np.int64]:
     if not pa.types.is_dictionary(column.type):
         column = pa.chunked_array([column.combine_chunks().dictionary_encode()])
     if not column.num_chunks:
-        return np.zeros(0, np.int64)
+        return np.zeros(0, np.int32)
     words = pa.concat_arrays([chunk.dictionary for chunk in column.chunks])
     found = pc.call_function("index_in", [words], pc.SetLookupOptions(names))
-    place_W = found.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
-    place_R = np.empty(len(column), np.int64)
+    place_W = found.fill_null(-1).to_numpy(zero_copy_only=False)
+    place_R = np.empty(len(column), np.int32)
     row = word = 0
     for chunk in column.chunks:
         size = len(chunk.dictionary)
         codes = chunk.indices if not chunk.null_count else chunk.indices.fill_null(size)
-        code_R = codes.to_numpy()
-        place_R[row : row + len(chunk)] = np.append(place_W[word : word + size], -1)[code_R]
+        own_W = np.append(place_W[word : word + size], np.int32(-1))
+        place_R[row : row + len(chunk)] = own_W[codes.to_numpy()]
         row, word = row + len(chunk), word + size
     return place_R
 

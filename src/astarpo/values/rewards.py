@@ -133,11 +133,12 @@ def find_changed(samples: pa.Table, problems: Sequence[Sampled]) -> Sampled | No
         samples: Columns `problem_id` and `problem_digest`.
         problems: As they are now.
     """
+    if not len(problems):
+        return None
     digests = digests_of(problems)
     place_R = places(samples["problem_id"], ids_of(problems))
     digest_R = places(samples["problem_digest"], digests)
     # Problems of one text share a place, so the place of a digest need not be the problem's own.
     expected_P = places(pa.chunked_array([digests]), digests)
-    known_R = np.flatnonzero(place_R >= 0)
-    changed = known_R[digest_R[known_R] != expected_P[place_R[known_R]]]
+    changed = np.flatnonzero((place_R >= 0) & (digest_R != expected_P[place_R]))
     return problems[int(place_R[changed[0]])] if len(changed) else None

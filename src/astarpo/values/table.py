@@ -330,7 +330,9 @@ class ValueTable:
             UserError: A problem differs from the one of the same id that was sampled.
         """
         rows = self.coded_samples(["problem_id", "problem_digest", "sample", *columns])
-        rows = rows.filter(pc.field("sample") < int(counts_P.max(initial=0)))
+        most = int(counts_P.max(initial=0))
+        if (rows["sample"].to_numpy() >= most).any():
+            rows = rows.filter(pc.field("sample") < most)
         if changed := find_changed(rows, problems):
             raise UserError(
                 f"{self.path}: problem {changed.id} was sampled with another text or answer"
