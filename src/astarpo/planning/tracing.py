@@ -114,10 +114,10 @@ def _trace(shape: ModelShape, depth: int, train: TrainConfig, load: Load) -> dic
         algorithm = make_algorithm(once, load.answer_tokens)
         critic = open_fake_critic(config, mode) if algorithm.needs_critic else None
         answers, more = _answers(train, algorithm, load)
-        rule, prompts = algorithm.running, [answer.prompt for answer in answers[:1]]
+        rule, first = algorithm.running, answers[0].prompt
         learner = Learner(
             policy, reference, algorithm, once, once.temperature or 1.0, critic,
-            running=RunningValues(rule, prompts) if rule else None,
+            running=RunningValues(rule, [first.problem.id], [first.value or 0]) if rule else None,
         )  # fmt: skip
         trained = [policy.model, *([critic] if critic is not None else [])]
         live.register(reference.model.parameters(), "reference")

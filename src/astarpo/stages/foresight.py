@@ -122,7 +122,7 @@ def foresee(
         prompts = open_prompts(
             read, vocabulary, text.prompt_format, text.max_prompt_tokens, text.max_new_tokens
         )
-        sizes = [len(prompt.token_ids) for prompt in prompts]
+        sizes = prompts.lengths_P.tolist()
         said = "as read" if len(read) == len(apart.problems) else f"of the first {len(read):,}"
         lengths = _lengths(sizes, text, answer_tokens, said)
         too_long = round((len(read) - len(prompts)) / len(read) * len(apart.problems))
