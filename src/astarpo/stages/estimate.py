@@ -158,8 +158,8 @@ def _sample(
             where.first(lambda: write_plans(table, plans))
         if 0 < len(shards) < where.size:
             logger.warning(
-                f"{len(shards)} shards are left for {where.size} ranks, of which some have nothing "
-                f"to do: give a lower --shard-problems than {config.shard_problems}"
+                f"fewer shards left ({len(shards)}) than ranks ({where.size}): some have nothing "
+                f"to do; give a lower --shard-problems than {config.shard_problems}"
             )
         if done.number > 1 and shards:
             _tell_round(done, sum(map(len, shards)))
