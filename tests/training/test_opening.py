@@ -11,7 +11,7 @@ from tests.training.test_learner import make_config
         (1, {"policy_offload": True}, "policy_offload: .* start several with torchrun"),
         (4, {"optimizer": "adamw_8bit"}, "take --optimizer adamw, of whose state each of the 4"),
         (4, {"shard_size": 3}, "shard_size 3: .* choose from 1, 2, 4, or leave it out"),
-        (1, {"shard_size": 2}, "shard_size 2: of 1 processes .* choose from 1, or leave it out"),
+        (1, {"shard_size": 2}, "shard_size: a single process .* start several with torchrun"),
     ],
 )
 def test_models_that_cannot_be_shared_out_as_asked_are_refused(count, settings, message):

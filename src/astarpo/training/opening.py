@@ -36,10 +36,10 @@ def require_parts(config: TrainConfig) -> None:
         UserError: A library or a device is missing, or settings of the adapter do not fit.
     """
     require_tracker(config.log_to)
+    require_processes(config, read_launch().size)
     require_optimizer(config.optimizer)
     require_lora(config)
     require_engine(config)
-    require_processes(config, read_launch().size)
     pick_device(config.device)
 
 
@@ -53,9 +53,10 @@ def require_processes(config: TrainConfig, count: int) -> None:
     Raises:
         UserError: It cannot.
     """
-    if count == 1 and config.policy_offload:
+    if count == 1 and (config.policy_offload or config.shard_size not in (None, 1)):
+        name = "policy_offload" if config.policy_offload else "shard_size"
         raise UserError(
-            "policy_offload: a single process keeps its weights where it computes; start several "
+            f"{name}: a single process keeps all of its weights where it computes; start several "
             "with torchrun, or leave it out"
         )
     if count > 1 and config.optimizer == "adamw_8bit":
