@@ -29,12 +29,14 @@ from astarpo.engines.vllm.opening import (
     shut_down,
     start,
 )
+from astarpo.engines.vllm.requests import completion_of, sampling_params
 from astarpo.engines.vllm.weights import checkpoint_weights, lora_settings, retie_head
 from astarpo.models.agreement import describe_error
 from astarpo.models.folder import resolve_model
 from astarpo.models.lora import save_adapter
 from astarpo.models.policy import Policy
 from astarpo.models.vocabulary import Vocabulary
+from astarpo.runtime.launch import read_launch
 from astarpo.runtime.one_process import OneProcess
 from astarpo.runtime.stopping import check_stop
 from astarpo.types import Completion, EngineStopped
@@ -105,7 +107,7 @@ class VLLMEngine:
         settings |= {"max_num_seqs": max_sequences, "max_model_len": context or vocabulary.context}
         # Ranks have a group, and each a vLLM of its own on its own device, which is to join that
         # group, not to make one.
-        self._among_ranks = torch.distributed.is_initialized()
+        self._among_ranks = read_launch().size > 1
         if self._among_ranks:
             settings["distributed_executor_backend"] = "external_launcher"
         if self._device.type == "cpu":  # Whole prompts have to fit into a step.
@@ -175,7 +177,7 @@ class VLLMEngine:
                 check_stop()
                 finished = [output for output in engine.step() if output.finished]
                 for output in finished:
-                    done[places.pop(output.request_id)] = _completion(output)
+                    done[places.pop(output.request_id)] = completion_of(output)
                 if on_progress and finished:
                     on_progress(len(finished))
         except BaseException:  # a signal too: what is left would be sampled with the next call's
@@ -185,18 +187,7 @@ class VLLMEngine:
         return [done[place] for place in range(len(requests))]
 
     def _submit(self, name: str, request: Request, sampling: Sampling) -> None:
-        params = self._vllm.SamplingParams(
-            temperature=sampling.temperature,
-            top_p=sampling.top_p,
-            max_tokens=sampling.max_new_tokens,
-            seed=request.seed,
-            logprobs=0,  # of the token that is drawn, and of no other
-            flat_logprobs=True,
-            stop_token_ids=self._stop_ids,
-            ignore_eos=True,  # the stop ids above are all that there are
-            detokenize=False,
-            output_kind=self._vllm.sampling_params.RequestOutputKind.FINAL_ONLY,
-        )
+        params = sampling_params(self._vllm, request.seed, sampling, self._stop_ids)
         prompt = self._vllm.TokensPrompt(prompt_token_ids=list(request.prompt_ids))
         self._llm.llm_engine.add_request(name, prompt, params, lora_request=self._lora)
 
@@ -306,12 +297,3 @@ class VLLMEngine:
                 "kept: the same command goes on (train with --resume), or --engine hf samples "
                 "without vLLM"
             ) from error
-
-
-def _completion(output: Any) -> Completion:
-    (sample,) = output.outputs
-    if sample.finish_reason not in ("stop", "length"):
-        raise RuntimeError(f"a response ended by {sample.finish_reason}")
-    return Completion(
-        tuple(sample.token_ids), tuple(sample.logprobs.logprobs), sample.finish_reason
-    )
