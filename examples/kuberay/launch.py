@@ -2,8 +2,8 @@
 
     python launch.py --nodes 8 --devices 8 RECIPE --out DIR [flags of astarpo run]
 
-Ray places one task on each node; the first one's address is where the others meet. Tried with two
-tasks on one machine without GPUs; never run on a cluster.
+Ray places one task on each node; the first one's address is where the others meet. Never run on a
+cluster.
 """
 
 import argparse

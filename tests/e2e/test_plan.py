@@ -1,6 +1,7 @@
 """The verb `plan` as a user meets it."""
 
 import json
+import re
 import tomllib
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 
 from astarpo.cli import main
 from astarpo.config.documents import read_document, resources_of, settings_for, shipped_recipes
+from tools import plans
 
 SHAPES = Path(__file__).parents[1] / "support" / "shapes"
 
@@ -176,3 +178,12 @@ def test_run_says_which_command_starts_so_many(
     assert said in err
     assert len(err.splitlines()) == 1
     assert not (tmp_path / "o").exists()
+
+
+def test_the_page_on_scaling_shows_what_plan_says():
+    """Of its blocks the first two: the traces of the others take longer."""
+    page = plans.PAGES[0].read_text(encoding="utf-8")
+    blocks = re.findall(r"<!-- plan: (.*?) -->\n\n```text\n(.*?)\n```\n", page, re.DOTALL)
+    assert len(blocks) == 4
+    for words, text in blocks[:2]:
+        assert plans.shown(words) == text
