@@ -8,6 +8,7 @@ writes them under names that no other part writes.
 
 import logging
 from collections.abc import Sequence
+from pathlib import PosixPath
 from typing import Any
 
 import numpy as np
@@ -55,8 +56,9 @@ def start(
     Raises:
         UserError: The table there does not fit.
     """
-    with disk_errors(config.out):
-        config.out.mkdir(parents=True, exist_ok=True)
+    if isinstance(config.out, PosixPath):  # A store has no folders.
+        with disk_errors(config.out):
+            config.out.mkdir(parents=True, exist_ok=True)
     if config.part is None:
         with brief_lock(config.out):
             table = ValueTable.start(
