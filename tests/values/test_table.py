@@ -5,6 +5,7 @@ import resource
 from collections import Counter
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
@@ -14,6 +15,7 @@ from astarpo.grading.grader import Grader
 from astarpo.runtime.files import DamagedFileError
 from astarpo.types import UserError
 from astarpo.values.choice import estimator_of
+from astarpo.values.derived import PromptLengths, read_lengths
 from astarpo.values.estimators import (
     Estimator,
     Plugin,
@@ -21,9 +23,11 @@ from astarpo.values.estimators import (
     problem_values,
     value_estimates,
 )
+from astarpo.values.known import different, ids_of, places
 from astarpo.values.manifest import shard_engines
 from astarpo.values.rejudge import rejudge
 from astarpo.values.shards import Sample, read_shard
+from astarpo.values.summary import column_counts
 from tests.conftest import digit_problems, flipped
 
 FINGERPRINT = {"weights": "abc", "temperature": 1.0, "verifier of gsm8k": "1"}
@@ -418,3 +422,49 @@ def test_judging_anew_seals_what_version_0_1_0_wrote(old_table):
     assert all(len(name) == len("samples-.parquet") + 16 for name in shards(table))
     assert len(table.samples()) == 16
     assert table.rewards(digit_problems(2), 8).tolist() == [[0] * 8, [1] * 8]
+
+
+def test_a_finished_table_knows_how_long_prompts_are(table):
+    problems, by = digit_problems(4), {"tokenizer": "t", "prompt_format": "raw"}
+    ids, file = ids_of(problems), table.path / "values.parquet"
+    assert read_lengths(table.path, ids, by).tolist() == [0] * 4  # of a table without lengths
+    found = table.values(problems[:3], Plugin(0.5), 8)
+    lengths = PromptLengths(np.array([7, 12, 9]), by)
+    table.write_values(problems[:3], found, lengths)
+    assert read_lengths(table.path, ids, by).tolist() == [7, 12, 9, 0]
+    assert read_lengths(table.path, ids[1:2], by).tolist() == [12]
+    assert read_lengths(table.path, ids, by | {"tokenizer": "other"}).tolist() == [0] * 4
+    file.write_bytes(flipped(file.read_bytes(), 100))
+    assert read_lengths(table.path, ids, by).tolist() == [0] * 4
+    file.unlink()
+    assert read_lengths(table.path, ids, by).tolist() == [0] * 4
+
+
+def test_places_are_found_by_texts_and_by_codes():
+    names = pa.array(["a", "b", "c"])
+    texts = ["c", "x", None, "a", "c", "b", "y"]
+    plain = pa.chunked_array([texts[:3], texts[3:]], pa.string())
+    codes = [pa.array(part, pa.string()).dictionary_encode() for part in (texts[:3], [], texts[3:])]
+    expected = [2, -1, -1, 0, 2, 1, -1]
+    assert places(plain, names).tolist() == expected
+    assert places(pa.chunked_array(codes), names).tolist() == expected
+    assert places(plain.slice(0, 0), names).tolist() == []
+    assert places(plain, names[:0]).tolist() == [-1] * 7
+    assert column_counts(pa.chunked_array(codes)) == column_counts(plain)
+    assert different(plain).to_pylist() == ["c", "x", None, "a", "b", "y"]
+
+
+def test_of_all_samples_no_text_is_read_for_v_star(table, monkeypatch):
+    asked = []
+
+    def counted(path, columns=None):
+        asked.append(columns)
+        return read_shard(path, columns)
+
+    monkeypatch.setattr("astarpo.values.table.read_shard", counted)
+    problems = digit_problems(3)
+    table.values(problems, Plugin(0.5))
+    table.missing_samples(problems, 9)
+    assert table.sampled(digit_problems(5)) == problems
+    assert len(asked) == 9
+    assert not {"text", "token_ids"} & {name for columns in asked for name in columns}

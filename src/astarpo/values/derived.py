@@ -75,13 +75,14 @@ def read_lengths(
         rendered_by: As in `PromptLengths`; lengths by anything else are none.
     """
     unknown_P = np.zeros(len(ids), np.int64)
-    if not (folder / _NAME).is_file():
+    try:
+        with _opened(folder) as file:
+            mark = (file.schema_arrow.metadata or {}).get(_RENDERED_BY)
+            if mark is None or json.loads(mark) != rendered_by:
+                return unknown_P
+            written = file.read(["problem_id", "prompt_tokens"])
+    except DamagedFileError:  # A file that is made anew: this is not what it is needed for.
         return unknown_P
-    with _opened(folder) as file:
-        mark = (file.schema_arrow.metadata or {}).get(_RENDERED_BY)
-        if mark is None or json.loads(mark) != rendered_by:
-            return unknown_P
-        written = file.read(["problem_id", "prompt_tokens"])
     place_P = places(pa.chunked_array([ids]), pa.concat_arrays(written["problem_id"].chunks))
     return np.where(place_P >= 0, written["prompt_tokens"].to_numpy()[place_P], 0)
 
