@@ -21,7 +21,7 @@ from astarpo.rundir.trackers import Tracker
 from astarpo.runtime.files import write_sealed_json
 from astarpo.runtime.locks import folder_lock
 from astarpo.runtime.one_process import OneProcess
-from astarpo.runtime.stopping import check_stop
+from astarpo.runtime.stopping import check_stop, stop_due
 from astarpo.stages.warm_start import build_policy
 from astarpo.tasks.problem_set import write_problems
 from astarpo.training.checkpoint import tidy_checkpoints
@@ -104,41 +104,45 @@ def flip(path: Path, place: int = -20) -> None:
     path.write_bytes(data)
 
 
-def signal_at(monkeypatch, module: str, call: int, *, halfway: bool = False) -> None:
-    """Sends this process a SIGTERM when a module looks for one for the n-th time.
+SAMPLING, LEARNING = "astarpo.engines.hf.check_stop", "astarpo.training.scoring.stop_due"
+
+
+def signal_at(monkeypatch, place: str, call: int, *, halfway: bool = False) -> None:
+    """Sends this process a SIGTERM when one is looked for at a place for the n-th time.
 
     With `halfway`, when an update looks that is partly applied, and has no time of grace.
     """
     calls = []
+    wanted = check_stop if place == SAMPLING else stop_due
 
-    def look(grace_s: float = 0.0) -> None:
+    def look(grace_s: float = 0.0) -> bool | None:
         if not halfway or grace_s:
             calls.append(grace_s)
         if len(calls) == call:
             os.kill(os.getpid(), signal.SIGTERM)
-        check_stop(0.0 if halfway else grace_s)
+        return wanted(0.0 if halfway else grace_s)
 
-    monkeypatch.setattr(f"{module}.check_stop", look)
+    monkeypatch.setattr(place, look)
 
 
 @pytest.mark.parametrize(
-    ("module", "call"),
+    ("place", "call"),
     [
-        ("astarpo.engines.hf", 3),  # the evaluation before the first step
-        ("astarpo.engines.hf", 20),  # a rollout
-        ("astarpo.engines.hf", 58),
-        ("astarpo.training.learner", 1),  # the reference of the first step
-        ("astarpo.training.learner", 9),
-        ("astarpo.training.learner", 16),
-        ("astarpo.training.learner", 23),
+        (SAMPLING, 3),  # the evaluation before the first step
+        (SAMPLING, 20),  # a rollout
+        (SAMPLING, 58),
+        (LEARNING, 1),  # the reference of the first step
+        (LEARNING, 9),
+        (LEARNING, 16),
+        (LEARNING, 23),
     ],
 )
 def test_a_signal_inside_a_step_costs_that_step_alone(
-    module, call, settings, whole_run, tmp_path, monkeypatch
+    place, call, settings, whole_run, tmp_path, monkeypatch
 ):
     out = tmp_path / "run"
     with monkeypatch.context() as patch:
-        signal_at(patch, module, call)
+        signal_at(patch, place, call)
         summary = astarpo.train(TrainConfig(**settings, out=out)).summary
     assert not summary["completed"]
     assert summary["steps"] < STEPS
@@ -155,7 +159,7 @@ def test_an_update_half_applied_goes_on_from_the_checkpoint_before(
 ):
     out = tmp_path / "run"
     with monkeypatch.context() as patch:
-        signal_at(patch, "astarpo.training.learner", call, halfway=True)
+        signal_at(patch, LEARNING, call, halfway=True)
         summary = astarpo.train(TrainConfig(**settings, out=out)).summary
     assert not summary["completed"]
     assert resume(settings, out)["completed"]
@@ -165,31 +169,34 @@ def test_an_update_half_applied_goes_on_from_the_checkpoint_before(
 def test_an_update_that_ends_in_its_time_of_grace_is_kept(settings, tmp_path, monkeypatch):
     calls = []
 
-    def look(grace_s: float = 0.0) -> None:
+    def look(grace_s: float = 0.0) -> bool:
         if grace_s and not calls:
             calls.append(grace_s)
             os.kill(os.getpid(), signal.SIGTERM)
-        check_stop(grace_s)
+        return stop_due(grace_s)
 
-    monkeypatch.setattr("astarpo.training.learner.check_stop", look)
+    monkeypatch.setattr(LEARNING, look)
     astarpo.train(TrainConfig(**settings, out=tmp_path / "run"))
     assert (tmp_path / "run" / "checkpoints" / "step-000001").exists()
 
 
 def test_a_stopped_command_does_not_exit_0(settings, tmp_path, monkeypatch):
     words = [f"--{k.replace('_', '-')}={v}" for k, v in settings.items()]
-    signal_at(monkeypatch, "astarpo.engines.hf", 20)
+    signal_at(monkeypatch, SAMPLING, 20)
     assert main(["train", *words, f"--out={tmp_path / 'run'}"]) == 3
     monkeypatch.undo()
     assert main(["train", *words, f"--out={tmp_path / 'run'}", "--resume"]) == 0
 
 
-def test_any_process_that_is_to_stop_stops_all(settings, whole_run, tmp_path, monkeypatch):
+@pytest.mark.parametrize("count", [1, 3, 40])
+def test_any_process_that_is_to_stop_stops_all(count, settings, whole_run, tmp_path, monkeypatch):
     asked = []
     with monkeypatch.context() as patch:
-        patch.setattr(OneProcess, "any", lambda *_: asked.append(1) or len(asked) == 3)
+        patch.setattr(OneProcess, "any", lambda *_: asked.append(1) or len(asked) == count)
         summary = astarpo.train(TrainConfig(**settings, out=tmp_path / "run")).summary
-    assert (summary["completed"], summary["steps"]) == (False, 2)
+    assert not summary["completed"]
+    assert len(asked) == count
+    assert (summary["steps"] == 0) == (count < 4)
     resume(settings, tmp_path / "run")
     assert_same(tmp_path / "run", whole_run)
 

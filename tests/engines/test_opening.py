@@ -11,6 +11,7 @@ from astarpo.engines.hf import HFEngine
 from astarpo.engines.vllm.opening import is_installed
 from astarpo.models import policy as policies
 from astarpo.stages import estimate as stage_1
+from astarpo.stages import sampling
 from astarpo.stages.evaluate import evaluate
 from astarpo.stages.train import train
 from astarpo.types import Completion
@@ -75,7 +76,7 @@ def test_stage_1_loads_no_weights_for_an_engine_that_has_its_own(
     policy, policy_path, problems_path, tmp_path, monkeypatch
 ):
     engine = Elsewhere(policy.vocabulary)
-    monkeypatch.setattr(stage_1, "load_engine", lambda *_: engine)
+    monkeypatch.setattr(sampling, "load_engine", lambda *_: engine)
     monkeypatch.setattr(policies, "load_part", None)  # which alone reads weights
     config = EstimateConfig(
         model=str(policy_path), problems=problems_path, out=tmp_path / "values", samples=4,

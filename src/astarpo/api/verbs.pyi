@@ -206,6 +206,8 @@ def estimate(
     allow_truncated: bool = False,
     rejudge: bool = False,
     part: str | None = None,
+    ray: str | None = None,
+    ray_actors: int | None = None,
     profile: bool = False,
     seed: int = 0,
     device: Literal["auto", "cpu", "cuda"] = "auto",
@@ -251,6 +253,10 @@ def estimate(
         part: Sample only this part of the table, as I/N: 3/8 is the third of eight. The parts may
             run at the same time, on any machines that see out; the last to finish completes the
             table.
+        ray: Sample on a Ray cluster: its HOST:PORT; auto for the one that RAY_ADDRESS names or that
+            runs on this machine; local to start one on this machine, for as long as the call lasts.
+        ray_actors: Engines on the Ray cluster, each with a GPU; else as many as there are GPUs, or
+            CPUs where there are none, also as machines come.
         profile: Measure where the time of two shards goes: profile/trace.json.gz and
             profile/table.txt in out.
         seed: Seed of the sampled responses.
@@ -744,11 +750,11 @@ def train(
     micro_batch_tokens: int = 8192,
     gradient_checkpointing: bool = False,
     reference_offload: bool = False,
-    shard_size: int | None = None,
-    policy_offload: bool = False,
     fp32_head: bool = False,
     lora_rank: int | None = None,
     lora_alpha: int | None = None,
+    shard_size: int | None = None,
+    policy_offload: bool = False,
     eval_problems: ProblemsLike | None = None,
     eval_every: int = 10,
     eval_samples: int = 1,
@@ -832,16 +838,16 @@ def train(
             memory, more time.
         reference_offload: Keep the reference's weights in the host's memory while the GPU does not
             need them.
-        shard_size: How many of the processes that torchrun has started hold one copy of the
-            weights, gradients and optimiser together; else all of them. 1 gives each a whole copy:
-            more memory, less to send.
-        policy_offload: Keep the policy's weights, gradients and optimiser in the host's memory, but
-            for the layer that the GPU works on; it needs torchrun.
         fp32_head: Compute the logits in float32 where all else is computed in bfloat16, in the
             trainer and in the engine alike: their log-probs then differ less, at some time and
             memory.
         lora_rank: Train a LoRA adapter of this rank; else all weights.
         lora_alpha: The adapter is multiplied by lora_alpha / lora_rank; else by 2.
+        shard_size: How many of the processes that torchrun has started hold one copy of the
+            weights, gradients and optimiser together; else all of them. 1 gives each a whole copy:
+            more memory, less to send.
+        policy_offload: Keep the policy's weights, gradients and optimiser in the host's memory, but
+            for the layer that the GPU works on; it needs torchrun.
         eval_problems: Held-out problems to answer while training, outside the measured time, given
             like `problems`.
         eval_every: Steps between evaluations.

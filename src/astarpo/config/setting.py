@@ -33,6 +33,7 @@ class Group(StrEnum):
     SUITE = "suite of benchmarks"
     SCHEDULE = "length of training and learning rate"
     BATCHES = "batches, memory and device"
+    RANKS = "several processes, by torchrun"
     EVALUATION = "evaluation while training"
     LOGS = "checkpoints and logs"
     GRADING = "grading"

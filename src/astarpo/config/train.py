@@ -165,13 +165,6 @@ class TrainConfig(ComputeConfig, AlgorithmConfig):
     """Compute activations a second time instead of keeping them: less memory, more time."""
     reference_offload: Annotated[bool, declare(Group.BATCHES, on_resume="free")] = False
     """Keep the reference's weights in the host's memory while the GPU does not need them."""
-    shard_size: Annotated[int | None, declare(Group.BATCHES, on_resume="free", ge=1)] = None
-    """How many of the processes that torchrun has started hold one copy of the weights, gradients
-    and optimiser together; else all of them. 1 gives each a whole copy: more memory, less to
-    send."""
-    policy_offload: Annotated[bool, declare(Group.BATCHES, on_resume="free")] = False
-    """Keep the policy's weights, gradients and optimiser in the host's memory, but for the layer
-    that the GPU works on; it needs torchrun."""
     fp32_head: Annotated[bool, declare(Group.BATCHES)] = False
     """Compute the logits in float32 where all else is computed in bfloat16, in the trainer and in
     the engine alike: their log-probs then differ less, at some time and memory."""
@@ -179,6 +172,13 @@ class TrainConfig(ComputeConfig, AlgorithmConfig):
     """Train a LoRA adapter of this rank; else all weights."""
     lora_alpha: Annotated[int | None, declare(Group.BATCHES, ge=1)] = None
     """The adapter is multiplied by lora_alpha / lora_rank; else by 2."""
+    shard_size: Annotated[int | None, declare(Group.RANKS, on_resume="free", ge=1)] = None
+    """How many of the processes that torchrun has started hold one copy of the weights, gradients
+    and optimiser together; else all of them. 1 gives each a whole copy: more memory, less to
+    send."""
+    policy_offload: Annotated[bool, declare(Group.RANKS, on_resume="free")] = False
+    """Keep the policy's weights, gradients and optimiser in the host's memory, but for the layer
+    that the GPU works on; it needs torchrun."""
 
     eval_problems: Annotated[
         Path | None, OnStore(), declare(Group.EVALUATION, on_resume="free", in_experiment="variant")

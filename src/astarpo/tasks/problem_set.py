@@ -64,12 +64,11 @@ def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> None:
     try:
         while chunk := list(islice(rows, _CHUNK_ROWS)):
             tables.append(pa.table({name: [row.get(name) for row in chunk] for name in names}))
-        whole = pa.concat_tables(tables, promote_options="permissive")
+        write_parquet(path, pa.concat_tables(tables, promote_options="permissive"))
     except UnicodeEncodeError as error:
         raise UserError(f"{path}: a problem has text that is not Unicode ({error})") from error
     except (*_UNFIT, OverflowError) as error:
         raise UserError(f"{path}: a column's values do not fit one type ({error})") from error
-    write_parquet(path, whole)
 
 
 def read_problems(path: Path, limit: int | None = None) -> ProblemTable:
