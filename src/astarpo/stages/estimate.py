@@ -73,7 +73,8 @@ def estimate(config: EstimateConfig, problems: Sequence[Problem] | None = None) 
         UserError: An input is wrong, the table there does not fit, or most samples are truncated.
         EngineStopped: The engine failed; the table keeps its finished shards.
     """
-    with open_ranks(config.device) as where, ExitStack() as held:
+    here = "cpu" if config.ray is not None else config.device  # the engines are elsewhere
+    with open_ranks(here) as where, ExitStack() as held:
         with where.together():
             prepared = prepare(config, problems)
             where.require_work(len(prepared.prompts), "prompts")
