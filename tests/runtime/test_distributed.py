@@ -1,6 +1,7 @@
 import torch
 
-from astarpo.runtime.distributed import OneProcess, shares
+from astarpo.runtime.distributed import OneProcess
+from astarpo.runtime.shares import shares
 
 
 def test_one_process_has_all_of_the_work():

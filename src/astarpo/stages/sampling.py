@@ -63,8 +63,8 @@ def sample(
         done = following
         if 0 < len(shards) < where.size:
             logger.warning(
-                f"{len(shards)} shards are left for {where.size} ranks, of which some have nothing "
-                f"to do: give a lower --shard-problems than {config.shard_problems}"
+                f"fewer shards left ({len(shards)}) than ranks ({where.size}): some have nothing "
+                f"to do; give a lower --shard-problems than {config.shard_problems}"
             )
         where.first(lambda shards=shards: _record_engine(table, shards, engine))
         mine = [shards[i] for i in where.share([len(shard) for shard in shards])]
