@@ -8,6 +8,7 @@ import torch
 
 from astarpo.engines.base import Sampling
 from astarpo.engines.vllm.engine import VLLMEngine
+from astarpo.runtime.one_process import OneProcess
 
 
 class Asked:
@@ -43,6 +44,7 @@ def on_a_gpu(calls, policy):
     engine = object.__new__(VLLMEngine)
     engine._device, engine._policy, engine._asleep = torch.device("cuda"), policy, False
     engine._llm, engine._probe = Asked(calls), Agreeing()
+    engine._where = OneProcess(torch.device("cpu"))
     return engine
 
 
