@@ -9,6 +9,8 @@ import pytest
 
 from astarpo.cli import main
 from astarpo.config.documents import read_document, resources_of, settings_for, shipped_recipes
+from astarpo.planning.cards import Card
+from astarpo.stages import foresight
 from tools import plans
 
 SHAPES = Path(__file__).parents[1] / "support" / "shapes"
@@ -178,6 +180,22 @@ def test_run_says_which_command_starts_so_many(
     assert said in err
     assert len(err.splitlines()) == 1
     assert not (tmp_path / "o").exists()
+
+
+def test_run_refuses_what_cannot_fit_before_anything_is_loaded(capsys, tmp_path, monkeypatch):
+    card = Card("GPU of 80 GiB", 80 * 2**30)
+    monkeypatch.setattr(foresight, "find_card", lambda *_: card)
+    words = ["run", "gsm8k", "--model", str(SHAPES / "Qwen2.5-7B"), "--out", str(tmp_path / "o")]
+    assert main(words) == 2
+    err = capsys.readouterr().err
+    assert "7.6 billion parameters do not fit into 1 x 80.0 GiB" in err
+    assert "give --set resources.devices=2" in err
+    assert "--set train.lora_rank=32" in err
+    assert len(err.splitlines()) == 1
+    assert not (tmp_path / "o").exists()
+    # With what it says it gets further: to the folder, which holds no weights and no tokenizer.
+    assert main([*words, "--set", "train.lora_rank=32", "--source", "none.jsonl"]) == 2
+    assert "none.jsonl" in capsys.readouterr().err
 
 
 def test_the_page_on_scaling_shows_what_plan_says():

@@ -31,7 +31,7 @@ from astarpo.runtime.files import DamagedFileError, read_json_object, write_json
 from astarpo.runtime.locks import folder_lock
 from astarpo.runtime.outputs import check_folder
 from astarpo.runtime.tables import text_table
-from astarpo.stages.foresight import plan_stages
+from astarpo.stages.foresight import plan_stages, refuse_unfit
 from astarpo.stages.pipeline import is_made, prepare_stages, run_stage, stage_configs
 from astarpo.types import UserError
 from astarpo.verbs.report import report
@@ -49,7 +49,9 @@ def run(config: RunConfig) -> dict[str, Any]:
         UserError: The recipe or an input is wrong.
     """
     document, origin = read_recipe(config)
-    require_processes(resources_of(document, origin), config)
+    resources = resources_of(document, origin)
+    require_processes(resources, config)
+    refuse_unfit(stage_configs(document, config.out, origin), resources)
     return run_document(document, config.out, origin)
 
 
