@@ -59,7 +59,7 @@ _MIDDLE = Shape("middling", 512, 8, 8, 8, 1536, 8_000)
 _RECOMPUTED = {"gradient_checkpointing": True}
 
 CASES = {
-    "13M, wide vocabulary": Case(_WIDE, 64, 192, {"micro_batch_tokens": 2048}),
+    "11M, wide vocabulary": Case(_WIDE, 64, 192, {"micro_batch_tokens": 2048}),
     "19M, 24 layers": Case(_DEEP, 64, 192, {"micro_batch_tokens": 1024}),
     "19M, 24 layers, recomputed": Case(_DEEP, 64, 192, {"micro_batch_tokens": 2048, **_RECOMPUTED}),
     "31M, PPO and its critic": Case(
@@ -73,15 +73,13 @@ CASES = {
         {"micro_batch_tokens": 1024, "algorithm": "grpo", "group_size": 8, **_RECOMPUTED},
     ),
     "31M, answers of 2048": Case(_MIDDLE, 64, 1984, {"micro_batch_tokens": 2048, **_RECOMPUTED}),
-    "98M, recomputed": Case(_LARGE, 64, 192, {"micro_batch_tokens": 512, **_RECOMPUTED}),
+    "100M, recomputed": Case(_LARGE, 64, 192, {"micro_batch_tokens": 512, **_RECOMPUTED}),
 }
 """Models by their millions of parameters."""
 
 SMALL = {
-    "small, kept": Case(
-        Shape("small", 192, 6, 4, 2, 576, 4_000), 64, 192, {"micro_batch_tokens": 2048}
-    ),
-    "small, recomputed": Case(
+    "3M": Case(Shape("small", 192, 6, 4, 2, 576, 4_000), 64, 192, {"micro_batch_tokens": 2048}),
+    "7M, recomputed": Case(
         Shape("small", 256, 4, 4, 2, 768, 16_000),
         64,
         192,
@@ -172,7 +170,7 @@ def main(out: Path) -> None:
     if out.exists():
         record = json.loads(out.read_text(encoding="utf-8"))
     done = {row["case"] for row in record["rows"]}
-    for name, case in CASES.items():
+    for name, case in (SMALL | CASES).items():
         if name in done:
             continue
         said, found = planned(case), measured(case)

@@ -8,7 +8,13 @@ from pathlib import Path
 import pytest
 
 from astarpo.cli import main
+from astarpo.config import RunConfig
 from astarpo.config.documents import read_document, resources_of, settings_for, shipped_recipes
+from astarpo.config.planning import ResourcesConfig
+from astarpo.planning.cards import Card
+from astarpo.stages import foresight
+from astarpo.types import UserError
+from astarpo.verbs.run import require_processes
 from tools import plans
 
 SHAPES = Path(__file__).parents[1] / "support" / "shapes"
@@ -161,23 +167,50 @@ def test_resources_hold_for_every_stage_that_knows_them():
 
 
 @pytest.mark.parametrize(
-    ("changes", "processes", "said"),
+    ("changes", "said"),
     [
-        ("resources.devices=8", "1", "start it by torchrun --nproc-per-node 8 -m astarpo run"),
-        ("resources.nodes=8", "4", "--nnodes 8 --rdzv-backend c10d"),
-        ("resources.devices=1", "4", "start it by astarpo run gsm8k --out"),
-        ("resources.tensor_parallel=2", "1", "no engine here spreads a model over devices"),
+        ("resources.devices=8", "start it by torchrun --nproc-per-node 8 -m astarpo run"),
+        ("resources.tensor_parallel=2", "no engine here spreads a model over devices"),
     ],
 )
-def test_run_says_which_command_starts_so_many(
-    capsys, tmp_path, monkeypatch, changes, processes, said
-):
-    monkeypatch.setenv("WORLD_SIZE", processes)
+def test_run_says_which_command_starts_so_many(capsys, tmp_path, changes, said):
     assert main(["run", "gsm8k", "--out", str(tmp_path / "o"), "--set", changes]) == 2
     err = capsys.readouterr().err
     assert said in err
     assert len(err.splitlines()) == 1
     assert not (tmp_path / "o").exists()
+
+
+@pytest.mark.parametrize(
+    ("resources", "said"),
+    [
+        ({"nodes": 8}, "--nnodes 8 --rdzv-backend c10d"),
+        ({"devices": 1}, "start it by astarpo run gsm8k --out"),
+    ],
+)
+def test_ranks_of_another_number_are_told_the_command_too(tmp_path, monkeypatch, resources, said):
+    started = {"WORLD_SIZE": "4", "RANK": "0", "LOCAL_RANK": "0"}
+    for name, value in (started | {"MASTER_ADDR": "localhost", "MASTER_PORT": "1"}).items():
+        monkeypatch.setenv(name, value)
+    config = RunConfig(recipe="gsm8k", out=tmp_path / "o")
+    with pytest.raises(UserError, match=re.escape(said)):
+        require_processes(ResourcesConfig(**resources), config)
+
+
+def test_run_refuses_what_cannot_fit_before_anything_is_loaded(capsys, tmp_path, monkeypatch):
+    card = Card("GPU of 80 GiB", 80 * 2**30)
+    monkeypatch.setattr(foresight, "find_card", lambda *_: card)
+    words = ["run", "gsm8k", "--model", str(SHAPES / "Qwen2.5-7B"), "--out", str(tmp_path / "o")]
+    assert main(words) == 2
+    err = capsys.readouterr().err
+    assert "7.6 billion parameters do not fit into 1 x 80.0 GiB" in err
+    assert "give --set resources.devices=2" in err
+    assert "--set train.lora_rank=32" in err
+    assert len(err.splitlines()) == 1
+    assert not (tmp_path / "o").exists()
+    # With what it says it gets further: to the folder, which holds no weights and no tokenizer.
+    assert main([*words, "--set", "train.lora_rank=32", "--source", "none.jsonl"]) == 2
+    assert "none.jsonl" in capsys.readouterr().err
 
 
 def test_the_page_on_scaling_shows_what_plan_says():

@@ -96,6 +96,17 @@ class Trial:
         """Whether a device holds all of it."""
         return not self.refusals and self.peak <= self.place.card.memory
 
+    @property
+    def may_fit(self) -> bool:
+        """Whether weights, gradients and moments alone would, so that it is worth tracing."""
+        size, train = float(self.shape.num_parameters), self.train
+        least = 0.0
+        if train is not None and train.lora_rank is not None:
+            least = 2 * size
+        elif train is not None:
+            least = (8 + (2 if train.optimizer == "adamw_8bit" else 8)) * size
+        return not self.refusals and least / self.place.ranks <= self.place.card.memory
+
     def changed(self, changes: Mapping[str, Any]) -> "Trial":
         """The same with other settings, named as `--set` names them."""
         trial = self

@@ -39,6 +39,11 @@ class Remedy:
     peak: float
     cost: str
 
+    @property
+    def flags(self) -> list[str]:
+        """The changes as flags of `astarpo plan` and `astarpo run`."""
+        return [f"--set {name}={str(value).lower()}" for name, value in self.changes.items()]
+
 
 def find_remedies(trial: Trial) -> list[Remedy]:
     """What makes a run fit, the smallest change first; nothing where nothing here does."""
@@ -94,7 +99,7 @@ def _cheapest(trial: Trial, first: Changes | None = None) -> Changes | None:
     if changes and _fits(changed):
         return changes
     steps = list(_sparing(changed))
-    if not _may_fit(changed.changed(_merged(steps))):
+    if not changed.changed(_merged(steps)).may_fit:
         return None
     for step in steps:
         if _fits(changed.changed(step)):
@@ -145,15 +150,4 @@ def _merged(steps: list[Changes]) -> Changes:
 
 
 def _fits(trial: Trial) -> bool:
-    return _may_fit(trial) and trial.fits
-
-
-def _may_fit(trial: Trial) -> bool:
-    """Whether weights, gradients and moments alone would, so that it is worth tracing."""
-    size, train = float(trial.shape.num_parameters), trial.train
-    least = 0.0
-    if train is not None and train.lora_rank is not None:
-        least = 2 * size
-    elif train is not None:
-        least = (8 + (2 if train.optimizer == "adamw_8bit" else 8)) * size
-    return not trial.refusals and least / trial.place.ranks <= trial.place.card.memory
+    return trial.may_fit and trial.fits

@@ -185,7 +185,7 @@ def _verdict(planned: Planned) -> list[str]:
 
 
 def _change(word: str, remedy: Remedy) -> list[str]:
-    flags = " ".join(f"--set {name}={str(v).lower()}" for name, v in remedy.changes.items())
+    flags = " ".join(remedy.flags)
     told = f"{remedy.peak / GIB:.1f} GiB at most, planned again; {remedy.cost}"
     return [*_wrapped(f"{word}: {flags}", "  "), *_wrapped(told, "    ")]
 

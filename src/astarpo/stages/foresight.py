@@ -9,8 +9,10 @@ from astarpo.models.prompts import open_prompts
 from astarpo.models.vocabulary import Vocabulary, load_vocabulary, make_vocabulary
 from astarpo.planning.cards import find_card
 from astarpo.planning.checks import Checks, check_problems
-from astarpo.planning.memory import Place
+from astarpo.planning.fitting import Trial
+from astarpo.planning.memory import GIB, Place
 from astarpo.planning.planned import Asked, make_plan
+from astarpo.planning.remedies import find_remedies
 from astarpo.planning.shape import ModelShape, read_shape
 from astarpo.planning.text import render
 from astarpo.planning.work import Lengths
@@ -160,6 +162,29 @@ def require_context(shape: ModelShape, lengths: Lengths) -> None:
             f"{lengths.answer_limit} do not fit the context of {shape.name}, {shape.context} "
             "tokens; set one of them lower"
         )
+
+
+def refuse_unfit(stages: Mapping[str, Any], resources: ResourcesConfig) -> None:
+    """Refuses a recipe whose weights, gradients and moments alone are too much for what is here.
+
+    Raises:
+        UserError: They are; the message says what to change.
+    """
+    shape, _ = shape_of(stages)
+    estimate, train = stages["estimate"], stages["train"]
+    card = find_card(None, train.device)
+    place = Place(card, resources.nodes, resources.devices, resources.tensor_parallel)
+    text = TextSettings(*(getattr(estimate, name) for name in TextSettings._fields))
+    trial = Trial(stages, shape, _lengths(None, text, (None, ""), ""), place)
+    if trial.may_fit:
+        return
+    remedies = find_remedies(trial)
+    change = " or ".join(" ".join(remedy.flags) for remedy in remedies)
+    raise UserError(
+        f"{shape.name}: {shape.num_parameters / 1e9:.1f} billion parameters do not fit into "
+        f"{place.devices} x {card.memory / GIB:.1f} GiB ({card.name}): "
+        f"{f'give {change}' if change else 'take a smaller model'} (astarpo plan says more)"
+    )
 
 
 def plan_stages(name: str, stages: Mapping[str, Any], resources: ResourcesConfig) -> str:

@@ -9,7 +9,6 @@ asks for a small policy of the recipe's own instead of a given `model`.
 """
 
 import logging
-import os
 import shlex
 import time
 from collections.abc import Mapping
@@ -29,9 +28,10 @@ from astarpo.config.documents import (
 from astarpo.reports.cards import write_model_card
 from astarpo.runtime.distributed import OneProcess, open_ranks
 from astarpo.runtime.files import DamagedFileError, read_json_object, write_json
+from astarpo.runtime.launch import read_launch
 from astarpo.runtime.outputs import check_folder
 from astarpo.runtime.tables import text_table
-from astarpo.stages.foresight import plan_stages
+from astarpo.stages.foresight import plan_stages, refuse_unfit
 from astarpo.stages.pipeline import is_made, prepare_stages, run_stage, stage_configs
 from astarpo.types import UserError
 from astarpo.verbs.report import report
@@ -51,7 +51,9 @@ def run(config: RunConfig) -> dict[str, Any]:
     with open_ranks() as where:
         with where.together():
             document, origin = read_recipe(config)
-            require_processes(resources_of(document, origin), config)
+            resources = resources_of(document, origin)
+            require_processes(resources, config)
+            refuse_unfit(stage_configs(document, config.out, origin), resources)
         return run_document(document, config.out, origin)
 
 
@@ -74,7 +76,7 @@ def require_processes(resources: ResourcesConfig, config: RunConfig) -> None:
         )
     if not {"nodes", "devices"} & resources.model_fields_set:
         return
-    wanted, found = resources.nodes * resources.devices, int(os.environ.get("WORLD_SIZE", "1"))
+    wanted, found = resources.nodes * resources.devices, read_launch().size
     if wanted == found:
         return
     words = ["torchrun", "--nproc-per-node", str(resources.devices)]
