@@ -119,7 +119,7 @@ def shown(results: dict[str, dict[str, dict[str, float]]]) -> str:
     rows = [["problems", *VERBS]]
     for number, found in results.items():
         cells = [
-            f"{found[v]['cpu_seconds']:.0f} s CPU, {found[v]['seconds']:.0f} s, "
+            f"{found[v]['cpu_seconds']:.0f} s CPU, {found[v].get('seconds', float('nan')):.0f} s, "
             f"{found[v]['mib'] / 1024:.2f} GiB"
             if v in found
             else "-"
