@@ -16,7 +16,7 @@ import socket
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from pathlib import Path, PosixPath
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from astarpo.runtime.files import disk_errors
@@ -104,7 +104,7 @@ def brief_lock(path: Path) -> Iterator[None]:
     Raises:
         UserError: The disk refuses.
     """
-    if not isinstance(path, PosixPath):  # A store, which has no locks.
+    if is_remote(path):
         yield
         return
     file = path / _BRIEF_LOCK_NAME

@@ -8,7 +8,6 @@ writes them under names that no other part writes.
 
 import logging
 from collections.abc import Sequence
-from pathlib import PosixPath
 from typing import Any
 
 import numpy as np
@@ -18,6 +17,7 @@ from astarpo.config import EstimateConfig
 from astarpo.models.prompts import Prompts
 from astarpo.runtime.files import disk_errors
 from astarpo.runtime.locks import brief_lock, read_holder
+from astarpo.runtime.remote import is_remote
 from astarpo.types import UserError
 from astarpo.values.manifest import PARTS, started_manifest
 from astarpo.values.plan import PLANS, Plans, Shard
@@ -56,7 +56,7 @@ def start(
     Raises:
         UserError: The table there does not fit.
     """
-    if isinstance(config.out, PosixPath):  # A store has no folders.
+    if not is_remote(config.out):
         with disk_errors(config.out):
             config.out.mkdir(parents=True, exist_ok=True)
     if config.part is None:
