@@ -12,6 +12,7 @@ from torch._subclasses.fake_tensor import FakeTensor, FakeTensorMode
 from transformers import AutoModelForTokenClassification
 
 from astarpo.config import TrainConfig
+from astarpo.models.folder import quiet_transformers
 from astarpo.models.fp32_head import take_float32_head
 from astarpo.models.lora import adapt
 from astarpo.models.policy import Policy, round_linears
@@ -51,7 +52,8 @@ def open_fakes(
 
 def open_fake_critic(config: Any, mode: FakeTensorMode) -> Any:
     """PPO's critic, as `load_critic` loads it."""
-    labelled = type(config).from_dict({**config.to_dict(), "num_labels": 1})
+    with quiet_transformers():  # which remarks on the labels that the config had
+        labelled = type(config).from_dict({**config.to_dict(), "num_labels": 1})
     critic = build_meta(labelled, AutoModelForTokenClassification)
     make_fake(critic, mode)
     return critic
