@@ -21,7 +21,7 @@ from astarpo.stages.train import train
 from astarpo.tasks.problem_set import write_problems
 from astarpo.types import Completion
 
-STEPS, PROMPTS, ANSWERS, NUMBERS, TIMES = 6, 64, 4, 2**20, 20
+STEPS, PROMPTS, ANSWERS, NUMBERS, TIMES = 4, 32, 4, 2**20, 20
 
 
 def milliseconds(work: Callable[[], object]) -> float:

@@ -81,7 +81,7 @@ def share_roll_out(
         on_progress: Called for this process's share.
     """
     starts = [i for i in range(len(prompts)) if i == 0 or prompts[i] is not prompts[i - 1]]
-    ends = [*starts, len(prompts)][1:]
+    ends = [*starts[1:], len(prompts)] if prompts else []
     work = [
         (end - start) * (len(prompts[start].token_ids) + sampling.max_new_tokens)
         for start, end in zip(starts, ends, strict=True)

@@ -77,12 +77,12 @@ def estimate(config: EstimateConfig, problems: list[Problem] | None = None) -> V
             context = longest + config.max_new_tokens
             engine = load_engine(config, prepared.vocabulary, load, context)
         held.enter_context(engine)
-        if problems is not None:
-            where.first(lambda: write_problems(config.problems, problems))
         grader = held.enter_context(
             Grader(config.grade_workers, config.grade_timeout, config.trust_reward)
         )
         where.first(lambda: _start(config, fingerprint, engine, grader, prepared.problems))
+        if problems is not None:
+            where.first(lambda: write_problems(config.problems, problems))
         with where.together():
             table = ValueTable(config.out, fingerprint)
         done = sample(config, where, prepared, engine, grader, table)
