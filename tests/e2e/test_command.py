@@ -36,6 +36,7 @@ def test_an_interrupt_while_importing_is_one_line():
         "    def find_spec(self, name, path=None, target=None):\n"
         "        if name == 'pydantic': os.kill(os.getpid(), signal.SIGINT)\n"
         "from astarpo.__main__ import main\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have it ignored\n"
         "sys.meta_path.insert(0, Interrupting())\n"
         "sys.exit(main())\n"
     )
