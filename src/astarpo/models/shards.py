@@ -84,12 +84,8 @@ def write_tensors(
                 failure = error
             written.append(path)
     if len(files) > 1 and rank == 0 and failure is None:
-        total = sum(_bytes(tensor) for tensor in tensors.values())
         places = {name: place for place, file in zip(names, files, strict=True) for name in file}
-        index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(places.items()))}
-        path = folder / f"{stem}.safetensors.index.json"
-        path.write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
-        written.append(path)
+        written.append(_write_index(folder, stem, tensors, places))
     if failure:
         raise failure
     return written
@@ -196,6 +192,17 @@ def _plan(tensors: Mapping[str, Tensor], max_bytes: int) -> list[list[str]]:
         files[-1].append(name)
         filled += _bytes(tensor)
     return files
+
+
+def _write_index(
+    folder: Path, stem: str, tensors: Mapping[str, Tensor], places: Mapping[str, str]
+) -> Path:
+    """Writes which file has each tensor, as transformers does."""
+    total = sum(_bytes(tensor) for tensor in tensors.values())
+    index = {"metadata": {"total_size": total}, "weight_map": dict(sorted(places.items()))}
+    path = folder / f"{stem}.safetensors.index.json"
+    path.write_text(json.dumps(index, indent=2) + "\n", encoding="utf-8")
+    return path
 
 
 def _bytes(tensor: Tensor) -> int:
