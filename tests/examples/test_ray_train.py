@@ -43,8 +43,12 @@ def cluster(tmp_path):
 
 
 def test_a_worker_of_ray_train_trains(cluster, policy_path, problems_path, table_path, tmp_path):
-    words = [sys.executable, EXAMPLE, policy_path, problems_path, table_path, tmp_path / "run"]
-    run(words, RAY_ADDRESS=cluster)
+    settings = {
+        "model": policy_path, "problems": problems_path, "values": table_path,
+        "out": tmp_path / "run", "steps": 4, "prompts_per_step": 8, "checkpoint_every": 1,
+    }  # fmt: skip
+    words = [f"{name}={value}" for name, value in settings.items()]
+    run([sys.executable, EXAMPLE, "1", *words], RAY_ADDRESS=cluster)
     rows = (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()
     assert len(rows) == 4
     assert (tmp_path / "run" / "model" / "model.safetensors").exists()

@@ -1,7 +1,7 @@
 """The files that start a run on a cluster: what they would run, read as Slurm and KubeRay would."""
 
 import os
-import re
+import shlex
 import subprocess
 from pathlib import Path
 
@@ -9,6 +9,7 @@ import pytest
 import yaml
 
 from astarpo.cli import parse
+from astarpo.config import TrainConfig
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
 SBATCH = EXAMPLES / "slurm" / "train.sbatch"
@@ -60,22 +61,25 @@ def test_slurm_asks_for_a_recipe_and_a_folder(cluster):
     assert "a folder that all nodes see" in done.stderr
 
 
-def test_kuberay_gives_the_launcher_what_it_asks_for():
+def test_kuberay_runs_both_stages():
     job = yaml.safe_load(RAY_JOB.read_text())
     assert (job["apiVersion"], job["kind"]) == ("ray.io/v1", "RayJob")
-    words = job["spec"]["entrypoint"].split()
+    shell, option, script = shlex.split(job["spec"]["entrypoint"])
+    assert (shell, option) == ("bash", "-ec")
+    stage1, stage2 = (shlex.split(line) for line in script.split(";"))
+    estimated, _ = parse(stage1[1:])
+    assert stage2[:2] == ["python", "/launch/train.py"]
+    settings = dict(word.split("=", 1) for word in stage2[3:])
+    trained = TrainConfig(**settings)
+    assert (trained.model, trained.values) == (estimated.model, estimated.out)
     (workers,) = job["spec"]["rayClusterSpec"]["workerGroupSpecs"]
     (container,) = workers["template"]["spec"]["containers"]
-    assert int(after(words, "--nodes")) == workers["replicas"] == workers["maxReplicas"]
-    assert after(words, "--devices") == container["resources"]["limits"]["nvidia.com/gpu"]
-    config, _ = parse(["run", *words[words.index("--devices") + 2 :]])
-    assert config.recipe == "math"
+    gpus = int(container["resources"]["limits"]["nvidia.com/gpu"])
+    assert int(stage2[2]) == workers["replicas"] * gpus == workers["maxReplicas"] * gpus
     head = job["spec"]["rayClusterSpec"]["headGroupSpec"]["template"]["spec"]
     for pod, inside in ((head, head["containers"][0]), (workers["template"]["spec"], container)):
         volumes = {volume["name"] for volume in pod["volumes"]}
         assert {mount["name"] for mount in inside["volumeMounts"]} == volumes
     mounted = {mount["mountPath"] for mount in container["volumeMounts"]}
-    assert str(Path(words[1]).parent) in mounted
-    assert any(str(config.out).startswith(f"{path}/") for path in mounted)
-    launcher = (EXAMPLES / "kuberay" / Path(words[1]).name).read_text()
-    assert set(re.findall(r'"(--(?:nodes|devices))"', launcher)) == {"--nodes", "--devices"}
+    assert {"/launch", "/runs"} <= mounted
+    assert (EXAMPLES / "ray" / "train.py").is_file()
