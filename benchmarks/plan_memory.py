@@ -14,7 +14,6 @@ On a GPU nothing of this has been measured.
 import argparse
 import json
 import os
-import resource
 import subprocess
 import sys
 from dataclasses import asdict, dataclass, field, replace
@@ -29,6 +28,7 @@ from astarpo.config import TrainConfig
 from astarpo.models.lora import adapt
 from astarpo.planning.shape import ModelShape
 from astarpo.planning.tracing import Load, trace_anew
+from astarpo.runtime.memory import peak_resident_bytes
 
 RESULTS = Path(__file__).parent / "results" / "plan_memory.json"
 MIB = 2**20
@@ -120,8 +120,7 @@ def measure_here(case: Case) -> float:
     _update(replace(case, shape=tiny, prompt=8, answer=8))
     before = _resident()
     _update(case)
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit - before
+    return peak_resident_bytes() - before
 
 
 def _update(case: Case) -> None:
