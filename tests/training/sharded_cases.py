@@ -171,7 +171,9 @@ def make_learner(path, case, where, mesh):
             shard(critic, mesh, dtype)
     running = None
     if algorithm.running:
-        running = RunningValues(algorithm.running, [answer.prompt for answer in answers])
+        prompts = [answer.prompt for answer in answers]
+        values = [prompt.value for prompt in prompts]
+        running = RunningValues(algorithm.running, [p.problem.id for p in prompts], values)
     learner = Learner(
         policy, reference, algorithm, config, 1.0, critic, running=running, where=where
     )
