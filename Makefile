@@ -58,7 +58,7 @@ test: install
 	$(BIN)/python -m pytest -n logical --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 test-distributed: install
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m distributed
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m distributed -n 2 --dist loadfile
 
 # vLLM pins its own versions of torch and transformers, and is large: never in the tests' environment.
 # On a CPU vLLM would compile a few functions in each process, which takes longer than the tests.
