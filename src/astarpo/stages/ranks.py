@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Sequence
 from typing import Any
 
 from astarpo.config import Config
@@ -10,6 +10,7 @@ from astarpo.runtime.environment import commit, version_of
 from astarpo.runtime.one_process import OneProcess
 from astarpo.training.inputs import Inputs
 from astarpo.types import Problem
+from astarpo.values.known import digests_of, ids_of
 
 _PACKAGES = ("astarpo", "torch", "transformers")
 
@@ -22,11 +23,12 @@ def call_facts(config: Config) -> dict[str, Any]:
     return facts | {"the commit of astarpo": commit()}
 
 
-def problem_facts(problems: Iterable[Problem]) -> dict[str, Any]:
+def problem_facts(problems: Sequence[Problem]) -> dict[str, Any]:
     """A digest of problems, by the name that a message gives it."""
     digest = hashlib.blake2b(digest_size=12)
-    for problem in problems:
-        digest.update(f"{problem.id} {problem.digest}\n".encode("utf-8", "surrogatepass"))
+    pairs = zip(ids_of(problems).to_pylist(), digests_of(problems).to_pylist(), strict=True)
+    for pair in pairs:
+        digest.update("{} {}\n".format(*pair).encode())
     return {"the digest of the problems": digest.hexdigest()}
 
 

@@ -293,11 +293,11 @@ class Plans:
 
     def _digest_of_first(self, num_problems: int) -> str:
         """Digest of the first problems and of what decides the order of their samples."""
-        digest = hashlib.blake2b(digest_size=12)
+        digest, digests = hashlib.blake2b(digest_size=12), digests_of(self.prompts.problems)
         for i in range(0, num_problems, _AT_A_TIME):
             some = slice(i, min(i + _AT_A_TIME, num_problems))
-            digests = digests_of(self.prompts.problems[some]).to_pylist()
-            rows = [self._ids[some].to_pylist(), digests, self.prompts.lengths_P[some].tolist()]
+            lengths = self.prompts.lengths_P[some].tolist()
+            rows = [self._ids[some].to_pylist(), digests[some].to_pylist(), lengths]
             digest.update(json.dumps(rows).encode())
         return digest.hexdigest()
 
