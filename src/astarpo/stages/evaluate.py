@@ -83,7 +83,7 @@ def _score(
     load = cache(partial(load_policy, config.model, where.device, vocabulary))
     # Its token ids are known to mean the same.
     load_reference = cache(partial(load_policy, str(config.reference), where.device, vocabulary))
-    context = max(len(prompt.token_ids) for prompt in prompts) + config.max_new_tokens
+    context = prompts.longest + config.max_new_tokens
     stopwatch = Stopwatch()
     with where.together():
         if config.reference and config.engine != "vllm":  # which needs the memory while it samples

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from astarpo.config import ComputeConfig, EstimateConfig, ResourcesConfig, TrainConfig
-from astarpo.models.prompts import open_prompts
+from astarpo.models.prompts import Prompts, open_prompts
 from astarpo.models.vocabulary import Vocabulary, load_vocabulary, make_vocabulary
 from astarpo.planning.cards import find_card
 from astarpo.planning.checks import Checks, check_problems
@@ -19,7 +19,7 @@ from astarpo.planning.work import Lengths
 from astarpo.stages.data import gather_problems, keep_apart
 from astarpo.stages.warm_start import byte_tokenizer, policy_config
 from astarpo.training.inputs import TextSettings
-from astarpo.types import Prompt, UserError
+from astarpo.types import UserError
 
 _MOST_READ = 20_000
 """Prompts that are turned into tokens for their lengths; the others are taken to be like them."""
@@ -211,7 +211,7 @@ def plan_stages(name: str, stages: Mapping[str, Any], resources: ResourcesConfig
 
 
 def plan_stage(
-    name: str, config: EstimateConfig | TrainConfig, prompts: Sequence[Prompt], **more: int
+    name: str, config: EstimateConfig | TrainConfig, prompts: Prompts, **more: int
 ) -> list[str]:
     """The plan of one stage whose prompts are at hand, in lines; see `plan_stages`.
 
@@ -224,7 +224,7 @@ def plan_stage(
     limit = more.get("max_new_tokens") or config.max_new_tokens
     assert limit is not None
     text = TextSettings("raw", 0, limit, 1.0)
-    lengths = _lengths([len(p.token_ids) for p in prompts], text, (None, ""), "as read")
+    lengths = _lengths(prompts.lengths_P.tolist(), text, (None, ""), "as read")
     asked = Asked(
         name=name,
         stages={name: config},
