@@ -83,8 +83,11 @@ def estimate(config: EstimateConfig, problems: Sequence[Problem] | None = None) 
         where.require_alike(facts)
         if config.part is None:
             held.enter_context(where.locked(config.out))
-        sampler = held.enter_context(_sampler(config, prepared, where, held))
-        table, plans = _open_table(config, where, prepared, sampled, sampler)
+        grader = held.enter_context(
+            Grader(config.grade_workers, config.grade_timeout, config.trust_reward)
+        )
+        sampler = held.enter_context(_sampler(config, where, prepared, grader))
+        table, plans = _open_table(config, where, prepared, sampled, sampler, grader)
         if problems is not None:
             where.first(lambda: write_problems(config.problems, problems))
         done = _sample(config, where, prepared, sampler, table, plans)
@@ -93,15 +96,13 @@ def estimate(config: EstimateConfig, problems: Sequence[Problem] | None = None) 
 
 
 def _sampler(
-    config: EstimateConfig, prepared: Prepared, where: OneProcess, held: ExitStack
+    config: EstimateConfig, where: OneProcess, prepared: Prepared, grader: Grader
 ) -> Sampler:
     context = prepared.prompts.longest + config.max_new_tokens
     if config.ray is not None:
         num_shards = math.ceil(len(prepared.prompts) / config.shard_problems)
         return RaySampler(config, context, num_shards)
-    grader = Grader(config.grade_workers, config.grade_timeout, config.trust_reward)
     config = config.model_copy(update={"profile": config.profile and where.is_first})
-    held.enter_context(grader)
     return LocalSampler(config, prepared.vocabulary, context, grader, where.device)
 
 
@@ -111,6 +112,7 @@ def _open_table(
     prepared: Prepared,
     sampled: dict[str, Any],
     sampler: Sampler,
+    grader: Grader,
 ) -> tuple[ValueTable, Plans]:
     """Makes the table, or opens it to go on; judges its samples anew where that is asked for."""
     facts: dict[str, Any] = {"model": config.model, "package_version": package_version()}
@@ -122,8 +124,7 @@ def _open_table(
     def begin() -> None:
         table, _ = start(config, sampled, facts, prepared.prompts)
         if config.rejudge:
-            with Grader(config.grade_workers, config.grade_timeout, config.trust_reward) as grader:
-                rejudge(table, prepared.problems, grader)
+            rejudge(table, prepared.problems, grader)
 
     where.first(begin)
     with where.together():
