@@ -6,7 +6,6 @@ One thread; each way in a process of its own, for its peak of memory, in turns.
 """
 
 import json
-import resource
 import statistics
 import subprocess
 import sys
@@ -17,6 +16,7 @@ import torch
 
 from astarpo.models.batch import TokenBatch, collate, masked_sum
 from astarpo.models.logprobs import token_logprobs
+from astarpo.runtime.memory import peak_resident_bytes
 from astarpo.stages.warm_start import build_policy
 
 # name -> hidden size, layers, vocabulary, sequences of 128 prompt and 256 response tokens
@@ -66,15 +66,15 @@ def measure(shape: str, way: str) -> dict[str, float]:
     batch = collate([r[:PROMPT] for r in ids], [r[PROMPT:] for r in ids], 0, policy.device)
     small = collate([[1]], [[2]], 0, policy.device)
     masked_sum(WAYS[way](policy.model, small)[0], small.mask_BT).sum().backward()
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    before = peak_resident_bytes()
     seconds = []
     for _ in range(1 if vocabulary > 10_000 else 7):
         started = time.process_time()
         logprobs_BT, _ = WAYS[way](policy.model, batch)
         masked_sum(logprobs_BT, batch.mask_BT).sum().backward()
         seconds.append(time.process_time() - started)
-    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return {"gib": (after - before) / 2**20, "seconds": statistics.median(seconds)}
+    after = peak_resident_bytes()
+    return {"gib": (after - before) / 2**30, "seconds": statistics.median(seconds)}
 
 
 def main(repeats: int) -> None:
