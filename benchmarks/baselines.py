@@ -1,0 +1,123 @@
+r"""How noisy A*-PO's gradient is, by what is taken for V*.
+
+    python benchmarks/baselines.py shipped:beliefs
+    python benchmarks/baselines.py shipped:beliefs --policy runs/x/model    # trained from it
+
+On-policy the gradient of A*-PO's loss is, where KL weighs little, the mean of (V - r) grad ln pi.
+Its expectation does not depend on V, its noise does: E (r - V)^2 |grad ln pi(y)|^2 is least for
+
+    V = E[w r] / E[w],   w = |grad ln pi(y)|^2
+
+(Weaver and Tao 2001; Greensmith, Bartlett and Baxter 2004), not for the chance of success E r. The
+script samples answers, takes each one's gradient, and prints that noise for: V* = 0, one V* for all
+problems (their mean reward), V* of each (its mean reward in 64 samples) under the reference and
+under the policy, and the best of all constants; and that constant with an answer's surprisal,
+-ln pi(y), in the place of w.
+"""
+
+import argparse
+import logging
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+import astarpo
+from astarpo.config.base import find_shipped
+from astarpo.engines.base import Request, Sampling
+from astarpo.engines.hf import HFEngine
+from astarpo.grading.grader import Grader
+from astarpo.models.logprobs import token_logprobs
+from astarpo.models.policy import Policy, load_policy
+from astarpo.types import Completion, Problem
+
+MEAN_SAMPLES = 64
+Floats = NDArray[np.float64]
+
+
+def sample(policy: Policy, problems: Sequence[Problem], count: int, seed: int) -> list[Completion]:
+    """`count` answers to each problem, those of one problem together."""
+    prompts = [tuple(policy.vocabulary.render(problem, "raw")) for problem in problems]
+    asked = [
+        Request(ids, seed + i * count + j) for i, ids in enumerate(prompts) for j in range(count)
+    ]
+    return HFEngine(policy, 512).generate(asked, Sampling(max_new_tokens=64))
+
+
+def rewards_of(
+    policy: Policy, problems: Sequence[Problem], completions: Sequence[Completion]
+) -> Floats:
+    """[P, N]."""
+    count = len(completions) // len(problems)
+    texts = [policy.vocabulary.decode(each.token_ids) for each in completions]
+    with Grader(num_workers=1, timeout_s=5.0) as grader:
+        asked = [problem for problem in problems for _ in range(count)]
+        verdicts = grader.grade(asked, texts)
+    return np.array([verdict.reward for verdict in verdicts]).reshape(-1, count)
+
+
+def chances(policy: Policy, problems: Sequence[Problem], seed: int) -> Floats:
+    """[P, 1]: the mean reward of each problem."""
+    completions = sample(policy, problems, MEAN_SAMPLES, seed)
+    return rewards_of(policy, problems, completions).mean(axis=1, keepdims=True)
+
+
+def squared_norms(
+    policy: Policy, problems: Sequence[Problem], completions: Sequence[Completion]
+) -> tuple[Floats, Floats]:
+    """[P, N] |grad ln pi(y)|^2 over all weights, and -ln pi(y) in nats."""
+    count = len(completions) // len(problems)
+    weights = list(policy.model.parameters())
+    norms, surprisals = [], []
+    for number, completion in enumerate(completions):
+        prompt = policy.vocabulary.render(problems[number // count], "raw")
+        batch = policy.collate([(prompt, completion.token_ids)])
+        logprob = token_logprobs(policy.model, batch, 1.0).logprobs_BT.sum()
+        gradients = torch.autograd.grad(logprob, weights)
+        norms.append(sum(each.square().sum().item() for each in gradients))
+        surprisals.append(-logprob.item())
+    return np.array(norms).reshape(-1, count), np.array(surprisals).reshape(-1, count)
+
+
+def main() -> None:
+    """Prints a table of the noise of each choice of V*."""
+    parser = argparse.ArgumentParser(description="How noisy A*-PO's gradient is, by V*.")
+    parser.add_argument("reference", help="folder or shipped:NAME")
+    parser.add_argument("--policy", help="the policy that samples, trained from it; else itself")
+    parser.add_argument("--problems", type=int, default=256)
+    parser.add_argument("--samples", type=int, default=8, help="answers to each, whose gradients")
+    args = parser.parse_args()
+    logging.getLogger("astarpo").setLevel(logging.WARNING)
+    cpu = torch.device("cpu")
+    problems = astarpo.load_problems("arithmetic", limit=args.problems)
+    reference = load_policy(find_shipped(args.reference), cpu)
+    policy = load_policy(find_shipped(args.policy or args.reference), cpu, trainable=True)
+
+    completions = sample(policy, problems, args.samples, seed=1 << 40)
+    reward_PN = rewards_of(policy, problems, completions)
+    norm_PN, surprisal_PN = squared_norms(policy, problems, completions)
+    first_P1 = chances(reference, problems, seed=1 << 41)
+    now_P1 = chances(policy, problems, seed=1 << 42)
+    right = reward_PN > 0
+    ratio = norm_PN[~right].mean() / norm_PN[right].mean()
+    by_surprisal = (reward_PN * surprisal_PN).sum() / surprisal_PN.sum()
+    best = (reward_PN * norm_PN).sum() / norm_PN.sum()
+    found = {
+        "best constant": best,
+        "constant, weighted by surprisal": by_surprisal,
+        "0": 0.0,
+        "one for all, reference": first_P1.mean(),
+        "of each problem, reference": first_P1,
+        "one for all, policy now": now_P1.mean(),
+        "of each problem, policy now": now_P1,
+    }
+    noise = {name: float(((reward_PN - v) ** 2 * norm_PN).mean()) for name, v in found.items()}
+    print(f"right {right.mean():.3f}; |grad|^2 of wrong over right answers: {ratio:.1f}\n")
+    print("| V* | mean | noise |\n|-|-|-|")
+    for name, value in found.items():
+        print(f"| {name} | {np.mean(value):.3f} | {noise[name] / noise['best constant']:.2f} |")
+
+
+if __name__ == "__main__":
+    main()
