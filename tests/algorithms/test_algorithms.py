@@ -9,12 +9,14 @@ from astarpo.algorithms import ALGORITHMS
 from astarpo.algorithms.astar_po import AStarPO
 from astarpo.algorithms.base import Algorithm, LossInputs
 from astarpo.algorithms.grpo import GRPO
+from astarpo.algorithms.rollout_baseline import AStarPOByRollout
 from astarpo.config import AlgorithmConfig
 from tests.support.toy import random_case
 
 CONFIG = AlgorithmConfig(group_size=4, kl_coef=0.1, gae_lambda=0.8)
 NUM_SEQUENCES = 8
 VARIANTS = {
+    "astar_po-rollout": {"baseline_from": "rollout"},
     "grpo-dr": {"length_normalize": False, "std_normalize": False},
 }
 MADE = [pytest.param(make(CONFIG, 7), id=name) for name, make in ALGORITHMS.items()] + [
@@ -50,6 +52,8 @@ def test_settings_reach_the_algorithms():
     assert ALGORITHMS["grpo"](dr_grpo, 7) == GRPO(4, CONFIG.clip, 0.1, False, 7)
     other_beta = CONFIG.model_copy(update={"beta2": 0.3})
     assert ALGORITHMS["astar_po"](other_beta, 7) == AStarPO(0.3)
+    by_rollout = ALGORITHMS["astar_po"](CONFIG.model_copy(update={"baseline_from": "rollout"}), 7)
+    assert (by_rollout, by_rollout.needs_values) == (AStarPOByRollout(CONFIG.beta2), False)
 
 
 @pytest.mark.parametrize("algorithm", MADE)

@@ -112,6 +112,16 @@ def test_a_recipe_that_says_how_often_is_scored_while_it_trains():
         ({"algorithm": "rebel", "clip": 0.3}, "clip: rebel does not read it, but grpo, ppo"),
         ({"steps": 3, "epochs": 2}, "steps and epochs both say"),
         ({"stage1_drift": 0.1}, "stage1_drift says when first_rollouts stage1 ends: give that"),
+        (
+            {"baseline_from": "rollout", "first_rollouts": "stage1", "values": "v"},
+            "first_rollouts stage1 goes with V\\*, which baseline_from rollout does not read",
+        ),
+        (
+            {"baseline_from": "rollout", "estimator": "shrunk"},
+            "estimator tells how V\\* is estimated, which baseline_from rollout does not read",
+        ),
+        ({"baseline_from": "rollout", "values_samples": 2}, "values_samples tells how V"),
+        ({"algorithm": "grpo", "baseline_from": "rollout"}, "baseline_from: grpo does not read"),
     ],
 )
 def test_what_would_be_ignored_is_refused(settings, message):
@@ -126,6 +136,14 @@ def test_a_bound_is_taken_with_what_it_bounds():
     assert build(TrainConfig, NEEDED | both).stage1_drift == 0.1
 
 
+@pytest.mark.parametrize(
+    "settings", [{}, {"values": "v", "filter": "all_wrong", "estimator": "shrunk"}]
+)
+def test_what_the_messages_about_the_baseline_tell_to_do(settings):
+    settings = {"baseline_from": "rollout"} | settings
+    assert build(TrainConfig, NEEDED | settings).baseline_from == "rollout"
+
+
 @pytest.mark.parametrize("algorithm", ALGORITHM_NAMES)
 def test_every_setting_is_read_by_whom_it_says(algorithm):
     """Each algorithm takes all settings that name it, and a resolved config is taken again."""
@@ -135,6 +153,7 @@ def test_every_setting_is_read_by_whom_it_says(algorithm):
     own |= dict.fromkeys(own.keys() & whole, 3) | dict.fromkeys(own.keys() & flags, True)
     own |= dict.fromkeys(own.keys() & {"estimator"}, "shrunk")
     own |= dict.fromkeys(own.keys() & {"first_rollouts"}, "stage1")
+    own |= dict.fromkeys(own.keys() & {"baseline_from"}, "v_star")
     config = build(TrainConfig, NEEDED | {"algorithm": algorithm} | own)
     saved = json.loads(config.model_dump_json())
     assert build(TrainConfig, settings_for("train", saved, "x")) == config
@@ -252,6 +271,7 @@ def test_a_config_of_version_0_1_0_is_read_and_means_the_same(tmp_path):
     assert after.pop("clip_high") == 0.28  # of an algorithm that it did not have
     assert (after.pop("first_rollouts"), after.pop("stage1_drift")) == ("policy", 0.5)
     assert after.pop("estimator") == "plugin"  # which was the only one
+    assert after.pop("baseline_from") == "v_star"
     assert after.pop("engine_memory") is None  # vLLM's
     assert after.pop("fp32_head") is False
     assert after.pop("shard_size") is None

@@ -7,6 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from astarpo.cli import main
 from astarpo.config import TrainConfig
 from astarpo.config.train import readers
 from astarpo.stages.train import train
@@ -68,6 +69,23 @@ def test_a_resumed_run_with_a_critic_ends_with_the_same_bits(settings, tmp_path)
     critics = [run / "checkpoints" / "step-000004" for run in (ppo["out"], halves["out"])]
     one, other = (load_file(path / "critic.safetensors") for path in critics)
     assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_astar_po_without_stage_1(settings, tmp_path):
+    """It needs no table, has a report, and goes on to the same bits."""
+    settings |= {"baseline_from": "rollout", "steps": 3}
+    whole = train(config(**settings))
+    assert whole["completed"]
+    written = pq.read_table(settings["out"] / "samples" / "step-000001.parquet").to_pydict()
+    assert written["v_star"] == [None] * 8
+    assert len(set(written["problem_id"])) == 8
+    assert main(["report", str(settings["out"])]) == 0
+    assert (settings["out"] / "report.html").exists()
+    part = settings | {"out": tmp_path / "part", "checkpoint_every": 1}
+    train(config(**part | {"steps": 2}))
+    train(config(**part | {"resume": True}))
+    for name, values in weights(part["out"]).items():
+        assert torch.equal(values, weights(settings["out"])[name]), name
 
 
 def test_the_critics_warm_up_leaves_the_policy_alone(settings, policy_path):

@@ -8,8 +8,14 @@ from astarpo.algorithms.grpo import GRPO
 from astarpo.algorithms.ppo import PPO
 from astarpo.algorithms.rebel import REBEL
 from astarpo.algorithms.rloo import RLOO
+from astarpo.algorithms.rollout_baseline import AStarPOByRollout
 from astarpo.algorithms.spo import SPO
 from astarpo.config import AlgorithmConfig
+
+
+def _astar_po(config: AlgorithmConfig, _: int) -> Algorithm:
+    kind = AStarPO if config.baseline_from == "v_star" else AStarPOByRollout
+    return kind(config.beta2)
 
 
 def _grpo(config: AlgorithmConfig, max_new_tokens: int) -> Algorithm:
@@ -33,7 +39,7 @@ def _ppo(config: AlgorithmConfig, _: int) -> Algorithm:
 
 
 ALGORITHMS: dict[str, Callable[[AlgorithmConfig, int], Algorithm]] = {
-    "astar_po": lambda config, _: AStarPO(config.beta2),
+    "astar_po": _astar_po,
     "grpo": _grpo,
     "ppo": _ppo,
     "rebel": lambda config, _: REBEL(eta=config.eta, kl_coef=config.kl_coef),

@@ -101,8 +101,8 @@ class Algorithm(ABC):
         needs_critic: Whether it reads the critic's values.
         running: How the values it reads run along with the policy, and with them how often each
             prompt is drawn; None where they stay V*, and every prompt comes equally often.
-        reads_sampled: Whether it reads `Rollout.sampled_logprobs_BT`, as ratios to the policy that
-            sampled do.
+        reads_sampled: Whether it takes ratios to `Rollout.sampled_logprobs_BT`, so that the trainer
+            computes those where the engine rounds otherwise.
     """
 
     coupled: int = 1

@@ -767,6 +767,7 @@ def train(
     beta1: float = 0.5,
     estimator: Literal["plugin", "shrunk", "zero", "constant"] = "plugin",
     beta2: float = 0.001,
+    baseline_from: Literal["v_star", "rollout"] = "v_star",
     first_rollouts: Literal["policy", "stage1"] = "policy",
     stage1_drift: float = 0.5,
     group_size: int = 8,
@@ -869,6 +870,9 @@ def train(
             what an estimate is worth.
         beta2: Weight of ln(pi / pi_ref) of a response, in units of reward a nat: the larger, the
             nearer the policy stays to the reference.
+        baseline_from: What is taken from a reward: the prompt's V*; or the mean reward of the
+            step's other answers, where those that the policy was less sure of count for more, which
+            needs no value table.
         first_rollouts: What the first steps learn from: new answers of the policy, or the value
             table's samples, for as long as the policy is near the reference that drew them.
         stage1_drift: How far from the reference, in nats of a response, the policy may be when it

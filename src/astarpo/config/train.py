@@ -55,6 +55,11 @@ class AlgorithmConfig(ValueConfig):
     )
     """Weight of ln(pi / pi_ref) of a response, in units of reward a nat: the larger, the nearer the
     policy stays to the reference."""
+    baseline_from: Annotated[
+        Literal["v_star", "rollout"], _read_by("astar_po", sweep_values="v_star,rollout")
+    ] = "v_star"
+    """What is taken from a reward: the prompt's V*; or the mean reward of the step's other answers,
+    where those that the policy was less sure of count for more, which needs no value table."""
     first_rollouts: Annotated[Literal["policy", "stage1"], _read_by("astar_po")] = "policy"
     """What the first steps learn from: new answers of the policy, or the value table's samples, for
     as long as the policy is near the reference that drew them."""
@@ -223,9 +228,25 @@ class TrainConfig(ComputeConfig, AlgorithmConfig):
                 )
         if "stage1_drift" in changed and self.first_rollouts != "stage1":
             raise UserError("stage1_drift says when first_rollouts stage1 ends: give that too")
+        if self.baseline_from == "rollout":
+            self._refuse_unread_values(changed)
         if self.steps is not None and "epochs" in changed:
             raise UserError("steps and epochs both say how long to train: give one of them")
         return self
+
+    def _refuse_unread_values(self, changed: set[str]) -> None:
+        """Refuses what tells how V* is estimated where V* is read by nothing."""
+        if self.first_rollouts == "stage1":
+            raise UserError(
+                "first_rollouts stage1 goes with V*, which baseline_from rollout does not read: "
+                "leave one of them out"
+            )
+        unread = sorted(changed & {"beta1", "estimator", "values_samples"})
+        if unread and self.values is None:
+            raise UserError(
+                f"{unread[0]} tells how V* is estimated, which baseline_from rollout does not "
+                "read: leave it out, or give --values for a filter"
+            )
 
 
 ALGORITHM_PLUGINS = "astarpo.algorithms"
