@@ -119,30 +119,32 @@ class Way:
     """How A*-PO deals with a training set, in settings of the two stages.
 
     Attributes:
-        stage1: Of estimate.
+        stage1: Of estimate; None where there is no stage 1.
         stage2: Of train, which tell how V* is estimated too.
         rounds: How often the trained policy becomes the reference of another stage 1.
     """
 
-    stage1: dict[str, Any]
+    stage1: dict[str, Any] | None
     stage2: dict[str, Any]
     rounds: int = 1
 
     @property
     def stage1_samples(self) -> int:
         """Of one round."""
+        if self.stage1 is None:
+            return 0
         return self.stage1.get("budget_samples") or PROBLEMS * self.stage1["samples"]
 
 
 SHRUNK: dict[str, Any] = MEAN | {"estimator": "shrunk"}
 BUDGET: dict[str, Any] = SHRUNK | {"budget_samples": 2 * PROBLEMS, "samples": 1}
 WAYS = {
+    "no stage 1": Way(None, {"baseline_from": "rollout"}),
     "one V*": Way({"samples": 1}, MEAN | {"estimator": "constant"}),
     "N = 4": Way({"samples": 4}, MEAN),
     "N = 4, filter": Way({"samples": 4}, MEAN | {"filter": "all_wrong"}),
     "budget of 2, filter": Way(BUDGET, SHRUNK | {"filter": "all_wrong"}),
     "N = 2, reference renewed once": Way({"samples": 2}, MEAN, rounds=2),
-    "N = 2, renewed, filter": Way({"samples": 2}, MEAN | {"filter": "all_wrong"}, rounds=2),
 }
 
 
@@ -188,9 +190,10 @@ def _way_run(
         model, kl = "shipped:mixed", 0.0
         for turn in range(way.rounds):
             place = out / f"round-{turn}"
-            stage1 = LIMITS | way.stage1 | {"seed": seed, "out": place / "values"}
-            values = astarpo.estimate(model=model, problems=problems, **stage1)
-            stage2 = way.stage2 | {"seed": seed, "steps": steps, "values": values}
+            stage2 = way.stage2 | {"seed": seed, "steps": steps}
+            if way.stage1 is not None:
+                stage1 = LIMITS | way.stage1 | {"seed": seed, "out": place / "values"}
+                stage2["values"] = astarpo.estimate(model=model, problems=problems, **stage1)
             run = _train(model, problems, place / "train", **stage2)
             model, kl = run.model_path, run.metrics[-1]["kl"]
         scores = {name: _avg(model, each, out / f"{name}.json") for name, each in held_out.items()}
