@@ -7,6 +7,7 @@ import pytest
 
 from astarpo.config import EstimateConfig, EvaluateConfig, TrainConfig
 from astarpo.planning.cards import find_card
+from astarpo.planning.fitting import Trial
 from astarpo.planning.hours import Rates, estimated, measured, stage_seconds, with_given
 from astarpo.planning.memory import (
     GIB,
@@ -16,6 +17,7 @@ from astarpo.planning.memory import (
     update_moment,
     vllm_refusal,
 )
+from astarpo.planning.remedies import find_remedies
 from astarpo.planning.shape import read_shape
 from astarpo.planning.storage import storage, table_bytes
 from astarpo.planning.work import Lengths, estimate_work, evaluate_work, train_work
@@ -156,6 +158,30 @@ def test_what_offloading_and_8_bits_take_away():
     assert plain.total - parked.total == pytest.approx(plain.kinds["reference"])
     light = update_moment(shape, train_config(optimizer="adamw_8bit"), LENGTHS, Place(H100))
     assert light.kinds["moments"] == pytest.approx(2.03 * shape.num_parameters, rel=0.001)
+
+
+def test_what_offloading_takes_away_where_ranks_share_a_model():
+    shape, eight = read_shape(str(SHAPES / "Qwen2.5-1.5B")), Place(H100, 1, 8)
+    plain = update_moment(shape, train_config(), LENGTHS, eight).kinds
+    both = {"policy_offload": True, "reference_offload": True}
+    parked = update_moment(shape, train_config(**both), LENGTHS, eight).kinds
+    assert plain.keys() - parked.keys() == {"weights", "gradients", "moments", "reference"}
+    assert parked["copies"] == plain["copies"]
+    # One device does not share: there training refuses to offload the policy.
+    alone = update_moment(shape, train_config(policy_offload=True), LENGTHS, Place(H100)).kinds
+    assert alone == update_moment(shape, train_config(), LENGTHS, Place(H100)).kinds
+
+
+def test_offloading_is_what_lets_a_large_model_fit():
+    large = read_shape(str(SHAPES / "Qwen2.5-72B"))
+    config = train_config(gradient_checkpointing=True, micro_batch_tokens=1280, engine="vllm")
+    place = Place(H100, 1, 8, tensor_parallel=8)
+    trial = Trial({"train": config}, large, LENGTHS, place)
+    assert not trial.fits
+    first = find_remedies(trial)[0]
+    assert first.changes["train.policy_offload"] is True
+    assert trial.changed(first.changes).fits
+    assert "; 1,083 GiB of a machine's memory" in first.cost  # 16 bytes of 72.7e9 parameters
 
 
 def test_keys_and_values_of_the_two_engines():

@@ -103,7 +103,7 @@ class Trial:
         least = 0.0
         if train is not None and train.lora_rank is not None:
             least = 2 * size
-        elif train is not None:
+        elif train is not None and not (train.policy_offload and self.place.ranks > 1):
             least = (8 + (2 if train.optimizer == "adamw_8bit" else 8)) * size
         return not self.refusals and least / self.place.ranks <= self.place.card.memory
 

@@ -158,7 +158,16 @@ def _placed(
         for kind in ("weights", "gradients", "moments", "reference"):
             held[kind] = held.get(kind, 0) / place.ranks
         held["copies"] = _gathered(shape)
+        if place.card.is_gpu:  # Parts are put together from the host's memory.
+            parked = ("weights", "gradients", "moments") if train.policy_offload else ()
+            parked += ("reference",) if train.reference_offload else ()
+            held |= dict.fromkeys(parked, 0)
     return {kind: size for kind, size in held.items() if size}
+
+
+def host_bytes(shape: ModelShape, place: Place) -> float:
+    """What offloading puts into a machine's memory: weights, gradients and moments in fp32."""
+    return 16 * shape.num_parameters * place.devices_per_node / place.ranks
 
 
 def _gathered(shape: ModelShape) -> float:

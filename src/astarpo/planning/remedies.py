@@ -1,8 +1,8 @@
 """The smallest changes that make a run fit, each planned again before it is recommended.
 
 First what changes no result but only the time: activations computed again, smaller micro-batches,
-the reference kept in the host's memory, fewer answers at a time, a smaller share for vLLM. Then
-more devices, with those settings and without; then moments of 8 bits; then an adapter in the place
+the reference kept in the host's memory, fewer answers at a time, a smaller share for vLLM, and where
+ranks share a model the policy in the host's memory too. Then more devices, with those settings and without; then moments of 8 bits; then an adapter in the place
 of all weights.
 """
 
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from astarpo.planning.fitting import Trial
-from astarpo.planning.memory import engine_name, engine_share
+from astarpo.planning.memory import GIB, engine_name, engine_share, host_bytes
 
 Changes = dict[str, Any]
 
@@ -73,7 +73,10 @@ def _remedy(trial: Trial, changes: Changes | None, cost: str) -> Remedy | None:
         return None
     if changes.get("resources.tensor_parallel", 1) > 1:
         cost += "; not yet by astarpo run, whose engines do not spread a model (docs/scaling.md)"
-    return Remedy(changes, trial.changed(changes).peak, cost)
+    changed = trial.changed(changes)
+    if changes.get("train.policy_offload"):
+        cost += f"; {host_bytes(changed.shape, changed.place) / GIB:,.0f} GiB of a machine's memory"
+    return Remedy(changes, changed.peak, cost)
 
 
 def _sparing(trial: Trial) -> Iterator[Changes]:
@@ -89,6 +92,10 @@ def _sparing(trial: Trial) -> Iterator[Changes]:
             yield {"train.reference_offload": True}
         if engine_name(train, card) == "vllm" and engine_share(train) > _LEAST_SHARE:
             yield {"train.engine_memory": _LEAST_SHARE}
+        if card.is_gpu and trial.place.ranks > 1 and train.lora_rank is None:
+            for name in ("reference_offload", "policy_offload"):
+                if not getattr(train, name):
+                    yield {f"train.{name}": True}
     configs = [config for config in trial.stages.values() if hasattr(config, "max_sequences")]
     if any(engine_name(config, card) != "vllm" for config in configs):
         rows = min(config.max_sequences for config in configs)
