@@ -10,9 +10,9 @@ Its expectation does not depend on V, its noise does: E (r - V)^2 |grad ln pi(y)
 
 (Weaver and Tao 2001; Greensmith, Bartlett and Baxter 2004), not for the chance of success E r. The
 script samples answers, takes each one's gradient, and prints that noise for: V* = 0, one V* for all
-problems (their mean reward), V* of each (its mean reward in 64 samples) under the reference and
-under the policy, and the best of all constants; and that constant with an answer's surprisal,
--ln pi(y), in the place of w.
+problems (their mean reward), V* of each (its mean reward in 64 samples; the paper's too, of beta1 =
+.5) under the reference and under the policy; and the best of all constants, also with the weight
+that `--baseline-from rollout` has in the place of w.
 """
 
 import argparse
@@ -66,18 +66,18 @@ def chances(policy: Policy, problems: Sequence[Problem], seed: int) -> Floats:
 def squared_norms(
     policy: Policy, problems: Sequence[Problem], completions: Sequence[Completion]
 ) -> tuple[Floats, Floats]:
-    """[P, N] |grad ln pi(y)|^2 over all weights, and -ln pi(y) in nats."""
+    """[P, N] |grad ln pi(y)|^2 by all weights, and what stands for it, sum_t (1 - pi(y_t))^2."""
     count = len(completions) // len(problems)
     weights = list(policy.model.parameters())
-    norms, surprisals = [], []
+    norms, stands = [], []
     for number, completion in enumerate(completions):
         prompt = policy.vocabulary.render(problems[number // count], "raw")
         batch = policy.collate([(prompt, completion.token_ids)])
-        logprob = token_logprobs(policy.model, batch, 1.0).logprobs_BT.sum()
-        gradients = torch.autograd.grad(logprob, weights)
+        logprobs_BT = token_logprobs(policy.model, batch, 1.0).logprobs_BT
+        gradients = torch.autograd.grad(logprobs_BT.sum(), weights)
         norms.append(sum(each.square().sum().item() for each in gradients))
-        surprisals.append(-logprob.item())
-    return np.array(norms).reshape(-1, count), np.array(surprisals).reshape(-1, count)
+        stands.append((1 - logprobs_BT.detach().exp()).square().sum().item())
+    return np.array(norms).reshape(-1, count), np.array(stands).reshape(-1, count)
 
 
 def main() -> None:
@@ -96,19 +96,21 @@ def main() -> None:
 
     completions = sample(policy, problems, args.samples, seed=1 << 40)
     reward_PN = rewards_of(policy, problems, completions)
-    norm_PN, surprisal_PN = squared_norms(policy, problems, completions)
+    norm_PN, stand_PN = squared_norms(policy, problems, completions)
     first_P1 = chances(reference, problems, seed=1 << 41)
     now_P1 = chances(policy, problems, seed=1 << 42)
     right = reward_PN > 0
     ratio = norm_PN[~right].mean() / norm_PN[right].mean()
-    by_surprisal = (reward_PN * surprisal_PN).sum() / surprisal_PN.sum()
+    stand_in = (reward_PN * stand_PN).sum() / stand_PN.sum()
+    published_P1 = 0.5 * np.log1p(first_P1 * np.expm1(1 / 0.5))
     best = (reward_PN * norm_PN).sum() / norm_PN.sum()
     found = {
         "best constant": best,
-        "constant, weighted by surprisal": by_surprisal,
+        "constant, by the weight of --baseline-from rollout": stand_in,
         "0": 0.0,
         "one for all, reference": first_P1.mean(),
         "of each problem, reference": first_P1,
+        "of each problem, reference, beta1 = .5": published_P1,
         "one for all, policy now": now_P1.mean(),
         "of each problem, policy now": now_P1,
     }
