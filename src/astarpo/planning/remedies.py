@@ -1,9 +1,9 @@
 """The smallest changes that make a run fit, each planned again before it is recommended.
 
 First what changes no result but only the time: activations computed again, smaller micro-batches,
-the reference kept in the host's memory, fewer answers at a time, a smaller share for vLLM, and where
-ranks share a model the policy in the host's memory too. Then more devices, with those settings and without; then moments of 8 bits; then an adapter in the place
-of all weights.
+the reference kept in the host's memory, fewer answers at a time, a smaller share for vLLM, and,
+where ranks share a model the policy in the host's memory as well. Then more devices, with those
+settings and without; then moments of 8 bits; then an adapter in the place of all weights.
 """
 
 from collections.abc import Iterator
