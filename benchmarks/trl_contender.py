@@ -165,7 +165,7 @@ def estimate_config(spec: Spec, config: TrainConfig) -> EstimateConfig:
 
 def run_astarpo(spec: Spec, config: TrainConfig, recorder: Recorder) -> None:
     """Our two functions, watched from outside; in stage 1 also loading and drawing are timed."""
-    if spec["algorithm"] == "astar_po":
+    if config.values is not None:
         recorder.begin()
         table = estimate(estimate_config(spec, config))
         recorder.phases = dict(table.manifest["seconds"])

@@ -43,7 +43,7 @@ def turn(**changed):
         for algorithm in ("astar_po", "grpo")
         for side in ("astarpo", "trl", "trl-lean")
     }
-    runs["astarpo-cheap", "astar_po"] = result(stage1=stage1)
+    runs["astarpo-rollout", "astar_po"] = result()
     for name, run in changed.items():
         side, algorithm = name.split("_", 1)
         assert (side, algorithm) in runs
