@@ -205,14 +205,16 @@ def _way_run(
 # A fixed V* against a running one.
 
 
-def running(bench: Bench, seeds: Sequence[int], numbers: Sequence[int]) -> None:
-    """Both values, from 1 and from 8 samples, for few and for many problems."""
+def running(
+    bench: Bench, seeds: Sequence[int], numbers: Sequence[int], counts: Sequence[int]
+) -> None:
+    """Both values, from few samples and from many, for few problems and for many."""
     held_out = {f"{size} terms": list(_sums(256, "test", size)) for size in (4, 3, 5)}
     held_out["4 terms"] = list(_sums(512, "test"))
     for seed in seeds:
         for number in numbers:
             problems = _sums(number)
-            for samples in (1, 8):
+            for samples in counts:
                 for name, settings in _values(samples).items():
                     work = _value_run(settings, samples, problems, held_out, seed)
                     bench.run(f"{number} problems, N = {samples}, {name}-{seed}", work)
@@ -253,6 +255,7 @@ def main() -> None:
     parser.add_argument("--seeds", default="0,1,2")
     parser.add_argument("--shares", default=",".join(map(str, SHARES)), help="of hopeless")
     parser.add_argument("--problems", default="128,2048", help="of running")
+    parser.add_argument("--samples", default="1,8", help="of running: of each problem")
     args = parser.parse_args()
     args.out.mkdir(parents=True, exist_ok=True)
     seeds = [int(seed) for seed in args.seeds.split(",")]
@@ -260,7 +263,8 @@ def main() -> None:
     if args.question == "hopeless":
         hopeless(bench, seeds, [float(share) for share in args.shares.split(",")])
     else:
-        running(bench, seeds, [int(number) for number in args.problems.split(",")])
+        numbers, counts = args.problems.split(","), args.samples.split(",")
+        running(bench, seeds, [int(n) for n in numbers], [int(n) for n in counts])
 
 
 if __name__ == "__main__":
