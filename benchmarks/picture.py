@@ -19,11 +19,13 @@ from astarpo.reports.curves import band_of, token_unit
 
 ROOT = Path(__file__).parents[1]
 SHOWN = {
+    "rollout": ("A*-PO, no stage 1", "#56B4E9", (0, (4, 1, 1, 1, 1, 1))),
     "constant": ("A*-PO, N = 1", "#0072B2", "-"),
     "ppo": ("PPO", "#009E73", "-."),
     "grpo": ("GRPO", "#D55E00", "--"),
 }
-"""Variants in the picture: name, colour, dashes. `constant` is A*-PO from one sample a problem."""
+"""Variants in the picture: name, colour, dashes. `constant` is A*-PO from one sample a problem, and
+`rollout` by the baseline of the rollout."""
 _STAGE_1, _STAGE_2, _VALUE = "#E6F1F8", "#FBEBE0", "#FFF6D6"
 
 
@@ -116,7 +118,7 @@ def draw_costs(axis: Axes, experiment: Experiment) -> None:
     axis.grid(color="0.9")
     axis.set_axisbelow(True)
     axis.spines[["top", "right"]].set_visible(False)
-    axis.legend(frameon=False, loc="lower right")
+    axis.legend(frameon=False, loc="lower right", fontsize="small")
 
 
 if __name__ == "__main__":

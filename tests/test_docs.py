@@ -141,6 +141,9 @@ def _write_sources(folder: Path) -> None:
     compare = (ROOT / "src" / "astarpo" / "recipes" / "compare.toml").read_text()
     variant = '\n[variants.mean]\nalgorithm = "astar_po"\nbeta1 = "inf"\neval_every = 4\n'
     (folder / "mean.toml").write_text(compare + variant)
+    beliefs = (ROOT / "src" / "astarpo" / "recipes" / "compare-beliefs.toml").read_text()
+    tuned = beliefs.replace("[ppo]\n", "[grpo]\nlr = 1.5e-4\n\n[ppo]\n")
+    (folder / "mixed.toml").write_text(tuned)
     rows = [{"question": f"What is {i} + 1?", "answer": str(i + 1)} for i in range(64)]
     (folder / "mine.jsonl").write_text("\n".join(map(json.dumps, rows)))
     gsm8k = [row | {"answer": f"So #### {row['answer']}"} for row in rows]
