@@ -248,7 +248,8 @@ def test_help_lists_settings_in_groups_and_by_their_algorithms(capsys):
     assert found["inputs and output"][:3] == ["--model", "--problems", "--out"]
     assert found["algorithm"] == ["--algorithm"]
     assert found["algorithm: read by astar_po"] == [
-        "--beta1", "--estimator", "--beta2", "--first-rollouts", "--stage1-drift",
+        "--beta1", "--estimator", "--beta2", "--baseline-from", "--first-rollouts",
+        "--stage1-drift",
     ]  # fmt: skip
     assert found["algorithm: read by grpo, rloo"] == ["--group-size"]
     assert found["checkpoints and logs"][0] == "--health"
