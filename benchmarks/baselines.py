@@ -25,54 +25,44 @@ from numpy.typing import NDArray
 
 import astarpo
 from astarpo.config.base import find_shipped
-from astarpo.engines.base import Request, Sampling
+from astarpo.engines.base import Sampling
 from astarpo.engines.hf import HFEngine
 from astarpo.grading.grader import Grader
 from astarpo.models.logprobs import token_logprobs
 from astarpo.models.policy import Policy, load_policy
-from astarpo.types import Completion, Problem
+from astarpo.rollout import roll_out
+from astarpo.runtime.stopwatch import Stopwatch
+from astarpo.types import Answer, Problem, Prompt
 
 MEAN_SAMPLES = 64
 Floats = NDArray[np.float64]
 
 
-def sample(policy: Policy, problems: Sequence[Problem], count: int, seed: int) -> list[Completion]:
-    """`count` answers to each problem, those of one problem together."""
-    prompts = [tuple(policy.vocabulary.render(problem, "raw")) for problem in problems]
-    asked = [
-        Request(ids, seed + i * count + j) for i, ids in enumerate(prompts) for j in range(count)
-    ]
-    return HFEngine(policy, 512).generate(asked, Sampling(max_new_tokens=64))
-
-
-def rewards_of(
-    policy: Policy, problems: Sequence[Problem], completions: Sequence[Completion]
-) -> Floats:
-    """[P, N]."""
-    count = len(completions) // len(problems)
-    texts = [policy.vocabulary.decode(each.token_ids) for each in completions]
+def answers_of(
+    policy: Policy, problems: Sequence[Problem], count: int, seed: int
+) -> tuple[list[Answer], Floats]:
+    """`count` answers to each problem, those of one problem together, and their rewards, [P, N]."""
+    each = [Prompt(p, tuple(policy.vocabulary.render(p, "raw"))) for p in problems]
+    prompts = [prompt for prompt in each for _ in range(count)]
+    seeds = range(seed, seed + len(prompts))
+    engine, sampling = HFEngine(policy, 512), Sampling(max_new_tokens=64)
     with Grader(num_workers=1, timeout_s=5.0) as grader:
-        asked = [problem for problem in problems for _ in range(count)]
-        verdicts = grader.grade(asked, texts)
-    return np.array([verdict.reward for verdict in verdicts]).reshape(-1, count)
+        answers = roll_out(policy.vocabulary, engine, grader, prompts, seeds, sampling, Stopwatch())
+    return answers, np.array([a.verdict.reward for a in answers]).reshape(-1, count)
 
 
 def chances(policy: Policy, problems: Sequence[Problem], seed: int) -> Floats:
     """[P, 1]: the mean reward of each problem."""
-    completions = sample(policy, problems, MEAN_SAMPLES, seed)
-    return rewards_of(policy, problems, completions).mean(axis=1, keepdims=True)
+    _, reward_PN = answers_of(policy, problems, MEAN_SAMPLES, seed)
+    return reward_PN.mean(axis=1, keepdims=True)
 
 
-def squared_norms(
-    policy: Policy, problems: Sequence[Problem], completions: Sequence[Completion]
-) -> tuple[Floats, Floats]:
+def squared_norms(policy: Policy, answers: Sequence[Answer], count: int) -> tuple[Floats, Floats]:
     """[P, N] |grad ln pi(y)|^2 by all weights, and what stands for it, sum_t (1 - pi(y_t))^2."""
-    count = len(completions) // len(problems)
     weights = list(policy.model.parameters())
     norms, stands = [], []
-    for number, completion in enumerate(completions):
-        prompt = policy.vocabulary.render(problems[number // count], "raw")
-        batch = policy.collate([(prompt, completion.token_ids)])
+    for answer in answers:
+        batch = policy.collate([(answer.prompt.token_ids, answer.completion.token_ids)])
         logprobs_BT = token_logprobs(policy.model, batch, 1.0).logprobs_BT
         gradients = torch.autograd.grad(logprobs_BT.sum(), weights)
         norms.append(sum(each.square().sum().item() for each in gradients))
@@ -94,9 +84,8 @@ def main() -> None:
     reference = load_policy(find_shipped(args.reference), cpu)
     policy = load_policy(find_shipped(args.policy or args.reference), cpu, trainable=True)
 
-    completions = sample(policy, problems, args.samples, seed=1 << 40)
-    reward_PN = rewards_of(policy, problems, completions)
-    norm_PN, stand_PN = squared_norms(policy, problems, completions)
+    answers, reward_PN = answers_of(policy, problems, args.samples, seed=1 << 40)
+    norm_PN, stand_PN = squared_norms(policy, answers, args.samples)
     first_P1 = chances(reference, problems, seed=1 << 41)
     now_P1 = chances(policy, problems, seed=1 << 42)
     right = reward_PN > 0
