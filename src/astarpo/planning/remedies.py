@@ -87,15 +87,13 @@ def _sparing(trial: Trial) -> Iterator[Changes]:
             yield {"train.gradient_checkpointing": True}
         if train.micro_batch_tokens > trial.lengths.longest:
             yield {"train.micro_batch_tokens": trial.lengths.longest}
-        parts = card.is_gpu and trial.place.ranks == 1 and train.lora_rank is None
-        if parts and not train.reference_offload:
+        parks = card.is_gpu and train.lora_rank is None
+        if parks and not train.reference_offload:
             yield {"train.reference_offload": True}
         if engine_name(train, card) == "vllm" and engine_share(train) > _LEAST_SHARE:
             yield {"train.engine_memory": _LEAST_SHARE}
-        if card.is_gpu and trial.place.ranks > 1 and train.lora_rank is None:
-            for name in ("reference_offload", "policy_offload"):
-                if not getattr(train, name):
-                    yield {f"train.{name}": True}
+        if parks and trial.place.ranks > 1 and not train.policy_offload:
+            yield {"train.policy_offload": True}
     configs = [config for config in trial.stages.values() if hasattr(config, "max_sequences")]
     if any(engine_name(config, card) != "vllm" for config in configs):
         rows = min(config.max_sequences for config in configs)
