@@ -122,10 +122,12 @@ def test_training_ends_when_its_time_is_up(settings):
 
 
 def test_what_needs_stage_1_says_so(settings):
-    with pytest.raises(UserError, match="astar_po needs V"):
+    needed = r"astar_po needs V.*give --values.*, or --baseline-from rollout$"
+    with pytest.raises(UserError, match=needed):
         train(config(**settings))
     with pytest.raises(UserError, match="filter all_wrong"):
         train(config(**settings, algorithm="grpo", filter="all_wrong"))
+    assert train(config(**settings, baseline_from="rollout"))["completed"]
 
 
 def test_other_sampling_than_the_tables_is_refused(settings, table_path):

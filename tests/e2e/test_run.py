@@ -10,8 +10,9 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from astarpo.rundir.reader import open_run, state_of
 from astarpo.types import UserError
-from astarpo.verbs.run import run_document
+from astarpo.verbs.run import prepare_document, run_document
 
 DATA = Path(os.environ.get("ASTARPO_TEST_DATA", Path(__file__).parents[3] / "shared" / "data"))
 
@@ -110,6 +111,55 @@ def test_the_mean_as_value_and_no_samples_at_the_end(digits, tmp_path, caplog):
     assert run_document(digits | {"device": "auto"}, tmp_path / "out", "recipe") == summary
     card = (tmp_path / "out" / "train" / "model" / "README.md").read_text()
     assert "| pass_at_1 |" in card
+
+
+@pytest.mark.parametrize(
+    ("train", "called"),
+    [
+        ({"algorithm": "grpo"}, "grpo"),
+        ({"baseline_from": "rollout"}, "astar_po with baseline_from rollout"),
+    ],
+)
+def test_no_stage_1_where_nothing_reads_it(train, called, digits, tmp_path, monkeypatch, caplog):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "values").mkdir()  # of somebody else
+    digits["train"] |= train
+    digits["estimate"] |= {"temperature": 0.9}
+    out = tmp_path / "out"
+    with caplog.at_level(logging.INFO, logger="astarpo"):
+        summary = run_document(digits, out, "recipe")
+    assert f"no stage 1: {called} reads no value table" in caplog.text
+    assert "value table: " not in caplog.text
+    assert not (out / "values").exists()
+    assert (summary["seconds"]["estimate"], summary["tokens"]["estimate"]) == (0, 0)
+    rows = pq.read_metadata(out / "train.parquet").num_rows
+    assert summary["num_problems"]["train"] == rows
+    config = json.loads((out / "train" / "config.json").read_text())
+    assert config["values"] is None
+    assert (config["temperature"], config["max_new_tokens"]) == (0.9, 8)
+    run = open_run(out)
+    assert run.values is None
+    assert str(state_of(run, run.metrics())) == "finished"
+    page = (out / "report.html").read_text()
+    assert "Trained without a value table" in page
+    assert run_document(digits, out, "recipe") == summary
+
+
+def test_a_filter_still_has_its_stage_1(digits, tmp_path):
+    digits["train"] |= {"baseline_from": "rollout", "filter": "all_wrong", "values_samples": 2}
+    digits["estimate"]["samples"] = 2
+    stages = prepare_document(digits, tmp_path / "out", "recipe")
+    assert stages["train"].values == stages["estimate"].out
+
+
+def test_mistakes_come_first_also_without_stage_1(digits, tmp_path):
+    digits["train"] |= {"baseline_from": "rollout", "values_samples": 2}
+    with pytest.raises(UserError, match="values_samples tells how V"):
+        run_document(digits, tmp_path / "out", "recipe")
+    del digits["train"]["values_samples"]
+    with pytest.raises(UserError, match="do not fit the context"):
+        run_document(digits | {"max_new_tokens": 4090}, tmp_path / "out", "recipe")
+    assert not (tmp_path / "out").exists()
 
 
 def test_damaged_records_of_a_run_are_named(digits, tmp_path, caplog):

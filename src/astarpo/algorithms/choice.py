@@ -42,6 +42,14 @@ def make_algorithm(config: TrainConfig, max_new_tokens: int) -> Algorithm:
     return algorithm
 
 
+def needs_table(config: TrainConfig, max_new_tokens: int) -> bool:
+    """Whether training cannot do without a value table: its loss reads V*, or a filter the samples.
+
+    Arguments and errors as in `make_algorithm`.
+    """
+    return make_algorithm(config, max_new_tokens).needs_values or config.filter != "none"
+
+
 def algorithm_version(config: TrainConfig) -> str | None:
     """Digest of the code of an algorithm of the user's; None of one that ships."""
     return None if config.algorithm in ALGORITHMS else code_digest(_own(config.algorithm))

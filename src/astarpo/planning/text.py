@@ -163,7 +163,8 @@ def _problems(planned: Planned) -> list[str]:
     checks = planned.asked.checks
     if checks is None:
         return ["problems: not read, taken for granted (--num-problems)"]
-    limit = planned.asked.stages["estimate"].max_prompt_tokens
+    stages = planned.asked.stages
+    limit = (stages.get("estimate") or stages["train"]).max_prompt_tokens
     return [line for each in checks.lines(limit) for line in _wrapped(each)]
 
 

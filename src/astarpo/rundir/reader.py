@@ -70,6 +70,8 @@ class RunDirectory:
     @property
     def values(self) -> Path | None:
         """The value table's folder, None where there is none or it is no longer to be found."""
+        if self.config and not self.config.get("values"):
+            return None  # Whatever is called `values` here is another run's.
         return self._input("values", "values")
 
     @property

@@ -18,7 +18,7 @@ from astarpo.planning.text import render
 from astarpo.planning.work import Lengths
 from astarpo.stages.data import gather_problems, keep_apart
 from astarpo.stages.warm_start import byte_tokenizer, policy_config
-from astarpo.training.inputs import TextSettings
+from astarpo.training.inputs import TextSettings, text_of_stages
 from astarpo.types import UserError
 
 _MOST_READ = 20_000
@@ -75,7 +75,7 @@ def shape_of(stages: Mapping[str, Any]) -> tuple[ModelShape, Vocabulary | None]:
         config = policy_config(warm.hidden_size, warm.layers, warm.heads, tokenizer)
         vocabulary = make_vocabulary(tokenizer, config, config)
         return ModelShape("a small policy of its own", config), vocabulary
-    name = stages["estimate"].model
+    name = stages["train"].model
     shape = read_shape(name)
     try:
         return shape, load_vocabulary(name)
@@ -103,8 +103,7 @@ def foresee(
     Raises:
         UserError: A source cannot be read, or its problems cannot be judged or do not fit.
     """
-    estimate: EstimateConfig = stages["estimate"]
-    text = TextSettings(*(getattr(estimate, name) for name in TextSettings._fields))
+    text = text_of_stages(stages)
     if num_problems is not None:
         lengths = _lengths(None, text, answer_tokens, "each as long as max_prompt_tokens")
         require_context(shape, lengths)
@@ -171,11 +170,10 @@ def refuse_unfit(stages: Mapping[str, Any], resources: ResourcesConfig) -> None:
         UserError: They are; the message says what to change.
     """
     shape, _ = shape_of(stages)
-    estimate, train = stages["estimate"], stages["train"]
-    card = find_card(None, train.device)
+    card = find_card(None, stages["train"].device)
     place = Place(card, resources.nodes, resources.devices, resources.tensor_parallel)
-    text = TextSettings(*(getattr(estimate, name) for name in TextSettings._fields))
-    trial = Trial(stages, shape, _lengths(None, text, (None, ""), ""), place)
+    lengths = _lengths(None, text_of_stages(stages), (None, ""), "")
+    trial = Trial(stages, shape, lengths, place)
     if trial.may_fit:
         return
     remedies = find_remedies(trial)

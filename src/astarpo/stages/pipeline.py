@@ -1,12 +1,15 @@
 """The stages of a recipe: their settings, what is checked before any of them runs, running one.
 
-data -> [warm start ->] evaluate the reference -> estimate -> train -> evaluate the result
+data -> [warm start ->] evaluate the reference -> [estimate ->] train -> evaluate the result
+
+Stage 1, `estimate`, is left out where nothing of stage 2 reads a value table.
 """
 
 from collections.abc import Callable, Mapping, Set
 from pathlib import Path
 from typing import Any
 
+from astarpo.algorithms.choice import needs_table
 from astarpo.config import (
     Config,
     DataConfig,
@@ -22,10 +25,11 @@ from astarpo.stages.estimate import estimate
 from astarpo.stages.estimate import prepare as prepare_estimate
 from astarpo.stages.evaluate import evaluate
 from astarpo.stages.evaluate import prepare as prepare_evaluate
+from astarpo.stages.train import prepare as prepare_train
 from astarpo.stages.train import train
 from astarpo.stages.warm_start import prepare as prepare_warm_start
 from astarpo.stages.warm_start import warm_start
-from astarpo.training.inputs import TextSettings, refuse_other_text
+from astarpo.training.inputs import Given, TextSettings, refuse_other_text, text_of_stages
 from astarpo.training.opening import require_parts
 
 _VERBS: dict[type[Config], Callable[[Any], Any]] = {
@@ -60,18 +64,19 @@ def stage_configs(document: Mapping[str, Any], out: Path, origin: str) -> dict[s
         )
     evaluation = settings("evaluate", problems=test_file) | model | made
     stages["evaluate_reference"] = build(EvaluateConfig, evaluation | {"out": out / "base.json"})
-    stages["estimate"] = build(
+    stage1 = build(
         EstimateConfig, settings("estimate", problems=train_file, out=out / "values") | model
     )
     # A recipe that says how often is scored on its test problems while it trains.
     watched = {"eval_problems": test_file} if "eval_every" in document.get("train", {}) else {}
-    stages["train"] = train_config = build(
-        TrainConfig,
-        settings("train", problems=train_file, values=out / "values", out=out / "train")
-        | watched
-        | model
-        | {"resume": has_run(out / "train")},
-    )
+    training = settings("train", problems=train_file, out=out / "train")
+    training |= watched | model | {"resume": has_run(out / "train")}
+    train_config = build(TrainConfig, training | {"values": stage1.out})
+    if needs_table(train_config, stage1.max_new_tokens):
+        stages["estimate"] = stage1
+    else:  # What is asked, and how, is the same without a table that says so.
+        train_config = build(TrainConfig, TextSettings.of(stage1)._asdict() | training)
+    stages["train"] = train_config
     trained = {"model": str(out / "train" / "model"), "out": out / "trained.json"}
     after = build(EvaluateConfig, evaluation | {"reference": None} | trained)
     stages["evaluate_trained"] = after.model_copy(update=measures_kl(after, train_config.model))
@@ -86,8 +91,7 @@ def prepare_stages(stages: Mapping[str, Any], finished: Set[str]) -> dict[str, A
     """
     stages = dict(stages)
     require_parts(stages["train"])
-    text = TextSettings(*(getattr(stages["estimate"], name) for name in TextSettings._fields))
-    refuse_other_text(stages["train"], text, "[estimate]")
+    refuse_other_text(stages["train"], text_of_stages(stages), "[estimate]")
     apart = keep_apart(stages["train_data"], stages["test_data"])
     stages["train_data"], stages["test_data"] = apart.train, apart.test
     if "warm_start" in stages and not stages["warm_start"].out.exists():
@@ -97,8 +101,10 @@ def prepare_stages(stages: Mapping[str, Any], finished: Set[str]) -> dict[str, A
         return stages  # The others' model is not there yet.
     if "evaluate_reference" not in finished:
         prepare_evaluate(stages["evaluate_reference"], apart.held_out)
-    if "estimate" not in finished:
+    if "estimate" in stages and "estimate" not in finished:
         prepare_estimate(stages["estimate"], apart.problems)
+    if "estimate" not in stages and "train" not in finished:
+        prepare_train(stages["train"], Given(apart.problems, apart.held_out))
     return stages
 
 

@@ -112,6 +112,12 @@ def to_row(problem: Problem) -> dict[str, Any]:
     }
 
 
+def count_problems(path: Path) -> int:
+    """How many problems a file of them has; errors as in `read_problems`."""
+    with open_parquet(path) as file:
+        return file.metadata.num_rows
+
+
 def _batches(path: Path, limit: int | None) -> Iterator[pa.RecordBatch]:
     """The columns that problems are made of, some rows at a time."""
     with open_parquet(path) as file:

@@ -2,7 +2,7 @@
 
 import logging
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from astarpo.algorithms.base import Algorithm
 from astarpo.algorithms.choice import make_algorithm
 from astarpo.algorithms.running_value import RunningValue
-from astarpo.config import TrainConfig
+from astarpo.config import EstimateConfig, TrainConfig
 from astarpo.engines.base import Sampling
 from astarpo.grading.fingerprint import verifier_fingerprint
 from astarpo.models.folder import fingerprint
@@ -41,8 +41,8 @@ class Given(NamedTuple):
         on_step: Called with each step's metrics, once they are on disk.
     """
 
-    problems: list[Problem] | None = None
-    eval_problems: list[Problem] | None = None
+    problems: Sequence[Problem] | None = None
+    eval_problems: Sequence[Problem] | None = None
     on_step: OnStep | None = None
 
 
@@ -53,6 +53,11 @@ class TextSettings(NamedTuple):
     max_prompt_tokens: int
     max_new_tokens: int
     temperature: float
+
+    @classmethod
+    def of(cls, config: EstimateConfig | TrainConfig) -> "TextSettings":
+        """Those of a config; of training, None for each that the value table is to say."""
+        return cls(*(getattr(config, name) for name in cls._fields))
 
     @property
     def sampling(self) -> Sampling:
@@ -129,8 +134,9 @@ def open_inputs(
     text = text_settings(config, table)
     algorithm = make_algorithm(config, text.max_new_tokens)
     if table is None and algorithm.needs_values:
+        other = ", or --baseline-from rollout" if config.algorithm == "astar_po" else ""
         raise UserError(
-            f"{config.algorithm} needs V* of each problem: give --values (astarpo estimate)"
+            f"{config.algorithm} needs V* of each problem: give --values (astarpo estimate){other}"
         )
     if table is None and config.filter != "none":
         raise UserError(
@@ -182,10 +188,15 @@ def refuse_other_text(config: TrainConfig, table: TextSettings, where: str) -> N
             )
 
 
+def text_of_stages(stages: Mapping[str, Any]) -> TextSettings:
+    """How a recipe puts problems and samples answers: as stage 1 does, where it has one."""
+    return TextSettings.of(stages.get("estimate") or stages["train"])
+
+
 def text_settings(config: TrainConfig, table: ValueTable | None) -> TextSettings:
     """The value table's settings, which the config may not contradict, or else the config's own."""
     if table is None:
-        given = {name: getattr(config, name) for name in TextSettings._fields}
+        given = TextSettings.of(config)._asdict()
         return _WITHOUT_TABLE._replace(**{k: v for k, v in given.items() if v is not None})
     text = TextSettings(
         table.setting("prompt_format"),

@@ -17,7 +17,7 @@ from astarpo.planning.records import Plan
 from astarpo.planning.text import render
 from astarpo.stages.foresight import foresee, place_of, shape_of
 from astarpo.stages.pipeline import stage_configs
-from astarpo.training.inputs import TextSettings, refuse_other_text
+from astarpo.training.inputs import refuse_other_text, text_of_stages
 from astarpo.types import UserError
 from astarpo.verbs.run import read_recipe
 
@@ -65,15 +65,14 @@ def preview(config: PlanConfig) -> list[str]:
 def plan_document(document: Mapping[str, Any], origin: str, config: PlanConfig) -> Plan:
     """Plans a parsed recipe, whose origin is for messages."""
     stages = stage_configs(document, _nowhere(), origin)
-    estimate, train = stages["estimate"], stages["train"]
-    text = TextSettings(*(getattr(estimate, name) for name in TextSettings._fields))
+    text, train = text_of_stages(stages), stages["train"]
     refuse_other_text(train, text, "[estimate]")
     place = place_of(resources_of(document, origin), train)
     shape, vocabulary = shape_of(stages)
     rates = None
     answers = (config.answer_tokens, "as given")
     if config.rates is not None:
-        rates = measured(config.rates, prompt_mean=estimate.max_prompt_tokens / 2)
+        rates = measured(config.rates, prompt_mean=text.max_prompt_tokens / 2)
         if config.answer_tokens is None:
             answers = (rates.answer_mean, f"as in {config.rates}")
     foreseen = foresee(stages, shape, vocabulary, config.num_problems, answers)

@@ -15,7 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from astarpo.config import ReportConfig, ResourcesConfig, RunConfig
+from astarpo.config import ReportConfig, ResourcesConfig, RunConfig, TrainConfig
 from astarpo.config.changes import apply_changes
 from astarpo.config.documents import (
     find_recipe,
@@ -33,6 +33,7 @@ from astarpo.runtime.outputs import check_folder
 from astarpo.runtime.tables import text_table
 from astarpo.stages.foresight import plan_stages, refuse_unfit
 from astarpo.stages.pipeline import is_made, prepare_stages, run_stage, stage_configs
+from astarpo.tasks.problem_set import count_problems
 from astarpo.types import UserError
 from astarpo.verbs.report import report
 
@@ -118,6 +119,8 @@ def _run_stages(
 ) -> dict[str, Any]:
     """Runs the stages that are not done yet; returns the summary of all."""
     seconds = where.first(lambda: _begin(document, out, stages))
+    if "estimate" not in stages:
+        logger.info(f"no stage 1: {_called(stages['train'])} reads no value table")
     for name, config in stages.items():
         if name in seconds:
             continue
@@ -144,7 +147,16 @@ def _begin(document: Mapping[str, Any], out: Path, stages: Mapping[str, Any]) ->
     for name, config in stages.items():
         if is_made(config):
             seconds.setdefault(name, 0.0)
+    if "estimate" not in stages:  # What a recipe does without is done, in no time.
+        seconds.setdefault("estimate", 0.0)
+        write_json(out / "stages.json", seconds)
     return seconds
+
+
+def _called(config: TrainConfig) -> str:
+    """An algorithm in words."""
+    by_rollout = config.algorithm == "astar_po" and config.baseline_from == "rollout"
+    return f"{config.algorithm}{' with baseline_from rollout' if by_rollout else ''}"
 
 
 def prepare_document(document: Mapping[str, Any], out: Path, origin: str) -> dict[str, Any]:
@@ -216,10 +228,12 @@ def _summarize(
     document: Mapping[str, Any], out: Path, seconds: Mapping[str, float]
 ) -> dict[str, Any]:
     """Writes summary.json and shows it."""
-    base, trained, table, training = (
-        read_json_object(out / name)
-        for name in ("base.json", "trained.json", "values/manifest.json", "train/summary.json")
+    base, trained, training = (
+        read_json_object(out / name) for name in ("base.json", "trained.json", "train/summary.json")
     )
+    table = {"tokens": 0, "num_problems": count_problems(out / "train.parquet")}
+    if seconds["estimate"]:
+        table = read_json_object(out / "values" / "manifest.json")
     summary = {
         "seed": document.get("seed", 0),
         "model": base["model"],
@@ -263,6 +277,7 @@ def _render(
         rows.append(("KL (nats)", "", f"{summary['kl']:.3f}"))
     seconds = ", ".join(f"{stage} {s:.0f}" for stage, s in summary["seconds"].items())
     tokens = ", ".join(f"{stage} {count:,}" for stage, count in summary["tokens"].items())
+    table = f"value table: {out / 'values'}    " if summary["tokens"]["estimate"] else ""
     return "\n".join(
         [
             "",
@@ -271,7 +286,7 @@ def _render(
             f"seconds: {seconds}",
             f"generated tokens: {tokens}",
             f"model: {out / 'train' / 'model'}    curves: {out / 'train' / 'curves.png'}",
-            f"value table: {out / 'values'}    scores: {out / 'summary.json'}",
+            f"{table}scores: {out / 'summary.json'}",
         ]
     )
 
