@@ -119,29 +119,11 @@ def open_inputs(
     if problems is None:
         problems = read_problems(config.problems, limit=config.limit)
     problems = problems[: config.limit]
-    verifiers = verifier_fingerprint(problems, config.trust_reward)
-    table = None
-    if config.values:
-        table = ValueTable(config.values)
-        table.require_fit(fingerprint(config.model) | verifiers)
-        if imported := table.manifest.get("imported"):
-            logger.warning(
-                f"{config.values}: samples imported from {imported['source']}; nothing but your "
-                f"word says that {table.manifest['model']} wrote them"
-            )
-    elif config.values_samples is not None:
-        raise UserError("values_samples counts samples of a value table: give --values too")
+    table = _open_table(config, verifier_fingerprint(problems, config.trust_reward))
     text = text_settings(config, table)
     algorithm = make_algorithm(config, text.max_new_tokens)
-    if table is None and algorithm.needs_values:
-        other = ", or --baseline-from rollout" if config.algorithm == "astar_po" else ""
-        raise UserError(
-            f"{config.algorithm} needs V* of each problem: give --values (astarpo estimate){other}"
-        )
-    if table is None and config.filter != "none":
-        raise UserError(
-            f"filter {config.filter} goes by stage-1 samples: give --values (astarpo estimate)"
-        )
+    if table is None:
+        _refuse_without_table(config, algorithm)
     vocabulary = load_vocabulary(config.model)
     known_P = None
     if table is not None:
@@ -165,6 +147,35 @@ def open_inputs(
     return Inputs(
         vocabulary, problems, table, text, algorithm, prompts, held_out, num_steps, stage1
     )
+
+
+def _open_table(config: TrainConfig, verifiers: dict[str, str]) -> ValueTable | None:
+    """The value table, if the config names one: it has to be of this model and these verifiers."""
+    if not config.values:
+        return None
+    table = ValueTable(config.values)
+    table.require_fit(fingerprint(config.model) | verifiers)
+    if imported := table.manifest.get("imported"):
+        logger.warning(
+            f"{config.values}: samples imported from {imported['source']}; nothing but your "
+            f"word says that {table.manifest['model']} wrote them"
+        )
+    return table
+
+
+def _refuse_without_table(config: TrainConfig, algorithm: Algorithm) -> None:
+    """Refuses what only a value table can give."""
+    if config.values_samples is not None:
+        raise UserError("values_samples counts samples of a value table: give --values too")
+    if algorithm.needs_values:
+        other = ", or --baseline-from rollout" if config.algorithm == "astar_po" else ""
+        raise UserError(
+            f"{config.algorithm} needs V* of each problem: give --values (astarpo estimate){other}"
+        )
+    if config.filter != "none":
+        raise UserError(
+            f"filter {config.filter} goes by stage-1 samples: give --values (astarpo estimate)"
+        )
 
 
 def _prompts(
