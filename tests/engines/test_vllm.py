@@ -3,6 +3,7 @@
 import copy
 import dataclasses
 import json
+import os
 import shutil
 
 import pytest
@@ -218,6 +219,23 @@ def test_settings_open_it(policy, folder):
 
     with load_engine(config, vocabulary, load, 64) as engine:
         assert engine.generate([Request((65,), 0)], Sampling(1))
+
+
+def test_every_seed_fits_into_vllms(policy):
+    seeds = [0, 2**63 - 1, 2**63 + 1, 2**64 - 1]  # its runner for GPUs has 63 bits
+    with VLLMEngine(policy, 4, context=64) as engine:
+        done = engine.generate([Request((65,), seed) for seed in seeds], Sampling(20))
+    assert len({completion.token_ids for completion in done}) == 3  # the second is the fourth
+
+
+@pytest.mark.skipif(
+    os.environ.get("VLLM_USE_V2_MODEL_RUNNER") != "1", reason="needs -p tests.support.gpu_runner"
+)
+def test_it_samples_as_on_a_gpu(policy):
+    with VLLMEngine(policy, 4, context=64) as engine:
+        config = engine._llm.llm_engine.vllm_config
+    assert config.use_v2_model_runner
+    assert config.scheduler_config.async_scheduling
 
 
 def test_a_rank_that_it_has_no_room_for_is_refused(policy):

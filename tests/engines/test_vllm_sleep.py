@@ -1,4 +1,4 @@
-"""In which order vLLM is put to sleep and woken on a GPU, which no test machine has.
+"""In which order vLLM is put to sleep and woken on a GPU, which no test machine has; a full GPU.
 
 vLLM itself is stood in for by a list of what it was asked: on a CPU its own sleep does nothing.
 """
@@ -8,7 +8,9 @@ import torch
 
 from astarpo.engines.base import Sampling
 from astarpo.engines.vllm.engine import VLLMEngine
+from astarpo.engines.vllm.opening import start
 from astarpo.runtime.one_process import OneProcess
+from astarpo.types import UserError
 
 
 class Asked:
@@ -91,3 +93,20 @@ def test_on_a_cpu_it_is_not_asked_to_sleep(policy, calls):
     with engine.resting():
         pass
     assert calls == []
+
+
+class FullGpu:
+    """Says what vLLM 0.32.0 says where others hold too much of a GPU."""
+
+    def LLM(self, **settings):
+        raise ValueError(
+            "Free memory on device cuda:0 (21.3/79.6 GiB) on startup is less than desired GPU "
+            f"memory utilization ({settings['gpu_memory_utilization']}, 39.8 GiB). Decrease GPU "
+            "memory utilization or reduce GPU memory used by other processes."
+        )
+
+
+def test_a_gpu_that_others_fill_is_one_line():
+    settings = {"max_model_len": 64, "gpu_memory_utilization": 0.5}
+    with pytest.raises(UserError, match=r"50% of the GPU's memory.* lower --engine-memory.*21\.3"):
+        start(FullGpu(), "model", settings)

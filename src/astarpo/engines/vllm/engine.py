@@ -84,11 +84,11 @@ class VLLMEngine:
                 or has no memory for one sequence.
             EngineStopped: It does not sample from the policy that it was given.
         """
-        self._vllm = vllm = import_vllm()
+        self._vllm = import_vllm()
         self._policy = source if isinstance(source, Policy) else None
         vocabulary = source.vocabulary if isinstance(source, Policy) else source
         self._device = self._policy.device if self._policy else device or torch.device("cpu")
-        require_device(vllm, self._device)
+        require_device(self._vllm, self._device)
         self._where = where or OneProcess(self._device)
         self._count = 0
         self._asleep = False
@@ -99,29 +99,18 @@ class VLLMEngine:
             dtype = self._policy.autocast_dtype or self._policy.model.dtype
         self.facts: dict[str, Any] = {
             "name": self.name,
-            "version": f"vllm {vllm.__version__}",
+            "version": f"vllm {self._vllm.__version__}",
             "dtype": str(dtype).removeprefix("torch."),
             "decoding": "vllm",
         }
         settings = llm_settings(self.facts["dtype"], self._device, fp32_head=fp32_head)
-        settings |= {"max_num_seqs": max_sequences, "max_model_len": context or vocabulary.context}
+        settings |= self._sizes(max_sequences, context or vocabulary.context, memory)
         # Ranks have a group, and each a vLLM of its own on its own device, which is to join that
         # group, not to make one.
         self._among_ranks = read_launch().size > 1
         if self._among_ranks:
             settings["distributed_executor_backend"] = "external_launcher"
-        if self._device.type == "cpu":  # Whole prompts have to fit into a step.
-            longest = context or vocabulary.context or 0
-            settings["max_num_batched_tokens"] = max(4096, max_sequences, longest)
-        shared = _MEMORY_SHARED if self._policy else _MEMORY_ALONE
-        settings["gpu_memory_utilization"] = memory or shared
-        with tempfile.TemporaryDirectory(prefix="astarpo-vllm-") as folder:
-            if self._policy:
-                settings |= {"load_format": "dummy", **lora_settings(self._policy)}
-                self._policy.model.config.save_pretrained(folder)
-            else:
-                folder = str(resolve_model(vocabulary.name))
-            self._llm = start(vllm, folder, settings)
+        self._llm = self._start(vocabulary, settings)
         config = self._llm.llm_engine.vllm_config.model_config
         self.context: int = config.max_model_len
         self._vocabulary_size: int = config.get_vocab_size()
@@ -129,6 +118,29 @@ class VLLMEngine:
         self._stop_ids = [i for i in sorted(vocabulary.stop_ids) if i < self._vocabulary_size]
         if self._policy:
             self._take_over(self._policy)
+
+    def _sizes(
+        self, max_sequences: int, context: int | None, memory: float | None
+    ) -> dict[str, Any]:
+        """How much vLLM holds at the same time, as settings of it."""
+        share = memory or (_MEMORY_SHARED if self._policy else _MEMORY_ALONE)
+        sizes = {
+            "max_num_seqs": max_sequences,
+            "max_model_len": context,
+            "gpu_memory_utilization": share,
+        }
+        if self._device.type == "cpu":  # Whole prompts have to fit into a step.
+            sizes["max_num_batched_tokens"] = max(4096, max_sequences, context or 0)
+        return sizes
+
+    def _start(self, vocabulary: Vocabulary, settings: dict[str, Any]) -> Any:
+        """Starts vLLM on a model's folder, or with a policy's shape and weights of no meaning."""
+        if self._policy is None:
+            return start(self._vllm, str(resolve_model(vocabulary.name)), settings)
+        settings = settings | {"load_format": "dummy", **lora_settings(self._policy)}
+        with tempfile.TemporaryDirectory(prefix="astarpo-vllm-") as folder:
+            self._policy.model.config.save_pretrained(folder)
+            return start(self._vllm, folder, settings)
 
     def _take_over(self, policy: Policy) -> None:
         """Gives vLLM all of a policy for the first time."""

@@ -113,6 +113,12 @@ def start(vllm: Any, model: str, settings: dict[str, Any]) -> Any:
                 "max_prompt_tokens or max_new_tokens, or give it more (--engine-memory; on a CPU "
                 "the variable VLLM_CPU_KVCACHE_SPACE, in GiB)"
             ) from error
+        if "GPU memory utilization" in text:
+            share = settings["gpu_memory_utilization"]
+            raise UserError(
+                f"engine vllm: {share:.0%} of the GPU's memory, vLLM's share, is not free; "
+                f"lower --engine-memory, or end what else uses the GPU ({text[:120]})"
+            ) from error
         raise UserError(
             f"engine vllm: vLLM does not start with this model ({type(error).__name__}: "
             f"{text[:300]}); take --engine hf"

@@ -6,6 +6,9 @@ from typing import Any
 from astarpo.engines.base import Sampling
 from astarpo.types import Completion
 
+_SEEDS = 2**63
+"""Seeds that vLLM has room for: its runner for GPUs keeps them as signed numbers of 64 bits."""
+
 
 def sampling_params(vllm: Any, seed: int, sampling: Sampling, stop_ids: Sequence[int]) -> Any:
     """The settings of one completion, for vLLM.
@@ -20,7 +23,7 @@ def sampling_params(vllm: Any, seed: int, sampling: Sampling, stop_ids: Sequence
         temperature=sampling.temperature,
         top_p=sampling.top_p,
         max_tokens=sampling.max_new_tokens,
-        seed=seed,
+        seed=seed % _SEEDS,
         logprobs=0,  # of the token that is drawn, and of no other
         flat_logprobs=True,
         stop_token_ids=stop_ids,
