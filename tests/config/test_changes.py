@@ -36,6 +36,10 @@ def test_one_change(change, changed):
         ("train.lr", "write TABLE.SETTING=VALUE, such as train.lr=2e-6"),
         ("=3", "write TABLE.SETTING=VALUE"),
         ("trian.lr=3", "no such table: trian; did you mean train"),
+        ("variants.lr=3", r"write variants.NAME.lr=VALUE"),
+        ("variants.publishd.lr=3", r"no \[variants.publishd\]; did you mean published"),
+        ("variants.published.lrr=3", "variants has no setting lrr; did you mean lr"),
+        ("train.published.lr=3", "no such table: train.published"),
         ("train.lrr=3", "train has no setting lrr; did you mean lr?"),
         ("train.task=3", "train has no setting task, but data, "),
         ("sampels=3", "there is no setting sampels; did you mean samples?"),
@@ -44,7 +48,18 @@ def test_one_change(change, changed):
 )
 def test_wrong_changes_are_named(change, message):
     with pytest.raises(UserError, match=message):
-        apply_changes({}, [change])
+        apply_changes({"variants": {"published": {"algorithm": "astar_po"}}}, [change])
+
+
+def test_a_table_with_a_name_is_changed():
+    document = {
+        "variants": {"a": {"algorithm": "spo"}, "b": {"algorithm": "grpo"}},
+        "ood": {"x": {}},
+    }
+    changed = apply_changes(document, ["variants.a.lr=2e-6", "ood.x.size=3"])
+    assert changed["variants"] == document["variants"] | {"a": {"algorithm": "spo", "lr": 2e-6}}
+    assert changed["ood"] == {"x": {"size": 3}}
+    assert document["ood"] == {"x": {}}
 
 
 def stages(**settings):

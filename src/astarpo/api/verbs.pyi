@@ -80,6 +80,7 @@ def compare(
     out: Path | str = Path("runs/compare"),
     recipe: str = "compare",
     model: str | Path | Run | None = None,
+    set: tuple[str, ...] = (),
     algorithms: str = "astar_po,grpo,ppo,rebel,rloo",
     equal: Literal["prompts", "samples", "total", "seconds"] = "prompts",
     seconds: float | None = None,
@@ -96,6 +97,8 @@ def compare(
         out: Folder for everything.
         recipe: A TOML file, or the name of a shipped recipe.
         model: Policy to train, a folder or a hub name; else the recipe's, or the demo's.
+        set: Change a setting of the recipe, as TABLE.SETTING=VALUE (data.task=countdown,
+            variants.NAME.lr=2e-6); may be given several times.
         algorithms: Algorithms, or variants of the recipe, in the order of the table.
         equal: What every algorithm gets the same amount of: prompts in a step; samples in a step;
             samples in a step and in total, stage 1 included; or seconds, stage 1 included.
@@ -680,6 +683,7 @@ def sweep(
     out: Path | str | None = None,
     recipe: str = "compare",
     model: str | Path | Run | None = None,
+    set: tuple[str, ...] = (),
     over: str | None = None,
     algorithms: str = "astar_po",
     equal: Literal["prompts", "samples", "total"] = "prompts",
@@ -698,6 +702,8 @@ def sweep(
         out: Folder for everything; else runs/sweep-SETTING.
         recipe: A TOML file, or the name of a shipped recipe.
         model: Policy to train, a folder or a hub name; else the recipe's, or the demo's.
+        set: Change a setting of the recipe, as TABLE.SETTING=VALUE (data.task=countdown,
+            variants.NAME.lr=2e-6); may be given several times.
         over: Its values, such as 1,2,4; samples, beta1, beta2 and filter have values of their own.
         algorithms: Algorithms, or variants of the recipe, one or several.
         equal: What several algorithms get the same number of: prompts in a step; samples in a step;

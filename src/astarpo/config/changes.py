@@ -2,12 +2,24 @@
 
 import tomllib
 from collections.abc import Mapping, Sequence
+from copy import deepcopy
+from pathlib import Path
 from typing import Any
 
 from astarpo.config import VERBS
-from astarpo.config.documents import TABLES, plain
+from astarpo.config.documents import TABLES, permit_recipe, plain, read_document
 from astarpo.runtime.words import did_you_mean
 from astarpo.types import UserError
+
+_OF_NAMES = ("variants", "ood")
+"""Tables that hold others, each with a name: `[variants.NAME]`."""
+
+
+def read_recipe_file(
+    path: Path, changes: Sequence[str], trust_reward: str | None
+) -> dict[str, Any]:
+    """Parses a recipe and changes it; raises what `apply_changes` and `permit_recipe` raise."""
+    return permit_recipe(apply_changes(read_document(path), changes), path, trust_reward)
 
 
 def apply_changes(document: Mapping[str, Any], changes: Sequence[str]) -> dict[str, Any]:
@@ -15,8 +27,9 @@ def apply_changes(document: Mapping[str, Any], changes: Sequence[str]) -> dict[s
 
     Args:
         document: The recipe, parsed.
-        changes: Each `TABLE.SETTING=VALUE`, or `SETTING=VALUE` for what all its verbs share. A
-            value is read as TOML has it; what is no TOML is text.
+        changes: Each `TABLE.SETTING=VALUE`, or `SETTING=VALUE` for what all its verbs share; of a
+            table that is in the recipe under a name also `variants.NAME.SETTING=VALUE`. A value is
+            read as TOML has it; what is no TOML is text.
 
     Raises:
         UserError: A change has another form, its table or setting is unknown, or it says where to
@@ -26,16 +39,32 @@ def apply_changes(document: Mapping[str, Any], changes: Sequence[str]) -> dict[s
         >>> apply_changes({"train": {"lr": 1e-6}}, ["train.lr=2e-6", "beta1=inf"])
         {'train': {'lr': 2e-06}, 'beta1': 'inf'}
     """
-    changed = {k: dict(v) if isinstance(v, Mapping) else v for k, v in document.items()}
+    changed = deepcopy(dict(document))
     for change in changes:
         path, equals, text = change.partition("=")
         table, _, name = path.strip().rpartition(".")
         if not equals or not name:
             raise UserError(f"--set {change}: write TABLE.SETTING=VALUE, such as train.lr=2e-6")
-        _require_known(change, table, name)
-        place = changed.setdefault(table, {}) if table else changed
+        if table in _OF_NAMES:
+            raise UserError(f"--set {change}: write {table}.NAME.{name}=VALUE")
+        group, _, named = table.partition(".")
+        of_names = bool(named) and group in _OF_NAMES
+        _require_known(change, group if of_names else table, name)
+        if of_names:
+            place = _named(changed.get(group, {}), change, group, named)
+        else:
+            place = changed.setdefault(table, {}) if table else changed
         place[name] = _value(text.strip())
     return changed
+
+
+def _named(tables: dict[str, dict[str, Any]], change: str, group: str, name: str) -> dict[str, Any]:
+    """One of the tables with names; a change makes none, so that a slip of the pen is noticed."""
+    if name not in tables:
+        raise UserError(
+            f"--set {change}: the recipe has no [{group}.{name}]{did_you_mean(name, tables)}"
+        )
+    return tables[name]
 
 
 def _require_known(change: str, table: str, name: str) -> None:

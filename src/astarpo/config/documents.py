@@ -243,11 +243,6 @@ def permit_recipe(
     return {**document} | ({"trust_reward": trust_reward} if trust_reward else {})
 
 
-def read_recipe_file(path: Path, trust_reward: str | None) -> dict[str, Any]:
-    """Parses a recipe; raises what `read_document` and `permit_recipe` raise."""
-    return permit_recipe(read_document(path), path, trust_reward)
-
-
 def measures_kl(config: EvaluateConfig, reference: str) -> dict[str, Any]:
     """The setting by which an evaluation measures the KL to a reference, where it can."""
     return {"reference": reference} if config.samples > 0 and config.top_p == 1 else {}

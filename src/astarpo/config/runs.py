@@ -57,6 +57,9 @@ class ExperimentConfig(Config):
     """A TOML file, or the name of a shipped recipe."""
     model: Annotated[str | None, declare(Group.FILES)] = None
     """Policy to train, a folder or a hub name; else the recipe's, or the demo's."""
+    set: Annotated[tuple[str, ...], declare(Group.FILES)] = ()
+    """Change a setting of the recipe, as TABLE.SETTING=VALUE (data.task=countdown,
+    variants.NAME.lr=2e-6); may be given several times."""
     trust_reward: RecipeReward = None
     """Reward function of yours, as FILE.py:NAME or MODULE:NAME, that the recipe names as its
     judge: it runs only if you name it here."""

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from astarpo.config import CompareConfig, DataConfig, EstimateConfig, SweepConfig, TrainConfig
-from astarpo.config.documents import build, find_recipe, read_recipe_file, upgrade
+from astarpo.config.changes import read_recipe_file
+from astarpo.config.documents import build, find_recipe, upgrade
 from astarpo.config.setting import setting_of
 from astarpo.config.train import TRAIN_SETTINGS, known_algorithms
 from astarpo.experiments.files import problem_files
@@ -29,7 +30,7 @@ _REQUEST = "experiment.json"
 def read_recipe(config: CompareConfig | SweepConfig) -> tuple[dict[str, Any], str]:
     """The recipe with the config's model in it, as JSON can hold it, and where it came from."""
     path = find_recipe(config.recipe)
-    document = read_recipe_file(path, config.trust_reward)
+    document = read_recipe_file(path, config.set, config.trust_reward)
     if config.model:
         document["model"] = config.model
     elif "warm-start" in document:

@@ -16,12 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from astarpo.config import ReportConfig, ResourcesConfig, RunConfig, TrainConfig
-from astarpo.config.changes import apply_changes
+from astarpo.config.changes import read_recipe_file
 from astarpo.config.documents import (
     find_recipe,
-    permit_recipe,
     plain,
-    read_document,
     resources_of,
     upgrade,
 )
@@ -169,8 +167,7 @@ def prepare_document(document: Mapping[str, Any], out: Path, origin: str) -> dic
 def read_recipe(config: RunConfig) -> tuple[dict[str, Any], str]:
     """The recipe with the config's own settings over it, and where it came from."""
     path = find_recipe(config.recipe)
-    document = apply_changes(read_document(path), config.set)
-    document = permit_recipe(document, path, config.trust_reward)
+    document = read_recipe_file(path, config.set, config.trust_reward)
     for name in ("seed", "device"):
         if getattr(config, name) is not None:  # For every stage, whatever their tables say.
             for table in document.values():
