@@ -59,6 +59,17 @@ def recipe(tmp_path):
     return path
 
 
+def test_settings_of_the_recipe_are_changed(recipe):
+    changes = ("data.size=4", "grpo.lr=3e-4", "ood.longer.size=5")
+    asked = CompareConfig(recipe=str(recipe), algorithms="grpo,rloo", set=changes)
+    experiment = plan_comparison(asked)
+    grpo, rloo = experiment.variants
+    assert experiment.train_config(grpo, 0).lr == 3e-4
+    assert experiment.train_config(rloo, 0).lr == 1e-4
+    sizes = [(config.out.stem, config.size) for config in experiment.data_configs(grpo)]
+    assert sizes == [("train", 4), ("test", 4), ("longer", 5), ("product", None)]
+
+
 def comparison(recipe, **settings):
     out = recipe.parent / "out"
     return plan_comparison(CompareConfig(recipe=str(recipe), out=out, **settings))
