@@ -28,21 +28,19 @@ from typing import Any
 import astarpo
 from astarpo.algorithms.astar_po import AStarPO
 from astarpo.algorithms.running_value import RunningValue
+from astarpo.config.documents import find_recipe, read_document
 from astarpo.types import Problem
 from astarpo.values.estimators import Plugin
 
-PROBLEMS, TOTAL_SAMPLES, PROMPTS_PER_STEP = 512, 8192, 64
+PROBLEMS, TOTAL_SAMPLES = 512, 8192
 SHARES = (0.0, 0.3, 0.6, 0.9)
 POOL, SORTING_SAMPLES = 3072, 16
-LIMITS: dict[str, Any] = {"max_prompt_tokens": 64, "max_new_tokens": 64, "max_sequences": 512}
-TRAINING: dict[str, Any] = LIMITS | {
-    "prompts_per_step": PROMPTS_PER_STEP,
-    "minibatches": 1,
-    "micro_batch_tokens": 2048,
-    "lr": 3e-4,
-    "schedule": "linear",
-    "warmup_steps": 5,
+RECIPE = read_document(find_recipe("compare-beliefs"))
+"""Whose settings all runs here have."""
+LIMITS: dict[str, Any] = {
+    name: RECIPE[name] for name in ("max_prompt_tokens", "max_new_tokens", "max_sequences")
 }
+TRAINING: dict[str, Any] = LIMITS | RECIPE["train"]
 MEAN: dict[str, Any] = {"beta1": float("inf")}
 Scores = dict[str, float]
 
@@ -184,7 +182,7 @@ def hopeless(bench: Bench, seeds: Sequence[int], shares: Sequence[float]) -> Non
 def _way_run(
     way: Way, problems: list[Problem], held_out: dict[str, list[Problem]], seed: int
 ) -> Callable[[Path], Scores]:
-    steps = (TOTAL_SAMPLES // way.rounds - way.stage1_samples) // PROMPTS_PER_STEP
+    steps = (TOTAL_SAMPLES // way.rounds - way.stage1_samples) // TRAINING["prompts_per_step"]
 
     def work(out: Path) -> Scores:
         model, kl = "shipped:mixed", 0.0
