@@ -2,6 +2,7 @@ r"""How noisy A*-PO's gradient is, by what is taken for V*.
 
     python benchmarks/baselines.py shipped:beliefs
     python benchmarks/baselines.py shipped:beliefs --policy runs/x/model    # trained from it
+    python benchmarks/baselines.py runs/x/policy --task countdown --size 3    # no sums
 
 On-policy the gradient of A*-PO's loss is, where KL weighs little, the mean of (V - r) grad ln pi.
 Its expectation does not depend on V, its noise does: E (r - V)^2 |grad ln pi(y)|^2 is least for
@@ -12,7 +13,7 @@ Its expectation does not depend on V, its noise does: E (r - V)^2 |grad ln pi(y)
 script samples answers, takes each one's gradient, and prints that noise for: V* = 0, one V* for all
 problems (their mean reward), V* of each (its mean reward in 64 samples; the paper's too, of beta1 =
 .5) under the reference and under the policy; and the best of all constants, also with the weight
-that `--baseline-from rollout` has in the place of w.
+that `--baseline-from rollout` has in the place of w, and with it of each problem.
 """
 
 import argparse
@@ -51,10 +52,13 @@ def answers_of(
     return answers, np.array([a.verdict.reward for a in answers]).reshape(-1, count)
 
 
-def chances(policy: Policy, problems: Sequence[Problem], seed: int) -> Floats:
-    """[P, 1]: the mean reward of each problem."""
-    _, reward_PN = answers_of(policy, problems, MEAN_SAMPLES, seed)
-    return reward_PN.mean(axis=1, keepdims=True)
+def chances(policy: Policy, problems: Sequence[Problem], seed: int) -> tuple[Floats, Floats]:
+    """[P, 1] each: the mean reward of each problem, and the mean by the weight of `rollout`."""
+    answers, reward_PN = answers_of(policy, problems, MEAN_SAMPLES, seed)
+    weights = [np.square(1 - np.exp(a.completion.logprobs)).sum() for a in answers]
+    weight_PN = np.reshape(weights, reward_PN.shape)
+    weighted_P = (weight_PN * reward_PN).sum(axis=1) / weight_PN.sum(axis=1)
+    return reward_PN.mean(axis=1, keepdims=True), weighted_P[:, None]
 
 
 def squared_norms(policy: Policy, answers: Sequence[Answer], count: int) -> tuple[Floats, Floats]:
@@ -75,19 +79,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="How noisy A*-PO's gradient is, by V*.")
     parser.add_argument("reference", help="folder or shipped:NAME")
     parser.add_argument("--policy", help="the policy that samples, trained from it; else itself")
+    parser.add_argument("--task", default="arithmetic")
+    parser.add_argument("--size", type=int, help="of the task's problems")
     parser.add_argument("--problems", type=int, default=256)
     parser.add_argument("--samples", type=int, default=8, help="answers to each, whose gradients")
     args = parser.parse_args()
     logging.getLogger("astarpo").setLevel(logging.WARNING)
     cpu = torch.device("cpu")
-    problems = astarpo.load_problems("arithmetic", limit=args.problems)
+    problems = astarpo.load_problems(args.task, size=args.size, limit=args.problems)
     reference = load_policy(find_shipped(args.reference), cpu)
     policy = load_policy(find_shipped(args.policy or args.reference), cpu, trainable=True)
 
     answers, reward_PN = answers_of(policy, problems, args.samples, seed=1 << 40)
     norm_PN, stand_PN = squared_norms(policy, answers, args.samples)
-    first_P1 = chances(reference, problems, seed=1 << 41)
-    now_P1 = chances(policy, problems, seed=1 << 42)
+    first_P1, weighted_P1 = chances(reference, problems, seed=1 << 41)
+    now_P1, weighted_now_P1 = chances(policy, problems, seed=1 << 42)
     right = reward_PN > 0
     ratio = norm_PN[~right].mean() / norm_PN[right].mean()
     stand_in = (reward_PN * stand_PN).sum() / stand_PN.sum()
@@ -99,9 +105,11 @@ def main() -> None:
         "0": 0.0,
         "one for all, reference": first_P1.mean(),
         "of each problem, reference": first_P1,
+        "of each problem, reference, by the weight of rollout": weighted_P1,
         "of each problem, reference, beta1 = .5": published_P1,
         "one for all, policy now": now_P1.mean(),
         "of each problem, policy now": now_P1,
+        "of each problem, policy now, by the weight of rollout": weighted_now_P1,
     }
     noise = {name: float(((reward_PN - v) ** 2 * norm_PN).mean()) for name, v in found.items()}
     print(f"right {right.mean():.3f}; |grad|^2 of wrong over right answers: {ratio:.1f}\n")
