@@ -131,6 +131,18 @@ def test_columns_come_by_name_and_only_those_asked_for(grader):
     assert [judge(grader, asked, r).reward for r in ("5", "4")] == [1.0, 0.0]
 
 
+def test_what_libraries_map_is_not_memory_that_is_used(grader, folder):
+    """PyTorch for GPUs maps more than a worker may use: a function that imports it has to work."""
+    (folder / "memory.py").write_text(
+        "import mmap\n"
+        "mapped = mmap.mmap(-1, 8 << 30, flags=mmap.MAP_PRIVATE, prot=mmap.PROT_READ)\n"
+        "def f(completions, **columns): return [float(len(bytearray(int(completions[0]) << 20)))]\n"
+    )
+    asked = problem("f", file="memory.py")
+    assert judge(grader, asked, "1").reward == 2**20
+    assert judge(grader, asked, "6000") == Verdict(0.0, None, "error")
+
+
 @pytest.mark.parametrize("file", ["in_module.py", "in_module"])
 def test_modules_and_files_find_their_neighbours(grader, file):
     assert judge(grader, problem("R.f", file=file), "").reward == 3.0

@@ -223,11 +223,12 @@ def _take_standard_streams() -> socket.socket:
 
 
 def _limit_memory() -> None:
+    """Limits what a process can write to, libraries not counted: PyTorch's for GPUs are larger."""
     import resource
 
-    _, hard = resource.getrlimit(resource.RLIMIT_AS)
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
     limit = MEMORY_LIMIT_BYTES if hard == resource.RLIM_INFINITY else min(hard, MEMORY_LIMIT_BYTES)
-    resource.setrlimit(resource.RLIMIT_AS, (limit, hard))
+    resource.setrlimit(resource.RLIMIT_DATA, (limit, hard))
 
 
 REFUSAL = "a verifier worker does not run code made from text"
