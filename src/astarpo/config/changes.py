@@ -45,21 +45,22 @@ def apply_changes(document: Mapping[str, Any], changes: Sequence[str]) -> dict[s
         table, _, name = path.strip().rpartition(".")
         if not equals or not name:
             raise UserError(f"--set {change}: write TABLE.SETTING=VALUE, such as train.lr=2e-6")
-        if table in _OF_NAMES:
-            raise UserError(f"--set {change}: write {table}.NAME.{name}=VALUE")
         group, _, named = table.partition(".")
-        of_names = bool(named) and group in _OF_NAMES
-        _require_known(change, group if of_names else table, name)
-        if of_names:
-            place = _named(changed.get(group, {}), change, group, named)
+        if group in _OF_NAMES:
+            if not named:
+                raise UserError(f"--set {change}: write {table}.NAME.{name}=VALUE")
+            _require_known(change, group, name)
+            place = _named(changed, change, group, named)
         else:
+            _require_known(change, table, name)
             place = changed.setdefault(table, {}) if table else changed
         place[name] = _value(text.strip())
     return changed
 
 
-def _named(tables: dict[str, dict[str, Any]], change: str, group: str, name: str) -> dict[str, Any]:
+def _named(document: Mapping[str, Any], change: str, group: str, name: str) -> dict[str, Any]:
     """One of the tables with names; a change makes none, so that a slip of the pen is noticed."""
+    tables = document.get(group, {})
     if name not in tables:
         raise UserError(
             f"--set {change}: the recipe has no [{group}.{name}]{did_you_mean(name, tables)}"

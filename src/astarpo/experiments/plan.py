@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from astarpo.algorithms.base import Algorithm
-from astarpo.algorithms.choice import make_algorithm, reads
+from astarpo.algorithms.choice import make_algorithm, needs_table, reads
 from astarpo.config import DataConfig, EstimateConfig, EvaluateConfig, TrainConfig
 from astarpo.config.documents import build, measures_kl, settings_for
 from astarpo.rundir.reader import has_run
@@ -204,7 +204,7 @@ class Experiment:
         algorithm = algorithm_of(build(TrainConfig, settings))
         if not algorithm.needs_values and "filter" not in explicit:
             settings["filter"] = "none"  # Filtering would cost it a stage 1.
-        if algorithm.needs_values or settings.get("filter", "none") != "none":
+        if needs_table(build(TrainConfig, settings), stage1.max_new_tokens):
             settings["values"] = stage1.out
         terms = self._equal_terms(build(TrainConfig, settings), algorithm, cost)
         if "steps" in terms:

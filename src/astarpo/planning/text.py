@@ -12,6 +12,7 @@ from astarpo.planning.planned import Planned
 from astarpo.planning.records import Plan
 from astarpo.planning.remedies import Remedy
 from astarpo.runtime.tables import text_table
+from astarpo.training.inputs import text_of_stages
 
 WIDTH = 80
 
@@ -163,8 +164,7 @@ def _problems(planned: Planned) -> list[str]:
     checks = planned.asked.checks
     if checks is None:
         return ["problems: not read, taken for granted (--num-problems)"]
-    stages = planned.asked.stages
-    limit = (stages.get("estimate") or stages["train"]).max_prompt_tokens
+    limit = text_of_stages(planned.asked.stages).max_prompt_tokens
     return [line for each in checks.lines(limit) for line in _wrapped(each)]
 
 
