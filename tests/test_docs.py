@@ -11,7 +11,7 @@ import json
 import re
 import shlex
 import shutil
-from itertools import tee
+from itertools import islice, tee
 from pathlib import Path
 
 import datasets
@@ -21,6 +21,7 @@ import pytest
 from astarpo.cli import main, parse
 from astarpo.config import VERBS
 from astarpo.config.base import find_shipped
+from astarpo.tasks.countdown import Countdown
 from astarpo.tasks.made import MadeTask
 from astarpo.tasks.problem_set import write_problems
 from astarpo.types import Problem
@@ -120,6 +121,9 @@ def world(tmp_path_factory, policy_path, problems_path, table_path, train_words)
     assert main(run) == 0
     for name in ("a", "b"):
         (folder / "runs" / name).symlink_to(folder / "runs" / "gsm8k")
+    (folder / "runs" / "countdown").symlink_to(find_shipped("shipped:sums"))
+    made = Countdown().problems(source=None, split="train", size=3, seed=1)
+    write_problems(folder / "runs" / "countdown-warm.parquet", islice(made, 8))
     _write_sources(folder)
     return folder
 
@@ -141,9 +145,6 @@ def _write_sources(folder: Path) -> None:
     compare = (ROOT / "src" / "astarpo" / "recipes" / "compare.toml").read_text()
     variant = '\n[variants.mean]\nalgorithm = "astar_po"\nbeta1 = "inf"\neval_every = 4\n'
     (folder / "mean.toml").write_text(compare + variant)
-    beliefs = (ROOT / "src" / "astarpo" / "recipes" / "compare-beliefs.toml").read_text()
-    tuned = beliefs.replace("[ppo]\n", "[grpo]\nlr = 1.5e-4\n\n[ppo]\n")
-    (folder / "mixed.toml").write_text(tuned)
     rows = [{"question": f"What is {i} + 1?", "answer": str(i + 1)} for i in range(64)]
     (folder / "mine.jsonl").write_text("\n".join(map(json.dumps, rows)))
     gsm8k = [row | {"answer": f"So #### {row['answer']}"} for row in rows]
