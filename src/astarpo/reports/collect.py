@@ -116,7 +116,7 @@ def _missing(
         notes.append("No training step yet: no curves.")
     elif "training" not in tables:
         notes.append("No samples/step-*.parquet: answers of training are not shown.")
-    if run.config and not run.config.get("values"):
+    if run.trains_without_values:
         notes.append("Trained without a value table: there is no stage 1 to show.")
     elif "stage1" not in tables:
         notes.append("No value table to be found: stage 1 is not shown.")

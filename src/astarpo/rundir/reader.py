@@ -70,9 +70,15 @@ class RunDirectory:
     @property
     def values(self) -> Path | None:
         """The value table's folder, None where there is none or it is no longer to be found."""
-        if self.config and not self.config.get("values"):
+        if self.trains_without_values:
             return None  # Whatever is called `values` here is another run's.
         return self._input("values", "values")
+
+    @property
+    def trains_without_values(self) -> bool:
+        """Whether it is known to have no value table; where training has not begun it is not."""
+        config = self.config
+        return bool(config) and not config.get("values")
 
     @property
     def evaluations(self) -> dict[str, Path]:

@@ -36,7 +36,11 @@ def environment(device: str) -> dict[str, str | None]:
 
 
 def version_of(distribution: str) -> str | None:
-    """The version of an installed distribution; None where it is not installed."""
+    """The version of an installed distribution, PyTorch's with its build; None where it is none."""
+    if distribution == "torch":  # Of a build for GPUs the distribution does not say which it is.
+        import torch
+
+        return str(torch.__version__)
     with suppress(importlib.metadata.PackageNotFoundError):
         return importlib.metadata.version(distribution)
     return None
